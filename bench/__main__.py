@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import report
+from bench import report, threads
 from bench.cases import CASES, FULL, QUICK, Sizes, Sources
 from bench.entrants import Case, play, spread
 from bench.peers import install
@@ -46,6 +46,7 @@ how to read the figures:
 examples:
   scripts/bench --quick                        each goal, roughly
   scripts/bench --only get-16 --only json-16   two cases in full
+  scripts/bench --profile                      where the microseconds of a small request go
   scripts/bench --install                      with @tus/server, which npm installs into .venv/npm
   scripts/bench --write                        figures into bench/results.json, README.md and
                                                docs/benchmarks.md"""
@@ -71,11 +72,16 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--install", action="store_true", help="install the peers of npm first")
     parser.add_argument(
+        "--profile", action="store_true", help="print microseconds by layer instead of playing the cases"
+    )
+    parser.add_argument(
         "--write", action="store_true", help="keep the figures, write them into the pages"
     )
     parsed = parser.parse_args(words)
     if parsed.quick and parsed.write:
         parser.error("--quick is for trying: its figures do not go into the pages")
+    if parsed.profile and (parsed.only or parsed.write):
+        parser.error("--profile plays no cases: leave out --only and --write")
     return parsed
 
 
@@ -121,6 +127,7 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
             _say(f"{key}: {case.title}")
             home = places[case.place] / key
             home.mkdir()
+            started = time.monotonic()
             try:
                 results = play(case, home, sizes.rounds, _say, sources.folder)
             except BenchError as error:
@@ -128,6 +135,7 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
                 _say(f"scripts/bench: {key}: no figures: {error}")
                 shutil.rmtree(home)
                 continue
+            _say(f"{key}: {time.monotonic() - started:.0f} s")
             outcomes[key] = Outcome(case.title, case.unit, results)
             print(report.case_section(key, outcomes[key]), flush=True)
     return outcomes
@@ -143,7 +151,7 @@ def main(words: Sequence[str]) -> int:
     if wish.install:
         _say(install())
     try:
-        return _play(wish)
+        return _profile(quick=wish.quick) if wish.profile else _play(wish)
     except BenchError as error:
         _say(f"scripts/bench: {error}")
         return 1
@@ -162,6 +170,21 @@ def _play(wish: argparse.Namespace) -> int:
     if wish.write:
         report.write_pages(report.keep(outcomes, CASES))
     return 0 if len(outcomes) == len(keys) else 1
+
+
+def _profile(*, quick: bool) -> int:
+    words = [sys.executable, "-m", "bench.layers", *(["--quick"] if quick else [])]
+    # A process of its own: it is the gateway that is measured.
+    with subprocess.Popen(words) as layers:
+        try:
+            status = layers.wait()
+        finally:
+            layers.terminate()
+    if status:
+        raise BenchError("the layers could not be measured, see above")
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=TMPFS) as folder:
+        threads.play(Path(folder), QUICK.seconds if quick else FULL.seconds)
+    return 0
 
 
 if __name__ == "__main__":

@@ -47,6 +47,15 @@ script: |
 """Handlers that do next to nothing, so that what is measured is calling them."""
 
 
+PROXY = """\
+name: forward
+upstreams: ["127.0.0.1:{port}"]
+proxy: {{path: "/proxy/{{rest:path}}"}}
+target: {{path: "/upload/{{rest}}"}}
+"""
+"""A route without scripts to an upstream."""
+
+
 def program(name: str) -> str:
     """Return the path of an installed program; raise NotInstalledError where there is none."""
     beside = Path(sys.executable).parent / name
@@ -99,15 +108,19 @@ class Contestant:
 class Ours(Contestant):
     """The gateway, one process unless said. `handlers` names some of `HANDLERS`; `flags` are more."""
 
+    starter: tuple[str, ...] = ("-m", "gateway")
+    """What Python runs: it takes the arguments of `gateway`."""
+
     def __init__(
         self,
         folder: Path,
         durability: Durability,
         handlers: tuple[str, ...] = (),
         flags: tuple[str, ...] = (),
+        processes: int = 1,
     ) -> None:
         super().__init__(folder)
-        self._flags = ("--durability", durability, *flags)
+        self._flags = ("--durability", durability, "--processes", str(processes), *flags)
         for name in handlers:
             self._plugin(name, HANDLERS[name])
 
@@ -119,7 +132,7 @@ class Ours(Contestant):
             self._flags += ("--plugins", str(plugins))
 
     def command(self) -> list[str]:
-        words = [sys.executable, "-m", "gateway", "serve", "--directory", str(self.data)]
+        words = [sys.executable, *self.starter, "serve", "--directory", str(self.data)]
         return [*words, "--port", str(self.port), "--log-level", "warning", *self._flags]
 
 
@@ -149,15 +162,7 @@ class OursProxy(Ours):
     def __init__(self, folder: Path, upstream: Contestant) -> None:
         super().__init__(folder, "none")
         self.landed = upstream.landed
-        self._plugin(
-            "proxy",
-            f"""\
-name: forward
-upstreams: ["127.0.0.1:{upstream.port}"]
-proxy: {{path: "/proxy/{{rest:path}}"}}
-target: {{path: "/upload/{{rest}}"}}
-""",
-        )
+        self._plugin("proxy", PROXY.format(port=upstream.port))
 
 
 class Bare(Contestant):

@@ -82,6 +82,11 @@ class Server:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
+
     def _wait_for(self, port: int) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline and self._process.poll() is None:

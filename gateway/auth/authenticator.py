@@ -81,21 +81,21 @@ class Auth:
         where the issuer's keys are not here. Raises Refusal (403) for a signature that is not valid
         for exactly this request: `bad_signature`, `expired`, `not_granted`.
         """
-        caller = self.authenticate_now(head)
-        if caller is None:
-            caller = head.caller = await self._verified_caller(head)
-        if jwt and caller.principal is None and caller.rejected is not None:
-            raise caller.rejected
-        return caller
+        caller = self.authenticate_now(head, jwt=jwt)
+        if caller is not None:
+            return caller
+        caller = head.caller = await self._verified_caller(head)
+        return _accepted(caller) if jwt else caller
 
-    def authenticate_now(self, head: RequestHead) -> Caller | None:
+    def authenticate_now(self, head: RequestHead, *, jwt: bool = False) -> Caller | None:
         """Return the same at once, None for a JSON Web Token that was not verified lately.
 
-        Raises Refusal (403) as `authenticate` does.
+        Raises as `authenticate` does, but not `issuer_unavailable`.
         """
-        if head.caller is None:
-            head.caller = self._known_caller(head)
-        return head.caller
+        caller = head.caller
+        if caller is None:
+            caller = head.caller = self._known_caller(head)
+        return caller if caller is None or not jwt else _accepted(caller)
 
     def client_of(self, head: RequestHead) -> str:
         """Return the client that a request counts for; until it is authenticated that is its address."""
@@ -185,6 +185,13 @@ class Auth:
             "this endpoint is for operators: send a known token, or a JSON Web Token with a group of"
             " --jwt-operators",
         )
+
+
+def _accepted(caller: Caller) -> Caller:
+    """Return a caller, unless its JSON Web Token is all that it has and is not accepted."""
+    if caller.principal is None and caller.rejected is not None:
+        raise caller.rejected
+    return caller
 
 
 def _authorization(head: RequestHead) -> str:

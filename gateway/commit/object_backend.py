@@ -20,7 +20,7 @@ from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
-from gateway.events.outbox import PendingUpload
+from gateway.events.pending_uploads import PendingUpload
 from gateway.limits import FairShare, Lease, client_key
 from gateway.settings import Settings
 from gateway.signing.keys import ObjectMarker

@@ -23,7 +23,8 @@ from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Identity, Stored, Upload
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
-from gateway.events.outbox import PendingUpload, UploadRecord
+from gateway.events.outbox import UploadRecord
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import ObjectHead
 from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload

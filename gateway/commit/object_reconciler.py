@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.commit.records import ProcessState
 from gateway.errors import GatewayError
-from gateway.events.outbox import PendingUpload
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
 from gateway.storage.s3.multiparts import MultipartLog
 from gateway.telemetry.logs import event

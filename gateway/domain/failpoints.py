@@ -23,7 +23,11 @@ NAMES: Final = (
     "after complete",
     "before answer",
     "after answer",
+    "before hand-over",
+    "after hand-over",
     "mid handler",
+    "before settlement",
+    "after settlement",
 )
 
 listeners: list[Callable[[str], None]] = []

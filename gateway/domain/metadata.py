@@ -57,11 +57,13 @@ def normalize_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def metadata_of_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata among request headers. Raises `Refusal("bad_request")`."""
+    if METADATA_PREFIX not in "\n".join(headers).lower():
+        return {}  # nearly all requests
     length = len(METADATA_PREFIX)
     metadata = {
         name[length:]: headers[name] for name in headers if name[:length].lower() == METADATA_PREFIX
     }
-    return normalize_metadata(metadata) if metadata else {}
+    return normalize_metadata(metadata)
 
 
 def content_disposition(filename: str) -> str:

@@ -5,6 +5,7 @@ Plain data. Only making an id reads the clock and the system's random source.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -29,7 +30,8 @@ ON_CONFLICT: Final[tuple[OnConflict, ...]] = ("replace", "reject", "rename")
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
-_SHIFTS: Final = tuple(range(120, -1, -10))
+_LETTER_OF_BYTE: Final = (_CROCKFORD * 8).encode()
+"""The letter for each value of a random byte; each letter has eight of them."""
 
 _BUFFER_SIZE: Final = 4096
 
@@ -38,13 +40,13 @@ class _RandomBytes:
     """Random bytes of the system, read many at a time.
 
     Each system call lets another thread take the interpreter lock, which costs more than a whole
-    small upload's share of it.
+    small upload's share of it. `_letters` are the same for ids, as text.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bytes = b""
-        self._used = 0
+        self._bytes, self._used = b"", 0
+        self._letters, self._letters_used = "", 0
         os.register_at_fork(after_in_child=self._clear)
 
     def read(self, count: int) -> bytes:
@@ -56,12 +58,24 @@ class _RandomBytes:
             self._used = start + count
             return self._bytes[start : self._used]
 
+    def letters(self, count: int) -> str:
+        """Return `count` (up to 100) random letters of Crockford's base 32, 5 bits each."""
+        with self._lock:
+            start = self._letters_used
+            if start + count > len(self._letters):
+                self._letters = os.urandom(_BUFFER_SIZE).translate(_LETTER_OF_BYTE).decode()
+                start = 0
+            self._letters_used = start + count
+            return self._letters[start : self._letters_used]
+
     def _clear(self) -> None:
+        """Forget what was read: a forked child must not repeat it."""
         self._lock = threading.Lock()
-        self._bytes = b""
+        self._bytes, self._letters = b"", ""
 
 
-random_bytes: Final = _RandomBytes().read
+_random: Final = _RandomBytes()
+random_bytes: Final = _random.read
 
 
 def new_id(slot: int) -> str:
@@ -70,8 +84,13 @@ def new_id(slot: int) -> str:
     The slot names the journal that has the upload. 80 random bits make the URL of a status page
     unguessable. Source: github.com/ulid/spec.
     """
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(random_bytes(10), "big")
-    return f"{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}-{slot}"
+    return f"{_time_letters(time.time_ns() // 1_000_000)}{_random.letters(16)}-{slot}"
+
+
+@functools.lru_cache(maxsize=4)
+def _time_letters(milliseconds: int) -> str:
+    """Return the first ten letters of an id; ids of one millisecond share them."""
+    return "".join([_PAIRS[milliseconds >> shift & 1023] for shift in range(40, -1, -10)])
 
 
 @dataclass(slots=True)

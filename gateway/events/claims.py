@@ -1,4 +1,4 @@
-"""Claims in the journal: the statements, the events held back, and the wake-ups of claims that wait."""
+"""Claims in the journal: the statements, and the wake-ups of claims that wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Delivery
@@ -57,6 +57,7 @@ class ClaimResult(NamedTuple):
 
     deliveries: list[Delivery]
     next_due: float | None
+    paused: bool = False
 
 
 def claim_due(db: sqlite3.Connection, handler: str, limit: int, held: list[str]) -> ClaimResult:
@@ -71,7 +72,7 @@ def claim_due(db: sqlite3.Connection, handler: str, limit: int, held: list[str])
     if not paused and (deliveries := _claim(db, {**values, "limit": limit})):
         return ClaimResult(deliveries, None)
     (due,) = db.execute(_NEXT_DUE, values).fetchone()
-    return ClaimResult([], due)
+    return ClaimResult([], due, bool(paused))
 
 
 def claim_any_due(db: sqlite3.Connection, limit: int, held: list[str]) -> ClaimResult:
@@ -113,46 +114,6 @@ def _delivery(row: list[Any]) -> Delivery:
     if path is not None:
         event["path"] = path
     return Delivery(seq, event_id, upload_id, kind, handler, attempt, event, holder, round_, created)
-
-
-class UnpublishedEvents:
-    """Events that may not be claimed yet, because their upload is not published. Thread-safe.
-
-    In memory only: a start settles every unpublished upload before anything is claimed, so a crash
-    needs no mark in the file, and a release costs no transaction.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: dict[str, tuple[str, Sequence[str]]] = {}
-
-    def hold(self, event_id: str, upload_id: str, handlers: Sequence[str]) -> None:
-        """Hold the deliveries of an event that is about to be recorded."""
-        with self._lock:
-            self._events[event_id] = upload_id, handlers
-
-    def release(self, event_ids: Iterable[str]) -> set[str]:
-        """Release events; return the handlers that have something new to claim."""
-        with self._lock:
-            released = [self._events.pop(event_id, None) for event_id in event_ids]
-        return {handler for event in released if event for handler in event[1]}
-
-    def forget(self, upload_ids: Iterable[str]) -> None:
-        """Remove the events of uploads whose rows are deleted."""
-        deleted = set(upload_ids)
-        with self._lock:
-            for event_id in [e for e, (upload_id, _) in self._events.items() if upload_id in deleted]:
-                del self._events[event_id]
-
-    def event_ids(self) -> list[str]:
-        """Return the events that must not be claimed now."""
-        with self._lock:
-            return list(self._events)
-
-    def clear(self) -> None:
-        """Release everything: recovery has settled it."""
-        with self._lock:
-            self._events.clear()
 
 
 class Wakeups:

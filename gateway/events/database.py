@@ -1,4 +1,4 @@
-"""The journal's SQLite file: one connection, one thread, group commit.
+"""The journal's SQLite file: one connection, one thread at a time, group commit.
 
 No other connection opens the file meanwhile (`locking_mode=EXCLUSIVE`): SQLite before 3.51.3 can corrupt
 a WAL that two connections checkpoint at once.
@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +55,15 @@ def select(db: sqlite3.Connection, statement: str, values: StatementValues) -> l
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
+def rows_by_id(
+    db: sqlite3.Connection, statement: str, upload_ids: Sequence[str]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the rows that `statement` finds for each id; there is none for an unknown one."""
+    for upload_id in upload_ids:
+        if (row := db.execute(statement, (upload_id,)).fetchone()) is not None:
+            yield upload_id, row
+
+
 def insert(
     db: sqlite3.Connection,
     table: str,
@@ -62,17 +71,23 @@ def insert(
     rows: Sequence[Sequence[Any]],
     *,
     on_conflict: str = "",
-) -> None:
-    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason."""
+) -> int:
+    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason.
+
+    Returns the number of the last row, 0 without rows. In a table with `AUTOINCREMENT` and without a
+    conflict they have successive numbers. Source: https://www.sqlite.org/autoinc.html
+    """
+    last = 0
     for start in range(0, len(rows), MAX_ROWS):
         chunk = rows[start : start + MAX_ROWS]
         marks = ", ".join([f"({', '.join('?' * len(chunk[0]))})"] * len(chunk))
         statement = f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
-        db.execute(statement, [*itertools.chain.from_iterable(chunk)])
+        last = db.execute(statement, [*itertools.chain.from_iterable(chunk)]).lastrowid or 0
+    return last
 
 
 class Database(SqliteWriter):
-    """Runs operations on the connection's own thread; each is durable when its future is done.
+    """Runs operations on the one connection; each is durable when its future is done.
 
     `full` makes every transaction reach stable storage before its futures resolve
     (`synchronous=FULL`); without it they survive the process, not the power.
@@ -124,7 +139,13 @@ class Database(SqliteWriter):
         try:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            db = sqlite3.connect(self._path, isolation_level=None, timeout=0, cached_statements=512)
+            db = sqlite3.connect(
+                self._path,
+                isolation_level=None,
+                timeout=0,
+                cached_statements=512,
+                check_same_thread=False,  # threads take turns with it
+            )
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
         try:

@@ -1,19 +1,25 @@
-"""Claims the deliveries of one handler from any queue and keeps its slots busy.
+"""Gets the deliveries of one handler, from any queue and from memory, and keeps its slots busy.
 
-It claims only what it can start, and never polls: a claim waits in the engine. A slot is free when its
-run has ended; the outcome is written meanwhile, for a bounded number of runs.
+It claims only what it can start, and never polls: a claim waits in the engine. What comes from memory
+meanwhile uses the same slots; the claim may then return more than can start at once, and that waits
+here. What has waited too long goes back to the queue: a delivery that counts as running should run. A
+slot is free when its run has ended; the outcome is written meanwhile, for a bounded number of runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Final
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
+from gateway.events.memory_queue import FirstRun
 from gateway.events.protocols import Queue
 from gateway.telemetry.logs import event
 
@@ -25,7 +31,19 @@ CLAIM_TIMEOUT: Final = 60.0
 MAX_UNSETTLED: Final = 1000
 """Ended runs of a handler whose outcome is not written yet."""
 
-Run = Callable[[Delivery, "HandlerConsumer"], Coroutine[None, None, None]]
+MAX_WAIT: Final = 1.0
+"""Seconds that a delivery waits here for a slot."""
+
+Run = Callable[[Delivery, "HandlerConsumer"], "asyncio.Future[None]"]
+GiveBack = Callable[[Sequence[Delivery]], None]
+
+
+class _WaitingDelivery(NamedTuple):
+    """A running delivery that has not begun, since when (monotonic), and its place in memory."""
+
+    delivery: Delivery
+    since: float
+    first_run: FirstRun | None = None
 
 
 class EngineBackoff:
@@ -60,35 +78,63 @@ class EngineBackoff:
 
 
 class HandlerConsumer:
-    """One handler's claims and runs. `runs` holds every claimed delivery until it is settled."""
+    """One handler's deliveries and runs. `runs` holds every one that has begun until it is settled.
 
-    def __init__(self, queue: Queue, spec: HandlerSpec, run: Run, backoff: EngineBackoff) -> None:
+    `run` begins a run; `give_back` returns what has not begun to the queue.
+    """
+
+    def __init__(
+        self, queue: Queue, spec: HandlerSpec, run: Run, give_back: GiveBack, backoff: EngineBackoff
+    ) -> None:
         self.spec = spec
-        self.runs: dict[asyncio.Task[None], Delivery] = {}
+        self.runs: dict[asyncio.Future[None], Delivery] = {}
         self.busy = 0
         self.retired = False
         self._queue = queue
         self._run = run
+        self._give_back = give_back
         self._backoff = backoff
+        self._waiting: deque[_WaitingDelivery] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._beginning = False
         self._changed = asyncio.Event()
+        self._context = contextvars.copy_context()
         self._task = asyncio.create_task(self._claim_forever())
 
     def update_spec(self, spec: HandlerSpec) -> None:
         """Take over what a reload has changed."""
         fewer, self.spec = spec.concurrency < self.spec.concurrency, spec
-        self._changed.set()
+        self._note_change()
         if fewer:  # the pending claim asks for more deliveries than there will be slots
             self._task.cancel()
             self._task = asyncio.create_task(self._claim_forever())
 
+    def receive(self, runs: Iterable[FirstRun]) -> None:
+        """Run deliveries that need no claim, those that wait already first."""
+        now = time.monotonic()
+        self._waiting.extend([_WaitingDelivery(run.delivery, now, run) for run in runs])
+        self._begin_waiting()
+
     def release_slot(self) -> None:
         """Note that a run has ended; its outcome may still be unwritten."""
         self.busy -= 1
-        self._changed.set()
+        self._note_change()
+
+    def return_waiting(self, since: float = float("inf")) -> None:
+        """Give back what has not begun and has waited since then (monotonic) or longer."""
+        late: list[_WaitingDelivery] = []
+        while self._waiting and self._waiting[0].since <= since:
+            late.append(self._waiting.popleft())
+        if late:
+            self._leave_memory(late)
+            self._give_back([item.delivery for item in late])
 
     async def stop_claiming(self) -> None:
         """Claim no more. The engine takes back what a pending claim would have returned."""
         self.retired = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.return_waiting()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -96,7 +142,8 @@ class HandlerConsumer:
     async def _claim_forever(self) -> None:
         while True:
             self._changed.clear()
-            free = min(self.spec.concurrency - self.busy, MAX_UNSETTLED - len(self.runs))
+            used = self.busy + len(self._waiting)
+            free = min(self.spec.concurrency - used, MAX_UNSETTLED - len(self.runs))
             if free > 0:
                 await self._claim(free)
             else:
@@ -116,14 +163,51 @@ class HandlerConsumer:
             return
         self._backoff.reset()
         # No `await` from here on: what is claimed must be in `runs` when the task is cancelled.
-        for delivery in claimed:
-            self.busy += 1
-            run = asyncio.create_task(self._run(delivery, self))
-            self.runs[run] = delivery
-            run.add_done_callback(self._finish_run)
+        now = time.monotonic()
+        self._waiting.extend([_WaitingDelivery(delivery, now) for delivery in claimed])
+        self._begin_waiting()
 
-    def _finish_run(self, run: asyncio.Task[None]) -> None:
-        del self.runs[run]
+    def _note_change(self) -> None:
+        """Let a claim, or what waits, take the slots that are free; once for all of this turn."""
         self._changed.set()
+        if self._waiting and not self._beginning:
+            self._beginning = True
+            asyncio.get_running_loop().call_soon(self._begin_waiting, context=self._context)
+
+    def _begin_waiting(self) -> None:
+        self._beginning = False
+        free = min(self.spec.concurrency - self.busy, MAX_UNSETTLED - len(self.runs))
+        begun = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        self._leave_memory(begun)
+        for item in begun:
+            self.busy += 1
+            run = self._context.copy().run(self._run, item.delivery, self)
+            self.runs[run] = item.delivery
+            run.add_done_callback(self._finish_run)
+        if self._waiting and self._timer is None:
+            self._start_timer()
+
+    def _leave_memory(self, waited: list[_WaitingDelivery]) -> None:
+        if self._queue.memory is not None:
+            runs = [item.first_run for item in waited if item.first_run is not None]
+            self._queue.memory.leave(runs)
+
+    def _start_timer(self) -> None:
+        delay = max(0.0, self._waiting[0].since + MAX_WAIT - time.monotonic())
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay, self._return_late, context=self._context)
+
+    def _return_late(self) -> None:
+        self._timer = None
+        latest = time.monotonic() - MAX_WAIT
+        if self._waiting and self._waiting[0].since <= latest and self._queue.memory is not None:
+            self._queue.memory.fall_behind(self.spec.name)
+        self.return_waiting(latest)
+        if self._waiting:
+            self._start_timer()
+
+    def _finish_run(self, run: asyncio.Future[None]) -> None:
+        del self.runs[run]
+        self._note_change()
         if not run.cancelled() and (error := run.exception()) is not None:
             log.error("a delivery could not be settled", exc_info=error, extra=event("delivery.stuck"))

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.events.claims import UnpublishedEvents, Wakeups
+from gateway.domain.model import Delivery
+from gateway.events.claims import Wakeups
 from gateway.events.database import Database, Row, select
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
-from gateway.events.outbox import JournalOutbox, PendingUploads
+from gateway.events.memory_queue import MemoryQueue
+from gateway.events.outbox import JournalOutbox
+from gateway.events.pending_uploads import PendingUploads
 from gateway.events.published_notes import PublishedNotes
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
+from gateway.events.unpublished import UnpublishedEvents
 
 
 class Journal:
@@ -31,16 +36,20 @@ class Journal:
     def __init__(self, path: Path, *, full: bool = True, node: str = "") -> None:
         self._database = Database(path, full=full)
         unpublished, wakeups = UnpublishedEvents(), Wakeups()
-        self.queue = JournalQueue(self._database, unpublished, wakeups, node)
-        self.outbox = JournalOutbox(self._database, unpublished, wakeups)
+        memory = MemoryQueue(self._requeue)
+        self.queue = JournalQueue(self._database, unpublished, memory, wakeups, node)
+        self.outbox = JournalOutbox(self._database, unpublished, memory, wakeups)
         self.pending_uploads = PendingUploads(self._database, unpublished)
         self.published_notes = PublishedNotes(self._database)
         self.schedule_state = ScheduleState(self._database)
-        self.ledger = JournalLedger(self._database, wakeups)
+        self.ledger = JournalLedger(self._database, memory, wakeups)
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises `ConfigError`."""
         self._database.open(migrate)
+
+    def _requeue(self, deliveries: Sequence[Delivery]) -> Future[None]:
+        return self.queue.requeue_soon(deliveries)
 
     def copy_from(self, other: Journal) -> int:
         """Copy all that `other` holds, durably; return how many deliveries it holds. Blocking.

@@ -23,6 +23,7 @@ from gateway.events import ledger_queries as queries
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, select
 from gateway.events.ledger_queries import MAX_WINDOW, LedgerQuery, MatchedRows
+from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import (
     ChunkResult,
     DeliveryPage,
@@ -61,11 +62,14 @@ _UploadPosition = tuple[float, str]
 class JournalLedger:
     """The journal's deliveries. Implements `Ledger`; `wakeups` wakes claims when some become due.
 
+    `memory` has deliveries that begin soon: those of a paused handler do not.
+
     Methods that return a `Future` may be called from any thread, the others on a loop.
     """
 
-    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, memory: MemoryQueue, wakeups: Wakeups) -> None:
         self._database = database
+        self._memory = memory
         self._wakeups = wakeups
 
     # -- reading
@@ -132,8 +136,13 @@ class JournalLedger:
 
     async def pause(self, handler: str) -> None:
         """See `Ledger`."""
-        insert, row = "INSERT OR IGNORE INTO paused VALUES (?, ?)", (handler, time.time())
-        await self._run(lambda db: db.execute(insert, row).rowcount)
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR IGNORE INTO paused VALUES (?, ?)", (handler, time.time()))
+            self._memory.pause(handler)
+
+        await self._run(operation)
+        self._memory.give_back(handler)
 
     async def resume(self, handler: str) -> None:
         """See `Ledger`."""

@@ -1,8 +1,8 @@
 """The journal as an outbox: what the commit writes before it publishes, and events of others.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
-deliveries of an upload are held back in memory from their recording to their release. The row of an
-object is pending until it is known whether S3 has published it.
+deliveries of an upload are held back in memory from their recording to their release. Those that this
+process runs at once are recorded as running.
 """
 
 from __future__ import annotations
@@ -12,23 +12,33 @@ import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-from gateway.domain.model import OBJECT_CREATED, Identity
-from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database, insert
+from gateway.domain.model import Identity
+from gateway.events.claims import Wakeups
+from gateway.events.database import Database, insert, rows_by_id
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
+from gateway.events.memory_queue import FirstRun, MemoryQueue, RecordedEvent
 from gateway.events.protocols import NewEvent
+from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
 _UPLOADS: Final = (
     "(id, path, bytes, mime, digests, device, inode, mtime_ns, principal, remote, created, committed,"
     " metadata, place, pending)"
 )
 _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
-_DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
+_DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
+
+MAX_RECORDED_HERE: Final = 16
+"""Uploads up to which a thread records them itself.
+
+With more the transaction takes the time, not the two switches between threads, and the journal's thread
+can share it with other callers.
+"""
 
 
 class EventRecord(NamedTuple):
@@ -38,6 +48,10 @@ class EventRecord(NamedTuple):
     type: str
     body: dict[str, Any]
     handlers: Sequence[str]
+
+
+_NewDelivery = tuple[RecordedEvent, str, FirstRun | None]
+"""An event, one of its handlers, and the run of it that needs no claim, if any."""
 
 
 class UploadRecord(NamedTuple):
@@ -64,9 +78,12 @@ class UploadRecord(NamedTuple):
 class JournalOutbox:
     """Records uploads and events, and wakes the claims of their handlers."""
 
-    def __init__(self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups) -> None:
+    def __init__(
+        self, database: Database, unpublished: UnpublishedEvents, memory: MemoryQueue, wakeups: Wakeups
+    ) -> None:
         self._database = database
         self._unpublished = unpublished
+        self._memory = memory
         self._wakeups = wakeups
         bridge = LoopBridge(database)
         self._published = BatchWriter[Sequence[NewEvent]](bridge, self._write, self._notify)
@@ -89,41 +106,94 @@ class JournalOutbox:
         self._wakeups.notify({handler for event in events for handler in event.handlers})
 
     def has_unclaimed(self) -> Future[bool]:
-        """Return whether deliveries wait that were never claimed: their uploads may be unpublished."""
+        """Return whether deliveries may never have begun: their uploads may be unpublished."""
 
         def operation(db: sqlite3.Connection) -> bool:
             (exists,) = db.execute(
                 "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 'ready' AND attempt = 0)"
+                " OR EXISTS (SELECT 1 FROM deliveries WHERE state = 'running' AND attempt = 1)"
             ).fetchone()
             return bool(exists)
 
         return self._database.submit(operation)
 
     def record_uploads(self, records: Sequence[UploadRecord]) -> Future[None]:
-        """Write uploads with their deliveries, all or none; they are not claimed before the release."""
-        events = [(r.upload_id, event) for r in records for event in r.events if event.handlers]
-        for upload_id, event in events:
-            self._unpublished.hold(event.event_id, upload_id, event.handlers)
+        """Write uploads with their deliveries, all or none; none is run before the release.
 
-        def operation(db: sqlite3.Connection) -> None:
-            self._database.check_files()
-            now = time.time()
-            pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
-            insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
-            insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
+        Raises what JSON cannot write.
+        """
+        deliveries = self._hold(records)
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
-                self._unpublished.release(event.event_id for _, event in events)
+                self._drop(deliveries)
 
-        future = self._database.submit(operation)
+        future = self._database.submit(partial(self._record, records, deliveries))
         future.add_done_callback(finish)
         return future
 
+    def record_uploads_now(self, records: Sequence[UploadRecord]) -> None:
+        """Write uploads as `record_uploads` does, a few of them in this thread. Blocking.
+
+        Raises what that future would.
+        """
+        if len(records) > MAX_RECORDED_HERE:
+            return self.record_uploads(records).result()
+        deliveries = self._hold(records)
+        try:
+            self._database.run(partial(self._record, records, deliveries))
+        except BaseException:
+            self._drop(deliveries)
+            raise
+
+    def _hold(self, records: Sequence[UploadRecord]) -> list[_NewDelivery]:
+        """Return the deliveries of uploads, those with a first run in memory; all are held now."""
+        deliveries: list[_NewDelivery] = []
+        held: list[UnpublishedEvent] = []
+        for record in records:
+            for event in record.events:
+                if event.handlers:
+                    recorded = _recorded_event(record, event)
+                    # Of a pending object the body is not complete yet.
+                    runs = {} if record.pending else self._memory.reserve(recorded)
+                    deliveries += [(recorded, name, runs.get(name)) for name in event.handlers]
+                    claimed = [name for name in event.handlers if name not in runs]
+                    first_runs = tuple(runs.values())
+                    held.append(UnpublishedEvent(recorded.id, record.upload_id, claimed, first_runs))
+        self._unpublished.hold(held)
+        return deliveries
+
+    def _drop(self, deliveries: list[_NewDelivery]) -> None:
+        """Hold no longer what could not be recorded."""
+        self._unpublished.release({event.id for event, _, _ in deliveries})
+        self._memory.leave([run for _, _, run in deliveries if run is not None])
+
+    def _record(
+        self, records: Sequence[UploadRecord], deliveries: list[_NewDelivery], db: sqlite3.Connection
+    ) -> None:
+        self._database.check_files()
+        now = time.time()
+        events = {event.id: event for event, _, _ in deliveries}.values()
+        rows = [(e.id, e.type, e.upload_id, None, None, now, e.text) for e in events]
+        states = [("ready", 0) if run is None else ("running", 1) for _, _, run in deliveries]
+        insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
+        insert(db, "events", _EVENTS, rows)
+        last = insert(
+            db,
+            "deliveries",
+            _DELIVERIES,
+            [
+                (event.id, handler, *state, 0, now, now)
+                for (event, handler, _), state in zip(deliveries, states, strict=True)
+            ],
+        )
+        for seq, (event, _, run) in enumerate(deliveries, last - len(deliveries) + 1):
+            if run is not None:
+                run.seq, event.created = seq, now
+
     def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
-
+        self._unpublished.move(upload_id, path)
         return self._database.write("UPDATE uploads SET path = ? WHERE id = ?", (path, upload_id))
 
     def forget_uploads(self, upload_ids: Iterable[str]) -> Future[None]:
@@ -139,15 +209,19 @@ class JournalOutbox:
 
         def finish(future: Future[None]) -> None:
             if future.exception() is None:
-                self._unpublished.forget(ids)
+                for event in self._unpublished.forget(ids):
+                    self._memory.leave(event.first_runs)
 
         future = self._database.submit(operation)
         future.add_done_callback(finish)
         return future
 
     def release_events(self, event_ids: Sequence[str]) -> None:
-        """Let the deliveries of published uploads be claimed. Costs no transaction."""
-        self._wakeups.notify(self._unpublished.release(event_ids))
+        """Let the deliveries of published uploads run. Costs no transaction."""
+        released = self._unpublished.release(event_ids)
+        if handlers := {handler for event in released for handler in event.handlers}:
+            self._wakeups.notify(handlers)
+        self._memory.release([run for event in released for run in event.first_runs])
 
     async def has_recorded(self, upload_id: str, path: str) -> bool:
         """Return whether the journal has recorded this upload under this path."""
@@ -159,18 +233,10 @@ class JournalOutbox:
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
             statement = "SELECT path, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
-            rows = _rows_by_id(db, statement, upload_ids)
+            rows = rows_by_id(db, statement, upload_ids)
             return {upload_id: (str(path), Identity(*identity)) for upload_id, (path, *identity) in rows}
 
         return self._database.submit(operation)
-
-
-def _rows_by_id(
-    db: sqlite3.Connection, statement: str, upload_ids: Sequence[str]
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for upload_id in upload_ids:
-        if (row := db.execute(statement, (upload_id,)).fetchone()) is not None:
-            yield upload_id, row
 
 
 def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
@@ -194,8 +260,9 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     )
 
 
-def _event(upload_id: str, event: EventRecord, now: float) -> tuple[Any, ...]:
-    return event.event_id, event.type, upload_id, None, None, now, json.dumps(event.body)
+def _recorded_event(record: UploadRecord, event: EventRecord) -> RecordedEvent:
+    body = json.dumps(event.body)
+    return RecordedEvent(event.event_id, event.type, record.upload_id, record.path, body, event.handlers)
 
 
 def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
@@ -203,81 +270,5 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
-    due = [(e.id, handler, "ready", 0, e.created, now) for e in events for handler in e.handlers]
+    due = [(e.id, handler, "ready", 0, 0, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)
-
-
-_HANDLERS: Final = (
-    "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
-    " JOIN deliveries d ON d.event_id = e.id WHERE u.pending"
-)
-
-
-class PendingUpload(NamedTuple):
-    """A recorded upload: its id, its path, where it may lie, and its events."""
-
-    upload_id: str
-    path: str
-    place: dict[str, Any]
-    event_ids: tuple[str, ...]
-
-
-class PendingUploads:
-    """The rows with `pending`. Each is settled once; a release of its events lets them be claimed."""
-
-    def __init__(self, database: Database, unpublished: UnpublishedEvents) -> None:
-        self._database = database
-        self._unpublished = unpublished
-
-    def hold(self) -> Future[list[PendingUpload]]:
-        """After a start: return all of them, and hold back their deliveries."""
-
-        def operation(db: sqlite3.Connection) -> list[PendingUpload]:
-            handlers: dict[str, dict[str, list[str]]] = {}
-            for upload_id, event_id, handler in db.execute(_HANDLERS):
-                handlers.setdefault(upload_id, {}).setdefault(event_id, []).append(handler)
-            uploads = []
-            rows = db.execute("SELECT id, path, place FROM uploads WHERE pending")
-            for upload_id, path, place in rows:
-                events = handlers.get(upload_id, {})
-                for event_id, names in events.items():
-                    self._unpublished.hold(event_id, upload_id, names)
-                uploads.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
-            return uploads
-
-        return self._database.submit(operation)
-
-    def move(self, upload_id: str, path: str, place: dict[str, Any]) -> Future[None]:
-        """Change the object of an upload that is not published."""
-
-        statement = "UPDATE uploads SET path = ?, place = ? WHERE id = ? AND pending"
-        return self._database.write(statement, (path, json.dumps(place), upload_id))
-
-    def mark_published(self, upload_id: str, etag: str) -> Future[None]:
-        """Note that it was published with this entity tag; its deliveries stay held."""
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE uploads SET pending = 0, place = json_set(place, '$.etag', ?)"
-                " WHERE id = ? AND pending",
-                (etag, upload_id),
-            )
-            db.execute(
-                "UPDATE events SET body = json_set(body, '$.etag', ?) WHERE upload_id = ? AND type = ?",
-                (etag, upload_id, OBJECT_CREATED),
-            )
-
-        return self._database.submit(operation)
-
-    def published_objects(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
-        """Return path and entity tag of those of `upload_ids` that were published."""
-
-        def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
-            statement = (
-                "SELECT path, json_extract(place, '$.etag') FROM uploads"
-                " WHERE id = ? AND place IS NOT NULL AND NOT pending"
-            )
-            rows = _rows_by_id(db, statement, upload_ids)
-            return {upload_id: (str(path), str(etag)) for upload_id, (path, etag) in rows}
-
-        return self._database.submit(operation)

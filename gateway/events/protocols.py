@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from gateway.domain.model import Delivery
+from gateway.events.memory_queue import MemoryQueue
 
 State = Literal["ready", "running", "delayed", "dead", "done", "relayed"]
 STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done", "relayed")
@@ -76,10 +77,12 @@ class Queue(Protocol):
     """Deliveries to be run. Every method raises `EventEngineUnavailable`.
 
     `lease` is how many seconds a claimed delivery belongs to its claimer without `extend_leases`; None
-    where it belongs to it until its process ends.
+    where it belongs to it until its process ends. `memory` has deliveries that need no claim, None where
+    all are claimed.
     """
 
     lease: float | None
+    memory: MemoryQueue | None
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
         """Claim up to `limit` due deliveries; wait up to `wait` seconds for the first.

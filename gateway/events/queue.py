@@ -1,13 +1,15 @@
 """The journal as a queue: deliveries are claimed, run, and end done or dead.
 
+    (recorded by a commit, for its own process)
+                        |
     ready --claim--> running --ack----------> done
       ^                 |------dead_letter--> dead
       |                 |------mark_relayed-> relayed (a remote engine has it)
       |------retry------|  (due later, the attempt is used)
       +-----requeue-----+  (as if it had not been claimed)
 
-An attempt is counted when it is claimed, so a handler that kills the process cannot loop for ever. The
-settlements that wait together become one statement.
+An attempt is counted when it is claimed, or recorded as running, so a handler that kills the process
+cannot loop for ever. The settlements that wait together become one statement.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from gateway.events.claims import (
     ANY_HANDLER,
     WAITING_HANDLERS,
     ClaimResult,
-    UnpublishedEvents,
     Wakeups,
     claim_any_due,
     claim_due,
 )
 from gateway.events.database import Database, packed
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
+from gateway.events.memory_queue import MemoryQueue
+from gateway.events.unpublished import UnpublishedEvents
 
 _IS_CLAIMED: Final = (
     "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"
@@ -103,8 +106,14 @@ class JournalQueue:
     """A claimed delivery belongs to this process until it ends; the next start revives it."""
 
     def __init__(
-        self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups, node: str
+        self,
+        database: Database,
+        unpublished: UnpublishedEvents,
+        memory: MemoryQueue,
+        wakeups: Wakeups,
+        node: str,
     ) -> None:
+        self.memory: MemoryQueue | None = memory
         self._database = database
         self._unpublished = unpublished
         self._wakeups = wakeups
@@ -153,6 +162,14 @@ class JournalQueue:
         rows = packed([_run_of(delivery) for delivery in deliveries])
         await self._bridge.write(_REQUEUE, {"now": time.time(), "delay": delay, "rows": rows})
         self._wakeups.notify({delivery.handler for delivery in deliveries})
+
+    def requeue_soon(self, deliveries: Sequence[Delivery]) -> Future[None]:
+        """Return running deliveries unharmed, as `requeue`; from any thread, for those that wait."""
+        values = {"now": time.time(), "delay": 0.0, "rows": packed(list(map(_run_of, deliveries)))}
+        handlers = {delivery.handler for delivery in deliveries}
+        future = self._database.write(_REQUEUE, values)
+        future.add_done_callback(lambda _: self._wakeups.notify(handlers))
+        return future
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries that a remote engine has: they stay for a replay until they are pruned."""
@@ -227,7 +244,9 @@ class JournalQueue:
             held = self._unpublished.event_ids()
             if handler == ANY_HANDLER:
                 return claim_any_due(db, limit, held)
-            return claim_due(db, handler, limit, held)
+            claimed = claim_due(db, handler, limit, held)
+            self._note_state(handler, claimed)
+            return claimed
 
         if self._has_stale_runs:
             await self._revive_stale_runs()
@@ -240,6 +259,15 @@ class JournalQueue:
                 if claimed.deliveries:
                     await self.requeue(claimed.deliveries)
             raise
+
+    def _note_state(self, handler: str, claimed: ClaimResult) -> None:
+        """Tell the queue in memory whether it may go before what the journal has."""
+        if self.memory is None or claimed.deliveries:
+            return
+        if claimed.paused:
+            self.memory.pause(handler)
+        else:
+            self.memory.caught_up(handler)
 
     async def _settle_run(
         self,

@@ -1,4 +1,4 @@
-"""Claims due deliveries, runs their handlers and settles what became of them.
+"""Gets due deliveries, runs their handlers and settles what became of them.
 
 One runner serves every engine that speaks `Queue`, in a gateway as in a worker. It lives on the server's
 loop; handlers run elsewhere, behind `DeliveryDispatcher`.
@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
-from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 from gateway.domain import failpoints
-from gateway.domain.model import Delivery, HandlerSpec, RetryPolicy
+from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
 from gateway.events.handler_consumer import EngineBackoff, HandlerConsumer
+from gateway.events.memory_queue import FirstRun
 from gateway.events.protocols import DeliveryDispatcher, Queue, RunResult
+from gateway.events.queue_returns import QueueReturns
+from gateway.events.settlement import (
+    POSTPONE_POLICY,
+    USED_UP,
+    Settlement,
+    retry_delay,
+    settlement_of,
+)
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.runner")
-
-MAX_ERROR_LENGTH: Final = 8000
-"""Characters of an error, traceback included, that the engine keeps."""
-
-POSTPONE_POLICY: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
-"""The delays of a postponed delivery. It has no last attempt."""
-
 
 DELAYS_INTERVAL: Final = 60.0
 """Seconds between two looks for deliveries that wait too long: the clock was ahead when they failed."""
@@ -39,23 +40,6 @@ class RunMetrics(Protocol):
 
     def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run that is settled as done, retry or dead."""
-
-
-class _Settlement(NamedTuple):
-    """What is written of a run: `delay` seconds until a retry is due."""
-
-    outcome: Literal["done", "retry", "dead"]
-    error: str = ""
-    delay: float = 0.0
-
-
-_USED_UP: Final = RunResult("failed", "every attempt was used up; the last one ended with the process")
-
-
-def retry_delay(policy: RetryPolicy, attempt: int) -> float:
-    """Return the seconds to wait after the failed `attempt`: doubling, bounded, half of it random."""
-    longest = min(policy.backoff * 2.0 ** min(attempt - 1, 60), policy.max_backoff)
-    return longest * (0.5 + random.random() / 2)  # noqa: S311 (spreads load, guards nothing)
 
 
 class Runner:
@@ -71,10 +55,13 @@ class Runner:
         self._retired: list[HandlerConsumer] = []
         self._periodic: list[asyncio.Task[None]] = []
         self._orphans: asyncio.Task[None] | None = None
+        self._returns = QueueReturns(queue, self._backoff)
         self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
+        if self._queue.memory is not None:
+            self._queue.memory.attach(self)
         await self.refresh(specs)
         self._periodic.append(asyncio.create_task(self._limit_delays()))
         if self._queue.lease is not None:
@@ -83,9 +70,13 @@ class Runner:
     async def refresh(self, specs: Iterable[HandlerSpec]) -> None:
         """Follow a reload: new handlers get a consumer, those that are gone get no more deliveries."""
         loaded = {spec.name: spec for spec in specs}
+        if self._queue.memory is not None:
+            # With one attempt, a crash would make dead what had not begun.
+            self._queue.memory.accept([name for name, s in loaded.items() if s.retry.attempts > 1])
         gone = [self._consumers.pop(name) for name in list(self._consumers) if name not in loaded]
         self._retired = [consumer for consumer in self._retired if consumer.runs] + gone
         await asyncio.gather(*(consumer.stop_claiming() for consumer in gone))
+        await self._returns.wait()
         if self._orphans is not None:
             self._orphans.cancel()
         handlers = list(loaded)
@@ -96,14 +87,18 @@ class Runner:
             if name in self._consumers:
                 self._consumers[name].update_spec(spec)
             else:
-                self._consumers[name] = HandlerConsumer(self._queue, spec, self._run, self._backoff)
+                self._consumers[name] = HandlerConsumer(
+                    self._queue, spec, self._begin, self._returns.requeue_soon, self._backoff
+                )
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, requeue the unfinished ones.
 
         A run that fails meanwhile goes back to the queue too: what it needs may be stopping as well.
         """
-        self._stopping = True
+        self._stopping = self._returns.stopping = True
+        if self._queue.memory is not None:
+            self._queue.memory.detach()
         if self._orphans is not None:
             self._orphans.cancel()
         consumers = [*self._consumers.values(), *self._retired]
@@ -117,7 +112,35 @@ class Runner:
         for run in runs:
             run.cancel()
         if unfinished:
-            await self._requeue(unfinished)
+            await self._returns.requeue(unfinished)
+        await self._returns.wait()
+
+    def receive(self, runs: Sequence[FirstRun]) -> None:
+        """See `FirstRunReceiver`."""
+        failpoints.hit("after hand-over")
+        memory, homeless = self._queue.memory, []
+        by_handler: dict[str, list[FirstRun]] = {}
+        for run in runs:
+            by_handler.setdefault(run.handler, []).append(run)
+        for handler, own in by_handler.items():
+            consumer = self._consumers.get(handler)
+            if consumer is None or memory is None or memory.is_paused(handler):
+                homeless += own
+            else:
+                consumer.receive(own)
+        if homeless and memory is not None:
+            memory.leave(homeless)
+            self._returns.run(self._return_homeless([run.delivery for run in homeless]))
+
+    def give_back(self, handler: str) -> None:
+        """See `FirstRunReceiver`."""
+        if (consumer := self._consumers.get(handler)) is not None:
+            consumer.return_waiting()
+
+    async def _return_homeless(self, deliveries: Sequence[Delivery]) -> None:
+        """Return deliveries whose handler is paused, or was removed meanwhile and makes them dead."""
+        await self._returns.requeue(deliveries)
+        await self._dead_letter_some(list(self._consumers))
 
     async def _dead_letter_orphans(self, handlers: list[str], count: int) -> None:
         """Go on until none is left; `count` are dead already."""
@@ -133,13 +156,6 @@ class Runner:
             return await self._queue.dead_letter_orphans(handlers)
         except EventEngineUnavailable:
             return 0  # the next start or reload finds them
-
-    async def _requeue(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
-        count = len(deliveries)
-        returned = "%d unfinished deliveries go back to the queue"
-        log.info(returned, count, extra=logs.event("delivery.returned", count=count, delay=delay))
-        with contextlib.suppress(EventEngineUnavailable):
-            await self._queue.requeue(deliveries, delay)
 
     async def _limit_delays(self) -> None:
         """Let no delivery wait longer than its handler's longest back-off, wherever the clock was."""
@@ -168,8 +184,12 @@ class Runner:
 
     # -- one run
 
+    def _begin(self, delivery: Delivery, consumer: HandlerConsumer) -> asyncio.Future[None]:
+        """Begin a run; the future is done when it is settled."""
+        return asyncio.create_task(self._run(delivery, consumer))
+
     async def _run(self, delivery: Delivery, consumer: HandlerConsumer) -> None:
-        """Run one claimed delivery and settle it."""
+        """Run one delivery and settle it."""
         with logs.bind(
             upload_id=delivery.upload_id, event_id=delivery.event_id, attempt=delivery.attempt
         ):
@@ -182,16 +202,16 @@ class Runner:
             if result.status == "postponed":
                 await self._postpone(delivery, result)
                 return
-            settlement = self._settlement(delivery, consumer, result)
+            settlement = self._settlement_of(delivery, consumer, result)
             if self._stopping and settlement.outcome != "done":
-                await self._requeue([delivery])
+                await self._returns.requeue([delivery])
                 return
             self._metrics.record_run(consumer.spec.name, settlement.outcome, duration)
             await self._settle(delivery, settlement, duration)
 
     async def _dispatch(self, delivery: Delivery, spec: HandlerSpec) -> RunResult:
         if delivery.attempt > spec.retry.attempts:
-            return _USED_UP
+            return USED_UP
         failpoints.hit("mid handler")
         try:
             return await self._dispatcher.run(delivery)
@@ -203,18 +223,13 @@ class Runner:
             )
             return RunResult("failed", f"the gateway failed: {type(error).__name__}")
 
-    def _settlement(
+    def _settlement_of(
         self, delivery: Delivery, consumer: HandlerConsumer, result: RunResult
-    ) -> _Settlement:
-        policy = consumer.spec.retry
+    ) -> Settlement:
         if result.status == "succeeded":
             self._postponed.pop(delivery.holder, None)
-            return _Settlement("done")
-        error = _storable(result.error)
         abandoned = consumer.retired and not self._stopping
-        if result.status == "gone" or delivery.attempt >= policy.attempts or abandoned:
-            return _Settlement("dead", error)
-        return _Settlement("retry", error, retry_delay(policy, delivery.attempt))
+        return settlement_of(delivery, consumer.spec.retry, result, abandoned=abandoned)
 
     async def _postpone(self, delivery: Delivery, result: RunResult) -> None:
         """Requeue a delivery unharmed, for later: a node that restarts must not use up attempts."""
@@ -228,9 +243,9 @@ class Runner:
             result.error,
             extra=logs.event("delivery.postponed", handler=handler, delay=delay),
         )
-        await self._requeue([delivery], delay)
+        await self._returns.requeue([delivery], delay)
 
-    async def _settle(self, delivery: Delivery, settlement: _Settlement, duration: float) -> None:
+    async def _settle(self, delivery: Delivery, settlement: Settlement, duration: float) -> None:
         """Write the settlement down, waiting while the engine is unavailable."""
         (outcome, error, delay), handler = settlement, delivery.handler
         if outcome == "retry":
@@ -255,8 +270,3 @@ class Runner:
                 await self._backoff.wait(unavailable)
             else:
                 return
-
-
-def _storable(text: str) -> str:
-    """Return what the engine keeps of an error: bounded, and text that a database accepts."""
-    return text[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from gateway.auth.request import RequestHead
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse, Response
 
@@ -53,7 +54,7 @@ _FORM_TYPES: Final = frozenset(
 """Media types of what a page may post without asking (Fetch standard, CORS-safelisted headers)."""
 
 
-def is_cross_site(request: web.BaseRequest) -> bool:
+def is_cross_site(request: web.BaseRequest | RequestHead) -> bool:
     """Tell whether a page of another origin made a browser send this request.
 
     Pages cannot set `Sec-Fetch-Site`. Old browsers send `Origin` alone, and so do all browsers to
@@ -69,7 +70,7 @@ def is_cross_site(request: web.BaseRequest) -> bool:
     return not host or host != request.headers.get(hdrs.HOST, "").lower()
 
 
-def refuse_cross_site(request: web.BaseRequest, policy: CorsPolicy | None) -> None:
+def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy | None) -> None:
     """Refuse what a page whose origin `policy` does not name may post without asking.
 
     Before other methods and types a browser asks with a preflight, and sends them only if the gateway or

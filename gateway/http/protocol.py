@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, StreamReader, web
@@ -22,9 +22,9 @@ from gateway.http import connection
 from gateway.http.ambiguity import HTTP_VERSIONS, find_ambiguity
 from gateway.http.connection import ClientConnection, refuse_request
 from gateway.http.limits import ConnectionLimits
-from gateway.http.short_path import ShortPathConnection, Take
+from gateway.http.short_path import ShortPathConnection
+from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
-from gateway.telemetry.redaction import INTERNAL_HEADER
 
 log = logging.getLogger("gateway.http")
 
@@ -143,38 +143,6 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
         return response
 
     return handle
-
-
-def replace_surrogates(value: str) -> str:
-    """Return a header's value as valid text: aiohttp leaves bytes that are not UTF-8 as surrogates."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
-
-    Without the internal credential: it is for `auth` alone, not for scripts.
-    """
-    values: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for name, raw in headers.items():
-        lowered = name.lower()
-        if lowered == INTERNAL_HEADER.lower():
-            continue
-        value = raw if raw.isascii() else replace_surrogates(raw)
-        first = names.setdefault(lowered, name)
-        if first in values:
-            value = f"{values[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
-        values[first] = value
-    return values
-
-
-def header_lines(headers: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return every line of each header, by its name in lower case (RFC 9110 section 5.3)."""
-    lines: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        lines.setdefault(name.lower(), []).append(value)
-    return lines
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, NamedTuple, cast
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.web_response import REASON_PHRASES
@@ -55,6 +55,10 @@ encode_json_string: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 class GatewayResponse(web.StreamResponse):
     """A response that sends itself. Every endpoint returns one."""
+
+    def set_gateway_headers(self, request_id: str) -> None:
+        """Set the headers that the gateway gives to each response."""
+        set_gateway_headers(self.headers, request_id)
 
     async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
         """Send headers and body. Raises `ConnectionError` if the client has disconnected.
@@ -169,46 +173,6 @@ class Response(GatewayResponse, web.Response):
     def release_body(self) -> None:
         """Let go of the body, which is sent or will never be."""
         self._body = self._compressed_body = None
-
-
-class SmallJsonResponse(GatewayResponse):
-    """A short JSON text, sent in one packet, past aiohttp's general and slower machinery."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status=status)
-        self.content = text.encode()
-        self._sent = False
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Note whether the connection stays open; nothing is sent yet."""
-        self._request = request
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send headers and body. Raises `ConnectionError` if the client has disconnected."""
-        request = self._request
-        if self._sent or request is None:
-            return
-        self._sent = self._eof_sent = True
-        if request.transport is None:
-            raise ConnectionResetError("the client has disconnected")
-        request.transport.write(self._encode_headers(request) + self.content)
-        if request.protocol.writing_paused:
-            await request.writer.drain()
-
-    def _encode_headers(self, request: web.BaseRequest) -> bytes:
-        old = request.version < HttpVersion11
-        lines = [
-            f"HTTP/1.{0 if old else 1} {self.status} {self.reason}",
-            "Content-Type: application/json; charset=utf-8",
-            *[f"{name}: {value}" for name, value in self.headers.items()],
-            f"Content-Length: {len(self.content)}",
-            f"Date: {rfc822_formatted_time()}",
-        ]
-        if self.keep_alive == old:  # the other case is the default (RFC 9112 section 9.3)
-            lines.append("Connection: keep-alive" if old else "Connection: close")
-        return "\r\n".join([*lines, "", ""]).encode()
 
 
 def json_response(body: Any, status: int = 200) -> Response:

@@ -49,11 +49,23 @@ class AuthorizeStep:
 
         As `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`, `bad_request`.
         """
-        route = context.route
         _refuse_other_method(context)
-        mode = self._auth.mode if route.auth == "default" else route.auth
-        caller = await self._auth.authenticate(context.incoming, jwt=mode == JWT)
-        context.principal = caller.principal
+        await self._auth.authenticate(context.incoming, jwt=self._mode(context.route) == JWT)
+        self.authorize(context)
+        return await call_next(context)
+
+    def is_known(self, context: RequestContext) -> bool:
+        """Authenticate at once; False where that has to wait. Raises as `Auth.authenticate`."""
+        return self._auth.authenticate_now(context.incoming) is not None
+
+    def _mode(self, route: Route) -> str:
+        return self._auth.mode if route.auth == "default" else route.auth
+
+    def authorize(self, context: RequestContext) -> None:
+        """Set the principal of a request whose caller is authenticated. Raises as `__call__`."""
+        route, mode = context.route, self._mode(context.route)
+        caller = context.incoming.caller
+        context.principal = None if caller is None else caller.principal
         context.incoming.reject_unenforceable_grant()
         self._remove_gateway_credentials(context)
         if route.auth == "default":
@@ -66,8 +78,7 @@ class AuthorizeStep:
         if mode != "none":
             _check_rights(context.principal or {}, route)
         elif context.principal is None:
-            refuse_cross_site(context.request, self._cors_policy(route))
-        return await call_next(context)
+            refuse_cross_site(context.incoming, self._cors_policy(route))
 
     def _remove_gateway_credentials(self, context: RequestContext) -> None:
         """Remove this gateway's tokens from what is forwarded; others are the upstream's.
@@ -124,9 +135,16 @@ class RateLimitStep:
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Count the request. Raises `Refusal("too_many_requests")`."""
+        headers = self.count(context)
+        response = await call_next(context)
+        response.headers.update(headers)
+        return response
+
+    def count(self, context: RequestContext) -> Mapping[str, str]:
+        """Count the request, and return the headers for its response. Raises as `__call__`."""
         rate = context.route.rate
         if rate is None:
-            return await call_next(context)
+            return {}
         # A reload that changes the rate begins a new window.
         key = (context.route.name, _client_key(context, rate), rate.count, rate.seconds)
         count, seconds_left = self._counters.increment(key, rate.seconds)
@@ -139,9 +157,7 @@ class RateLimitStep:
             headers["Retry-After"] = headers["RateLimit-Reset"]
             message = f"at most {rate.count} requests in {rate.seconds:g} seconds are allowed here"
             raise Refusal("too_many_requests", message, headers)
-        response = await call_next(context)
-        response.headers.update(headers)
-        return response
+        return headers
 
 
 def _client_key(context: RequestContext, rate: Rate) -> str:

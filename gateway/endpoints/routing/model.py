@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
 from gateway.limits import Lease, TransferMeter, client_key
@@ -110,6 +110,13 @@ class Route:
     groups: tuple[str, ...] = ()
     raw_path: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether requests are checked and forwarded, and no more: no script, no CORS, no TLS."""
+        scripts = self.request_script is not None or self.response_script is not None
+        forwards = bool(self.upstreams) and self.scheme == "http" and not scripts
+        return forwards and self.cors is None and "#" not in self.target and self.target[-1:] != "?"
+
     def operation(self, method: str) -> Operation | None:
         """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""
         if method == "HEAD" and method not in self.operations:
@@ -139,7 +146,7 @@ class RequestContext:
     are still encoded. `body` is None while it has not been read: then it streams.
     """
 
-    incoming: IncomingRequest
+    incoming: RequestHead
     route: Route
     operation: Operation | None
     resources: Mapping[str, str]
@@ -172,13 +179,13 @@ class RequestContext:
 
     @property
     def request(self) -> web.BaseRequest:
-        """The request of the client."""
-        return self.incoming.request
+        """The request of the client, on the ordinary path."""
+        return cast(IncomingRequest, self.incoming).request
 
     @property
     def upstream_method(self) -> str:
         """The method that the upstream gets."""
-        return self.method or self.incoming.request.method
+        return self.method or self.incoming.method
 
     @property
     def client(self) -> str:

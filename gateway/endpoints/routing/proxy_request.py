@@ -18,7 +18,8 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import RequestContext
-from gateway.errors import ClientDisconnected, GatewayError, Refusal
+from gateway.endpoints.routing.upstream_errors import not_http, silent
+from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.protocol import on_disconnect
 from gateway.http.request_body import idle_refusal, read_chunk, send_continue_or_disconnect
 
@@ -187,8 +188,8 @@ def mapped_error(
     if timeout.client_disconnected:
         return ClientDisconnected("the client disconnected before the upstream's response")
     if isinstance(error, TimeoutError):
-        return Refusal("gateway_timeout", f"the upstream sent nothing for {timeout.idle:g} seconds")
-    return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")
+        return silent(timeout.idle)
+    return not_http()
 
 
 class UpstreamRequest(ClientRequest):

@@ -1,21 +1,34 @@
-"""Sends one request to one upstream, and tells why there is no response."""
+"""Sends one request to one upstream, and tells why there is no response.
+
+A small request that is here as a whole goes over a plain connection; aiohttp's client does the rest:
+TLS, bodies that stream, `Expect`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs, web
 from aiohttp.client_middlewares import ClientHandlerType
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from gateway.auth.request import RequestHead
 from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.forwarding import Hop
 from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.plain_call import (
+    MAX_PLAIN_BODY_BYTES,
+    PlainCall,
+    PlainRequest,
+    complete_request,
+    encode_head,
+)
 from gateway.endpoints.routing.proxy_request import (
     ProxyRequestBody,
     UpstreamRequest,
@@ -23,34 +36,24 @@ from gateway.endpoints.routing.proxy_request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.errors import GatewayError, Refusal, descriptor_refusal
+from gateway.endpoints.routing.upstream_connection import (
+    MAX_FIELD_BYTES,
+    READ_BUFFER_BYTES,
+    PlainResponse,
+)
+from gateway.endpoints.routing.upstream_errors import (
+    FINAL_STATUSES,
+    UpstreamFailed,
+    not_final,
+    unreachable,
+)
+from gateway.endpoints.routing.upstream_pool import KEEP_ALIVE_TIMEOUT, ConnectionPool
+from gateway.errors import ClientDisconnected, GatewayError, Refusal
+from gateway.http.protocol import on_disconnect
 
 log = logging.getLogger("gateway.routing")
 
-KEEP_ALIVE_TIMEOUT: Final = 4.0
-"""Seconds that an idle connection to an upstream is kept: less than most servers keep theirs, as a
-request with a body cannot be sent again if they close it meanwhile (RFC 9110 section 9.2.2)."""
-
-READ_BUFFER_BYTES: Final = 64 << 10
-MAX_FIELD_BYTES: Final = 64 << 10
-
-FINAL_STATUSES: Final = range(200, 600)
-"""Statuses of whole responses; others are invalid (RFC 9110 section 15)."""
-
 _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-
-class UpstreamFailed(GatewayError):
-    """An upstream gave no response. `refusal` is for the client.
-
-    `connected`: the request may have arrived. `closed`: the upstream closed the connection.
-    """
-
-    def __init__(self, refusal: Refusal, *, connected: bool, closed: bool = False) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-        self.connected = connected
-        self.closed = closed
 
 
 class _ConnectionClosedError(aiohttp.ClientError):
@@ -60,8 +63,9 @@ class _ConnectionClosedError(aiohttp.ClientError):
 class UpstreamCaller:
     """Calls upstreams, between `start` and `close`. `trusts`: see `Proxy`."""
 
-    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
+    def __init__(self, trusts: Callable[[RequestHead], bool]) -> None:
         self._trusts = trusts
+        self.pool = ConnectionPool()
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
@@ -79,6 +83,7 @@ class UpstreamCaller:
 
     async def close(self) -> None:
         """Close every connection to an upstream."""
+        self.pool.close()
         await self._session.close()
 
     async def call(self, context: RequestContext, upstream: str) -> UpstreamResponse:
@@ -88,13 +93,17 @@ class UpstreamCaller:
         """
         limits = context.route.limits
         timeout = UpstreamTimeout(limits.idle)
+        plain = self._plain_request(context, upstream)
+        if plain is not None:
+            answered = await self._call_plain(context.request, plain)
+            return UpstreamResponse(answered, context.request, timeout, None)
         body = _streamed_body(context, timeout)
         try:
             async with timeout.limit_wait(context.request):
                 timeout.suspend()  # `limits.connect` bounds what is before the request is sent
                 response = await self._send(context, upstream, body, timeout)
         except _Unreachable as error:
-            raise descriptor_refusal(error) or _unreachable(error, limits.connect) from error
+            raise unreachable(error, limits.connect) from error
         except (aiohttp.ClientError, OSError) as error:
             if body is not None:
                 await body.stop()
@@ -102,9 +111,48 @@ class UpstreamCaller:
         upstream_response = UpstreamResponse(response, context.request, timeout, body)
         if response.status not in FINAL_STATUSES:  # 101 too: nobody asked for another protocol
             await upstream_response.close()
-            message = f"the upstream's status {response.status} is no final one of HTTP"
-            raise Refusal("bad_gateway", message)
+            raise not_final(response.status)
         return upstream_response
+
+    def _plain_request(self, context: RequestContext, upstream: str) -> PlainRequest | None:
+        """Return the request as bytes, if it is plain and small, and here as a whole."""
+        route = context.route
+        body = _whole_body(context)
+        if route.scheme != "http" or body is None or len(body) > MAX_PLAIN_BODY_BYTES:
+            return None
+        target = target_of(context)
+        if "#" in target or target.endswith("?"):
+            return None
+        headers = self.plain_headers(context, upstream, context.request.scheme)
+        method, limits = context.upstream_method, route.limits
+        data = complete_request(encode_head(method, target, headers), method, body)
+        return PlainRequest(upstream, method, data, limits.connect, limits.idle)
+
+    async def _call_plain(self, request: web.BaseRequest, plain: PlainRequest) -> PlainResponse:
+        answered: asyncio.Future[PlainResponse] = asyncio.get_running_loop().create_future()
+
+        def done(response: PlainResponse | None, error: GatewayError | None) -> None:
+            if answered.done():
+                if response is not None:
+                    response.close()
+            elif response is not None:
+                answered.set_result(response)
+            elif error is not None:
+                answered.set_exception(error)
+
+        def disconnected() -> None:
+            message = "the client disconnected before the upstream's response"
+            done(None, ClientDisconnected(message))
+
+        call = PlainCall(self.pool, plain, done)
+        with on_disconnect(request, disconnected):
+            try:
+                if not answered.done():
+                    call.start()
+                return await answered
+            except BaseException:
+                call.cancel()
+                raise
 
     async def _send(
         self,
@@ -138,35 +186,29 @@ class UpstreamCaller:
     def _headers(
         self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
     ) -> CIMultiDict[str]:
-        request = context.request
-        hop = Hop(
-            request.remote or None,
-            request.scheme,
-            request.headers.get(hdrs.HOST),
-            trusted=self._trusts(request),
-        )
-        headers = forwarding.request_headers(context.headers, request.headers, hop)
-        host = context.headers.get(hdrs.HOST, upstream)
-        headers[hdrs.HOST] = upstream if host == request.headers.get(hdrs.HOST) else host
+        headers = self.plain_headers(context, upstream, context.request.scheme)
         if body is not None:
-            if request.content_length is not None:
-                headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
+            if context.request.content_length is not None:
+                headers[hdrs.CONTENT_LENGTH] = str(context.request.content_length)
             if context.awaits_continue:
                 headers[hdrs.EXPECT] = "100-continue"
+        return headers
+
+    def plain_headers(self, context: RequestContext, upstream: str, scheme: str) -> CIMultiDict[str]:
+        """Return the headers for the upstream, without framing. Raises as `request_headers`."""
+        head = context.incoming
+        own = head.headers.get(hdrs.HOST)
+        hop = Hop(head.remote or None, scheme, own, trusted=self._trusts(head))
+        received = cast(CIMultiDictProxy[str], head.headers)
+        headers = forwarding.request_headers(context.headers, received, hop)
+        host = context.headers.get(hdrs.HOST, upstream)
+        headers[hdrs.HOST] = upstream if host == own else host
         return headers
 
 
 @functools.lru_cache(maxsize=64)
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds)
-
-
-def _unreachable(error: Exception, seconds: float) -> UpstreamFailed:
-    if isinstance(error, TimeoutError):
-        message = f"the upstream could not be reached within {seconds:g} seconds"
-        return UpstreamFailed(Refusal("gateway_timeout", message), connected=False)
-    refusal = Refusal("bad_gateway", "the upstream cannot be reached")
-    return UpstreamFailed(refusal, connected=False)
 
 
 def _without_response(
@@ -194,6 +236,22 @@ def target_of(context: RequestContext) -> str:
         return target
     _, mark, query = target.partition("?")
     return f"{context.upstream_path}{mark}{query}"
+
+
+def _whole_body(context: RequestContext) -> bytes | None:
+    """Return a body that is here as a whole, and stays in the context; None for one that streams."""
+    if context.body is not None:
+        return context.body
+    request = context.request
+    if not request.body_exists:
+        return b""
+    content, declared = request.content, request.content_length
+    if context.awaits_continue or declared is None or declared > MAX_PLAIN_BODY_BYTES:
+        return None
+    if not content.is_eof() or content.exception() is not None:
+        return None
+    context.body = content.read_nowait()
+    return context.body
 
 
 def _streamed_body(context: RequestContext, timeout: UpstreamTimeout) -> ProxyRequestBody | None:

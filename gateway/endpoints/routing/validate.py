@@ -70,6 +70,13 @@ class BodyBuffer:
             context.body = await self._read(context, limit)
         return context.body
 
+    def hold(self, context: RequestContext) -> None:
+        """Count a body that is here as a whole. Raises `Refusal` as `read_body`."""
+        body, limit = context.body or b"", context.route.limits.max_body
+        if len(body) > limit:
+            raise _too_large(limit)
+        context.buffered = self._share.acquire(context.client, len(body))
+
     def release_body(self, context: RequestContext) -> None:
         """Drop the body of a request that has ended, and count it no more."""
         lease, context.buffered, context.body = context.buffered, None, None
@@ -114,26 +121,49 @@ class ValidateStep:
         return await call_next(context)
 
     async def _check(self, context: RequestContext, operation: Operation) -> None:
-        for name, value in operation.defaults.items():
-            context.headers.setdefault(name, value)
-        faults = operation.check_headers(context.headers) if operation.check_headers else []
+        faults = _header_faults(context, operation)
         if faults and context.awaits_continue:
             raise _schema_refusal(faults)
-        if operation.check_body is not None:
-            faults += await self._body_faults(context, operation.check_body)
+        if (check := operation.check_body) is not None:
+            _settle_body(context)
+            body = await self._bodies.read_body(context)
+            large = len(body) > MAX_BYTES_ON_LOOP
+            faults += (
+                await asyncio.to_thread(_json_faults, check, body)
+                if large
+                else _json_faults(check, body)
+            )
         if faults:
             raise _schema_refusal(faults)
 
-    async def _body_faults(self, context: RequestContext, check: Check) -> list[SchemaFault]:
-        encoding = context.request.headers.get(hdrs.CONTENT_ENCODING, "identity")
-        if encoding.strip().lower() != "identity":
-            message = "the body is checked here: send it without Content-Encoding"
-            raise Refusal("unsupported_media_type", message)
-        _settle_content_type(context.headers)
-        body = await self._bodies.read_body(context)
-        if len(body) > MAX_BYTES_ON_LOOP:
-            return await asyncio.to_thread(_json_faults, check, body)
-        return _json_faults(check, body)
+    def check_whole(self, context: RequestContext) -> None:
+        """Check a request whose small body is here as a whole. Raises as `__call__`."""
+        operation = context.operation
+        if operation is None:
+            return
+        faults = _header_faults(context, operation)
+        if operation.check_body is not None:
+            _settle_body(context)
+            self._bodies.hold(context)
+            faults += _json_faults(operation.check_body, context.body or b"")
+        if faults:
+            raise _schema_refusal(faults)
+
+
+def _header_faults(context: RequestContext, operation: Operation) -> list[SchemaFault]:
+    """Fill in the headers that the schema defaults, and return the rules that headers violate."""
+    for name, value in operation.defaults.items():
+        context.headers.setdefault(name, value)
+    return operation.check_headers(context.headers) if operation.check_headers else []
+
+
+def _settle_body(context: RequestContext) -> None:
+    """Refuse a body that is not readable JSON. Raises `Refusal("unsupported_media_type")`."""
+    encoding = context.incoming.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding.strip().lower() != "identity":
+        message = "the body is checked here: send it without Content-Encoding"
+        raise Refusal("unsupported_media_type", message)
+    _settle_content_type(context.headers)
 
 
 def _settle_content_type(headers: CIMultiDict[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,15 +19,16 @@ from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import RequestHead
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
-from gateway.domain.model import Upload
+from gateway.domain.model import UPLOADING, Upload
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads.body import check_received
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.whole_file import check_whole_file
 from gateway.errors import Refusal
-from gateway.http.protocol import header_lines, headers_as_dict, replace_surrogates
+from gateway.http.header_fields import read_headers, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -39,23 +40,51 @@ UNCHOSEN_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(slots=True)
-class AdmittedUpload:
-    """An upload that may send its body, and what is checked later.
+class DescribedUpload:
+    """An upload as its headers describe it, and what is checked once its body is here.
 
     `whole_length` is the number of bytes that the body must have, None if nobody told it;
     `must_exist` is `If-Match: *` (RFC 9110 section 13.1.1).
     """
 
     upload: Upload
-    progress: Progress
     expected_digests: tuple[ExpectedDigest, ...]
     whole_length: int | None
     must_exist: bool
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its commit needs nothing but the body, and its admission no disk."""
+        return not self.expected_digests and not self.must_exist and self.one_time_mark is None
+
+    @property
+    def one_time_mark(self) -> str | None:
+        """The mark of a one-time URL, None for other requests."""
+        grant = self.upload.grant
+        return None if grant is None else grant.once
+
+    def check_whole(self, received: int) -> None:
+        """Check the length that a header gave to the body. Raises `Refusal("incomplete_body")`."""
+        if self.whole_length is not None and received != self.whole_length:
+            raise Refusal(
+                "incomplete_body", f"the body has {received} bytes, the file has {self.whole_length}"
+            )
+
+    def start_commit(self, progress: Progress, received: int) -> None:
+        """Check a body that is in memory: its commit comes next. Raises `Refusal`."""
+        progress.state, progress.received = "receiving", received
+        check_received(received, self.upload.max_bytes)
+        self.check_whole(received)
+        progress.state = "committing"
+
 
 @dataclass(slots=True, frozen=True)
 class Admission:
-    """Admits uploads. Runs on the server's event loop."""
+    """Admits uploads. Runs on the server's event loop.
+
+    The steps are plain functions, in the order `describe`, `begin`, the handlers, `accept`; `admit`
+    goes through them, and waits where one has to.
+    """
 
     settings: Settings
     auth: Auth
@@ -64,69 +93,93 @@ class Admission:
     one_time_marks: OneTimeMarks
     event_size: EventSizeLimit | None = None
 
-    async def admit(self, head: RequestHead, match: PathMatch, upload_id: str) -> AdmittedUpload:
+    async def admit(
+        self, head: RequestHead, match: PathMatch, upload_id: str
+    ) -> tuple[DescribedUpload, Progress]:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
-        headers = head.headers
-        length, lines = preconditions.declared_length(headers), header_lines(headers)
+        described = self.describe(head, match, upload_id)
+        if described is None:
+            await self.auth.authenticate(head, jwt=self._needs_web_token())
+            described = self.describe(head, match, upload_id)
+            if described is None:
+                raise RuntimeError("an authenticated request has no caller")
+        upload = described.upload
+        progress = self.inflight.begin_upload(upload)
+        self.authorize(upload)
+        if self.has_handlers():
+            await self.hooks.admit_upload(upload)
+        self.accept(upload, match)
+        if described.one_time_mark is not None:
+            await asyncio.to_thread(self.one_time_marks.check_unused, described.one_time_mark)
+        return described, progress
+
+    def describe(self, head: RequestHead, match: PathMatch, upload_id: str) -> DescribedUpload | None:
+        """Check the headers of a request, and describe its upload.
+
+        None where `Auth.authenticate` has to wait to know its sender. Raises `Refusal`.
+        """
+        lines, values = read_headers(head.headers)
+        length = preconditions.declared_length(head.headers)
         whole_length = check_whole_file(lines, head.params, length)
         preconditions.check_conditions(lines)
         expected = expected_digests(lines)
-        replaced = self.hooks.replaces_authorization()
-        caller = await self.auth.authenticate(head, jwt=self.auth.mode == JWT and not replaced)
-        upload = self._describe(head, match, upload_id, length)
-        upload.principal, upload.grant = caller.principal, caller.grant
+        caller = self.auth.authenticate_now(head, jwt=self._needs_web_token())
+        if caller is None:
+            return None
+        upload = Upload(
+            id=upload_id,
+            path=match.path,
+            resources=match.resources,
+            params=head.params,
+            headers=values,
+            method=head.method,
+            remote=self.auth.proxies.client_address(head.remote, head.headers),
+            principal=caller.principal,
+            content_length=length,
+            content_type=_content_type(lines),
+            max_bytes=self.settings.max_bytes,
+            on_conflict=self.settings.on_conflict,
+            must_be_new="if-none-match" in lines,
+            created=time.time(),
+            metadata=metadata_of_headers(values),
+            grant=caller.grant,
+        )
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             _apply_grant(upload)
-        progress = self.inflight.begin_upload(upload)
-        await self._authorize(upload)
+        return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
+
+    def authorize(self, upload: Upload) -> None:
+        """Apply the default authorization, where no handler decides instead. Raises `Refusal`."""
+        if not self.hooks.replaces_authorization():
+            self.auth.authorize(upload.principal)
+
+    def has_handlers(self) -> bool:
+        """Whether handlers decide about uploads."""
+        return self.hooks.has_handlers(UPLOADING)
+
+    def accept(self, upload: Upload, match: PathMatch) -> None:
+        """Check path and size as the handlers left them. Raises `Refusal`."""
+        _apply_grant(upload)
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
         if self.event_size is not None:
             self.event_size.check(upload)
-        if upload.grant is not None and upload.grant.once is not None:
-            await asyncio.to_thread(self.one_time_marks.check_unused, upload.grant.once)
-        return AdmittedUpload(upload, progress, expected, whole_length, "if-match" in lines)
 
-    def _describe(
-        self, head: RequestHead, match: PathMatch, upload_id: str, length: int | None
-    ) -> Upload:
-        headers = head.headers
-        fields = headers_as_dict(headers)
-        return Upload(
-            id=upload_id,
-            path=match.path,
-            resources=match.resources,
-            params=head.params,
-            headers=fields,
-            method=head.method,
-            remote=self.auth.proxies.client_address(head.remote, headers),
-            content_length=length,
-            content_type=_content_type(headers),
-            max_bytes=self.settings.max_bytes,
-            on_conflict=self.settings.on_conflict,
-            must_be_new="If-None-Match" in headers,
-            created=time.time(),
-            metadata=metadata_of_headers(fields),
-        )
-
-    async def _authorize(self, upload: Upload) -> None:
-        if not self.hooks.replaces_authorization():
-            self.auth.authorize(upload.principal)
-        await self.hooks.admit_upload(upload)
-        _apply_grant(upload)
+    def _needs_web_token(self) -> bool:
+        return self.auth.mode == JWT and not self.hooks.replaces_authorization()
 
 
-def _content_type(headers: Mapping[str, str]) -> str | None:
+def _content_type(lines: Mapping[str, Sequence[str]]) -> str | None:
     """Return the declared media type, None where the client did not choose one.
 
     `application/x-www-form-urlencoded` is what curl (`--data-binary`) and urllib send when nobody chose.
     """
-    declared = headers.get("Content-Type")
-    if declared is None or declared.strip().lower() == UNCHOSEN_TYPE:
+    declared = lines.get("content-type")
+    if declared is None or declared[0].strip().lower() == UNCHOSEN_TYPE:
         return None
-    return replace_surrogates(declared)
+    return replace_surrogates(declared[0])
 
 
 def _apply_grant(upload: Upload) -> None:

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
+from gateway.events.memory_queue import MemoryQueue
 from gateway.events.nats.connection import Connection, mapped_errors
 from gateway.events.nats.message import (
     ATTEMPTS,
@@ -52,6 +53,7 @@ class NatsQueue:
 
     def __init__(self, connection: Connection, names: StreamNames, *, lease: float, node: str) -> None:
         self.lease: float | None = lease
+        self.memory: MemoryQueue | None = None
         self._lease = lease
         self._connection = connection
         self._names = names

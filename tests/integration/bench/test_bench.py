@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from bench import __main__ as command
-from bench import floor, peers, report
+from bench import peers, report
 from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, OURS_2, Sizes, Sources
 from bench.contestants import Bare, Contestant, Ours
 from bench.entrants import Case, Entrant, Player, play, serving
@@ -296,7 +296,9 @@ def _marked(process: psutil.Process, mark: dict[str, str]) -> bool:
         return False
 
 
-@pytest.mark.parametrize("words", [["--quick", "--write"], ["--only", "nothing"]])
+@pytest.mark.parametrize(
+    "words", [["--quick", "--write"], ["--only", "nothing"], ["--profile", "--write"]]
+)
 def test_a_wish_that_makes_no_sense_is_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         command.arguments(words)
@@ -445,17 +447,6 @@ def test_tables_are_tables() -> None:
     assert json.loads(report.STORE.read_text())
 
 
-async def test_the_least_that_a_small_upload_costs_is_told_beside_the_bare_handler(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(floor, "ROUNDS", 2)
-    await floor.play(tmp_path, [str(PROJECT / "plugins/quickstart")])
-    ours, bare = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"the gateway's loop alone +\d+\.\d us at the least, +\d+\.\d median", ours)
-    assert re.fullmatch(r"all of a bare aiohttp handler +\d+\.\d us at the least, .*", bare)
-    assert len(os.listdir(tmp_path / "bare")) == floor.CONNECTIONS
-
-
 # -- the code
 
 
@@ -466,8 +457,8 @@ def test_the_files_of_the_bench_are_as_small_as_those_of_the_gateway() -> None:
 
 
 def test_the_bench_knows_the_gateway_by_its_command_line_only() -> None:
-    # What measures the engine of events, or the loop, without a server is the exception.
-    outside = [path for path in MODULES if not path.name.startswith(("events", "floor"))]
+    # What measures the engine of events, or a request, without a server is the exception.
+    outside = [path for path in MODULES if not path.name.startswith(("events", "in_process"))]
     assert [path.name for path in outside if "import gateway" in path.read_text()] == []
     assert [path.name for path in outside if "from gateway" in path.read_text()] == []
 

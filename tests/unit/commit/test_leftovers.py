@@ -123,7 +123,7 @@ async def test_a_released_url_whose_sync_failed_is_synced_later(
 
     monkeypatch.setattr(harness.once, "sync", sync)
     with monkeypatch.context() as patch:
-        patch.setattr(harness.journal.outbox, "record_uploads", broken)
+        patch.setattr(harness.journal.outbox, "record_uploads_now", broken)
         with pytest.raises(Refusal):
             await harness.commit("/x", grant=Grant("PUT", "/x", 1 << 40, once="nonce"))
     assert len(syncs) == 2

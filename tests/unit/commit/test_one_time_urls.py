@@ -81,7 +81,7 @@ async def test_a_journal_that_fails_gives_the_url_back(
         assert marks(harness) == ["n"]
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(harness.journal.outbox, "record_uploads", broken)
+    monkeypatch.setattr(harness.journal.outbox, "record_uploads_now", broken)
     with pytest.raises(Refusal):
         await harness.commit("/x", grant=granted("n"))
     assert marks(harness) == []
@@ -115,7 +115,7 @@ async def test_a_mark_that_cannot_be_released_is_released_later(
         raise OSError(errno.EIO, "the disk is dying")
 
     with monkeypatch.context() as patched:
-        patched.setattr(harness.journal.outbox, "record_uploads", broken)
+        patched.setattr(harness.journal.outbox, "record_uploads_now", broken)
         patched.setattr(ProcessState, "release_urls", dying)
         with pytest.raises(Refusal):
             await harness.commit("/x", grant=granted("n"))

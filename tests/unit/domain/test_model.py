@@ -1,11 +1,13 @@
-"""The identity of a file: the same after a reboot, another for another version."""
+"""The identity of a file: the same after a reboot, another for another version. Ids of uploads."""
 
 from __future__ import annotations
 
 import os
+import re
+import time
 from pathlib import Path
 
-from gateway.domain.model import Identity
+from gateway.domain.model import Identity, new_id
 
 
 def with_device(status: os.stat_result, device: int) -> os.stat_result:
@@ -27,3 +29,35 @@ def test_a_file_is_the_same_one_on_a_disk_with_another_device_number(tmp_path: P
 def test_another_inode_size_or_time_is_another_version() -> None:
     versions = [Identity(1, 2, 3), Identity(9, 2, 3), Identity(1, 9, 3), Identity(1, 2, 9)]
     assert len({version.etag for version in versions}) == len(versions)
+
+
+def test_an_id_begins_with_its_time_and_never_repeats() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = [new_id(3) for _ in range(2000)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}-3", each) for each in ids)
+    milliseconds = [milliseconds_of(each) for each in ids]
+    assert before <= milliseconds[0]
+    assert milliseconds == sorted(milliseconds)
+
+
+def milliseconds_of(upload_id: str) -> int:
+    value = 0
+    for letter in upload_id[:10]:
+        value = value * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(letter)
+    return value
+
+
+def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
+    new_id(0)  # the parent has random letters in store
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_id(0).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        theirs = pipe.read().decode()
+    os.waitpid(child, 0)
+    assert len(theirs) == 28
+    assert theirs[10:] != new_id(0)[10:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,3 +132,156 @@ def test_a_close_finishes_what_is_queued_and_refuses_the_rest(writer: SqliteWrit
     assert [future.result(0) for future in futures] == [1, 1]
     with pytest.raises(sqlite3.ProgrammingError, match="test: closed"):
         writer.submit(insert(3)).result(TIMEOUT)
+
+
+# -- operations in the thread of their caller
+
+
+class Held:
+    """An operation that holds the connection until `let_go`."""
+
+    def __init__(self, writer: SqliteWriter) -> None:
+        self._entered, self._go_on = threading.Event(), threading.Event()
+        self._future = writer.submit(self._operation)
+        assert self._entered.wait(TIMEOUT)
+
+    def _operation(self, _: sqlite3.Connection) -> None:
+        self._entered.set()
+        assert self._go_on.wait(TIMEOUT)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+        self._future.result(TIMEOUT)
+
+
+def thread_name(_: sqlite3.Connection) -> str:
+    return threading.current_thread().name
+
+
+def rows(writer: SqliteWriter) -> list[int]:
+    return writer.submit(lambda db: [x for (x,) in db.execute("SELECT x FROM t")]).result(TIMEOUT)
+
+
+def test_an_operation_runs_in_the_thread_of_its_caller_where_nobody_writes(writer: SqliteWriter) -> None:
+    assert writer.run(thread_name) == "test"  # the thread that connects
+    assert writer.run(thread_name) == threading.current_thread().name
+    assert writer.run(insert(1)) == 1
+    assert rows(writer) == [1]
+
+
+def test_an_operation_waits_for_the_writer_where_it_is_busy(writer: SqliteWriter) -> None:
+    held = Held(writer)
+    with ThreadPoolExecutor(1) as callers:
+        waiting = callers.submit(writer.run, thread_name)
+        while not writer._jobs:
+            pass  # the caller has found the connection in use, and queues its operation
+        held.let_go()
+        assert waiting.result(TIMEOUT) == "test"
+
+
+def test_a_caller_takes_along_what_waits_in_the_order_of_the_calls(
+    writer: SqliteWriter, connections: list[CountingConnection]
+) -> None:
+    writer.submit(thread_name).result(TIMEOUT)
+    ran: list[str] = []
+
+    def note(name: str) -> Callable[[sqlite3.Connection], str]:
+        def operation(db: sqlite3.Connection) -> str:
+            ran.append(name)
+            return thread_name(db)
+
+        return operation
+
+    with writer._lock:  # the writer's own thread is not woken yet
+        waiting: list[Future[str]] = [Future(), Future()]
+        writer._jobs.extend((note(name), future) for name, future in zip("ab", waiting, strict=True))
+    commits = connections[0].commits
+    own = writer.run(note("own"))
+    assert ran == ["a", "b", "own"]
+    assert {own, *(future.result(TIMEOUT) for future in waiting)} == {threading.current_thread().name}
+    assert connections[0].commits == commits + 1
+
+
+def test_an_operation_that_fails_in_a_caller_spoils_none_that_it_takes_along(
+    writer: SqliteWriter,
+) -> None:
+    writer.run(insert(1))
+    waiting: Future[int] = Future()
+    writer._jobs.append((insert(2), waiting))
+    with pytest.raises(sqlite3.IntegrityError):
+        writer.run(insert(1))
+    assert waiting.result(TIMEOUT) == 1
+    with pytest.raises(sqlite3.IntegrityError):  # alone too
+        writer.run(insert(1))
+    doomed: Future[int] = Future()
+    writer._jobs.append((insert(2), doomed))
+    assert writer.run(insert(3)) == 1
+    with pytest.raises(sqlite3.IntegrityError):
+        doomed.result(TIMEOUT)
+    assert rows(writer) == [1, 2, 3]
+
+
+def test_many_threads_at_once_lose_no_operation_and_keep_each_its_order(writer: SqliteWriter) -> None:
+    count = 200
+    seen: dict[int, list[int]] = {number: [] for number in range(4)}
+
+    def operation(number: int, value: int) -> Callable[[sqlite3.Connection], int]:
+        def work(db: sqlite3.Connection) -> int:
+            seen[number].append(value)
+            return insert(number * count + value)(db)
+
+        return work
+
+    def work(number: int) -> int:
+        futures = []
+        for value in range(count):
+            if (value + number) % 3:
+                futures.append(writer.submit(operation(number, value)))
+            else:
+                assert writer.run(operation(number, value)) == 1
+        return sum(future.result(TIMEOUT) for future in futures)
+
+    with ThreadPoolExecutor(len(seen)) as callers:
+        list(callers.map(work, seen))
+    assert sorted(rows(writer)) == list(range(count * len(seen)))
+    assert all(values == list(range(count)) for values in seen.values())
+
+
+def test_a_close_waits_for_a_caller_and_refuses_the_next(
+    writer: SqliteWriter, connections: list[CountingConnection]
+) -> None:
+    writer.submit(thread_name).result(TIMEOUT)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(db: sqlite3.Connection) -> int:
+        entered.set()
+        assert go_on.wait(TIMEOUT)
+        return insert(1)(db)
+
+    with ThreadPoolExecutor(2) as callers:
+        running = callers.submit(writer.run, hold)
+        assert entered.wait(TIMEOUT)
+        queued = writer.submit(insert(2))
+        closing = callers.submit(writer.close)
+        while not writer._closed:
+            pass
+        with pytest.raises(sqlite3.ProgrammingError, match="test: closed"):
+            writer.run(insert(3))
+        go_on.set()
+        assert running.result(TIMEOUT) == queued.result(TIMEOUT) == 1
+        closing.result(TIMEOUT)
+    with pytest.raises(sqlite3.ProgrammingError, match="test: closed"):
+        writer.run(insert(3))
+    with pytest.raises(sqlite3.ProgrammingError):  # the connection is closed
+        connections[0].db.execute("SELECT 1")
+
+
+def test_a_caller_gets_the_error_of_a_connection_that_fails() -> None:
+    def connect() -> CountingConnection:
+        raise OSError("no disk")
+
+    writer = SqliteWriter(connect, name="test", max_batch=MAX_BATCH)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no disk"):
+            writer.run(insert(1))
+    writer.close()

@@ -1,5 +1,24 @@
-"""A journal in a folder of its own."""
+"""A journal in a folder of its own, and a runner on it."""
 
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.events import handler_consumer
+from gateway.events.handler_consumer import EngineBackoff
+from gateway.events.journal import Journal
 from tests.support.journal import journal
+from tests.support.runner_bench import RunnerBench
 
 __all__ = ["journal"]
+
+
+@pytest.fixture
+async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunnerBench]:
+    monkeypatch.setattr(handler_consumer, "CLAIM_TIMEOUT", 1e6)
+    monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
+    made = RunnerBench(journal)
+    yield made
+    await made.stop(0)

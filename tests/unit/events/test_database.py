@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.model import UPLOADED
+from gateway.domain.sqlite_writer import Operation
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.database import MAX_BATCH, Database, StatementValues
 from gateway.events.journal import Journal
@@ -322,24 +323,29 @@ def test_the_journal_of_an_earlier_version_goes_on_working(golden: Journal) -> N
     assert (path, identity.inode, identity.mtime_ns) == ("/upload/dead.bin", 8, 9)
 
 
+@pytest.mark.parametrize("in_caller", [False, True], ids=["in its thread", "in the caller's thread"])
 def test_a_transaction_whose_sync_failed_is_written_over_by_the_next_one(
-    database: Database, path: Path
+    database: Database, path: Path, *, in_caller: bool
 ) -> None:
     log = Path(f"{path}-wal")
-    result_of(database.submit(lambda db: db.execute("INSERT INTO t VALUES (1)").rowcount))
 
-    def broken(_: sqlite3.Connection) -> None:
+    def write(operation: Operation[int]) -> int:
+        return database.run(operation) if in_caller else result_of(database.submit(operation))
+
+    write(lambda db: db.execute("INSERT INTO t VALUES (1)").rowcount)
+
+    def broken(_: sqlite3.Connection) -> int:
         fault = sqlite3.OperationalError("disk I/O error")
         fault.sqlite_errorname = "SQLITE_IOERR_FSYNC"
         raise fault
 
     with pytest.raises(sqlite3.OperationalError):
-        result_of(database.submit(broken))
+        write(broken)
     before = log.read_bytes()
-    assert result_of(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert write(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount) == 0
     assert log.read_bytes() != before  # whatever stood there behind the last good one is gone
     before = log.read_bytes()
-    assert result_of(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert write(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount) == 0
     assert log.read_bytes() == before
 
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.domain.model import Identity
 from gateway.errors import EventEngineUnavailable
 from gateway.events.journal import Journal
+from gateway.events.outbox import MAX_RECORDED_HERE
 from gateway.events.protocols import NewEvent
 from tests.support.records import (
     claim_deliveries,
@@ -115,6 +116,7 @@ def test_while_a_record_cannot_be_undone_it_stays_held(journal: Journal) -> None
     allow_writing(journal)
     assert claim_deliveries(journal) == []
     result_of(journal.outbox.forget_uploads(["a"]))
+    assert set(count_rows(journal).values()) == {0}
     assert journal.outbox._unpublished.event_ids() == []
 
 
@@ -129,6 +131,26 @@ def test_a_file_with_an_identity_beyond_the_journal_is_refused(journal: Journal)
         result_of(
             journal.outbox.record_uploads([upload_record("a", identity=Identity(2**64 - 1, 1, 1))])
         )
+    assert set(count_rows(journal).values()) == {0}
+
+
+@pytest.mark.parametrize("count", [1, MAX_RECORDED_HERE, MAX_RECORDED_HERE + 1])
+def test_uploads_are_recorded_before_the_call_returns_and_not_claimed_before_the_release(
+    journal: Journal, count: int
+) -> None:
+    records = [upload_record(f"u{number}") for number in range(count)]
+    journal.outbox.record_uploads_now(records)
+    assert count_rows(journal) == {"uploads": count, "events": count, "deliveries": count, "runs": 0}
+    assert claim_deliveries(journal) == []
+    journal.outbox.release_events([event.event_id for record in records for event in record.events])
+    assert len(claim_deliveries(journal, "h", 99)) == count
+
+
+@pytest.mark.parametrize("count", [2, MAX_RECORDED_HERE + 1])
+def test_what_could_not_be_recorded_at_once_is_not_held(journal: Journal, count: int) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.outbox.record_uploads_now([upload_record("a")] * count)
+    assert journal.outbox._unpublished.event_ids() == []
     assert set(count_rows(journal).values()) == {0}
 
 

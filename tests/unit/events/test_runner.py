@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,78 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
+from gateway.domain.model import Delivery, RetryPolicy
 from gateway.errors import EventEngineUnavailable
-from gateway.events import handler_consumer, queue, runner
+from gateway.events import queue, runner
 from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryHistory, Queue, RunResult
-from gateway.events.runner import MAX_ERROR_LENGTH, Runner, retry_delay
-from tests.support.records import claim_deliveries, delivery_states, publish_uploads, result_of, run_sync
-
-SECONDS = 30.0
-Deliver = Callable[[Delivery], Awaitable[RunResult | None]]
-DONE = RunResult("succeeded")
+from gateway.events.protocols import Queue, RunResult
+from gateway.events.settlement import MAX_ERROR_LENGTH, retry_delay
+from tests.support.records import claim_deliveries, delivery_states, publish_uploads, result_of
+from tests.support.runner_bench import SECONDS, RunnerBench, spec
 
 
-def spec(
-    name: str = "h", concurrency: int = 4, attempts: int = 3, backoff: float = 0.001
-) -> HandlerSpec:
-    return HandlerSpec(name, UPLOADED, 10.0, concurrency, RetryPolicy(attempts, backoff, backoff))
-
-
-class Bench:
-    """A runner with a journal, counting how its runs end; `deliver` is the test's."""
-
-    def __init__(self, journal: Journal, queue: Queue | None = None) -> None:
-        self.journal = journal
-        self.deliver: Deliver = self.succeed
-        self.outcomes: list[tuple[str, str]] = []
-        self._changed = asyncio.Event()
-        self.runner = Runner(queue or journal.queue, self, self)
-
-    async def succeed(self, delivery: Delivery) -> None:
-        """Be a handler that succeeds."""
-
-    async def run(self, delivery: Delivery) -> RunResult:
-        return await self.deliver(delivery) or DONE
-
-    def record_run(self, handler: str, outcome: str, seconds: float) -> None:
-        self.outcomes.append((handler, outcome))
-        self._changed.set()
-
-    def publish(self, *names: str, handlers: tuple[str, ...] = ("h",)) -> None:
-        publish_uploads(self.journal, *names, handlers=handlers)
-
-    def story(self, name: str) -> DeliveryHistory:
-        """Return what the ledger tells of an upload's only delivery."""
-        history = run_sync(self.journal.ledger.history(f"e-{name}"))
-        assert history is not None
-        (story,) = history.deliveries
-        return story
-
-    async def ended(self, count: int) -> None:
-        """Wait until `count` runs have ended."""
-        async with asyncio.timeout(SECONDS):
-            while len(self.outcomes) < count:
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def stop(self, grace: float = SECONDS) -> None:
-        async with asyncio.timeout(SECONDS):
-            await self.runner.stop(grace)
-
-
-@pytest.fixture
-async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(handler_consumer, "CLAIM_TIMEOUT", 1e6)
-    monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
-    made = Bench(journal)
-    yield made
-    await made.stop(0)
-
-
-async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: Bench) -> None:
+async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: RunnerBench) -> None:
     await bench.runner.start([spec()])
     for count in range(1, 6):
         bench.publish(f"u{count}")
@@ -93,13 +33,13 @@ async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: Bench) -> None:
     assert bench.outcomes == [("h", "done")] * 5
 
 
-async def test_work_that_waits_at_the_start_is_done(bench: Bench) -> None:
+async def test_work_that_waits_at_the_start_is_done(bench: RunnerBench) -> None:
     bench.publish("a", "b")
     await bench.runner.start([spec()])
     await bench.ended(2)
 
 
-async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Bench) -> None:
+async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: RunnerBench) -> None:
     running = highest = 0
     full, go_on = asyncio.Event(), asyncio.Event()
 
@@ -124,7 +64,7 @@ async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Ben
     assert highest == 3
 
 
-async def test_a_slow_handler_does_not_hold_up_another(bench: Bench) -> None:
+async def test_a_slow_handler_does_not_hold_up_another(bench: RunnerBench) -> None:
     go_on = asyncio.Event()
 
     async def deliver(delivery: Delivery) -> None:
@@ -140,7 +80,7 @@ async def test_a_slow_handler_does_not_hold_up_another(bench: Bench) -> None:
     await bench.ended(16)
 
 
-async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench: Bench) -> None:
+async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench: RunnerBench) -> None:
     attempts: list[int] = []
 
     async def deliver(delivery: Delivery) -> RunResult:
@@ -159,7 +99,7 @@ async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench
     assert [(run.error or "")[:4] for run in story.runs] == ["no 1", "no 2", "no 3"]
 
 
-async def test_an_error_is_kept_bounded(bench: Bench) -> None:
+async def test_an_error_is_kept_bounded(bench: RunnerBench) -> None:
     async def deliver(_: Delivery) -> RunResult:
         return RunResult("failed", "x" * 100_000)
 
@@ -171,7 +111,7 @@ async def test_an_error_is_kept_bounded(bench: Bench) -> None:
     assert len(bench.story("a").row.error or "") == MAX_ERROR_LENGTH
 
 
-async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
+async def test_a_handler_that_recovers_is_done(bench: RunnerBench) -> None:
     async def deliver(delivery: Delivery) -> RunResult | None:
         if delivery.attempt < 3:
             return RunResult("failed", "not yet")
@@ -185,7 +125,7 @@ async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
     assert delivery_states(bench.journal) == {("e-a", "h"): "done"}
 
 
-async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench) -> None:
+async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: RunnerBench) -> None:
     async def deliver(_: Delivery) -> RunResult:
         return RunResult("gone", "no such handler")
 
@@ -196,7 +136,7 @@ async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench
     assert bench.outcomes == [("h", "dead")]
 
 
-async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
+async def test_our_own_mistake_counts_as_a_failed_attempt(bench: RunnerBench) -> None:
     async def deliver(_: Delivery) -> None:
         raise KeyError("secret-value")
 
@@ -208,7 +148,7 @@ async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
     assert bench.story("a").row.error == "the gateway failed: KeyError"
 
 
-async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
+async def test_an_attempt_beyond_the_last_is_not_run(bench: RunnerBench) -> None:
     publish_uploads(bench.journal, "a")
     for _ in range(2):  # two processes died with it
         claim_deliveries(bench.journal)
@@ -257,7 +197,7 @@ async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_o
     monkeypatch.setattr(logging.getLogger("gateway"), "propagate", True)
     caplog.set_level("INFO", "gateway.runner")
     failing = Failing(journal.queue, method, 3)
-    bench = Bench(journal, failing)
+    bench = RunnerBench(journal, failing)
     await bench.runner.start([spec(concurrency=1)])
     bench.publish("a", "b", "c")
     await bench.ended(3)
@@ -271,7 +211,7 @@ async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_o
 
 
 async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(EngineBackoff, "MIN_DELAY", 0.001)
     real, broken = bench.journal.queue.claim, [KeyError("mistake"), ValueError("mistake")]
@@ -294,7 +234,7 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
     monkeypatch.setattr(EngineBackoff, "MIN_DELAY", 0.001)
     monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
     failing = Failing(journal.queue, "ack", 10**9)
-    bench = Bench(journal, failing)
+    bench = RunnerBench(journal, failing)
     await bench.runner.start([spec(concurrency=1)])
     bench.publish("a", "b", "c")
     await bench.ended(3)
@@ -305,7 +245,7 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
 
 
 async def test_a_holder_that_is_away_uses_up_no_attempts(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "POSTPONE_POLICY", RetryPolicy(1, 0.001, 0.001))
     attempts: list[int] = []
@@ -347,7 +287,7 @@ class Leased:
 
 async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
     queue = Leased(journal.queue)
-    bench, go_on = Bench(journal, queue), asyncio.Event()  # type: ignore[arg-type]  # as above
+    bench, go_on = RunnerBench(journal, queue), asyncio.Event()  # type: ignore[arg-type]  # as above
 
     async def deliver(_: Delivery) -> None:
         await go_on.wait()
@@ -365,7 +305,7 @@ async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
 # -- the end
 
 
-async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> None:
+async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: RunnerBench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def deliver(_: Delivery) -> None:
@@ -385,7 +325,9 @@ async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> 
     assert sorted(delivery_states(bench.journal).values()) == ["done", "ready", "ready"]
 
 
-async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt(bench: Bench) -> None:
+async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt(
+    bench: RunnerBench,
+) -> None:
     started = asyncio.Event()
 
     async def deliver(_: Delivery) -> None:
@@ -403,7 +345,7 @@ async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt
 
 
 async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, asked = bench.journal.queue.claim, asyncio.Event()
 
@@ -425,7 +367,7 @@ async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
 
 
 async def test_after_a_reload_the_new_handler_gets_deliveries_and_the_removed_one_none(
-    bench: Bench,
+    bench: RunnerBench,
 ) -> None:
     await bench.runner.start([spec("old")])
     bench.publish("a", handlers=("old",))
@@ -438,14 +380,14 @@ async def test_after_a_reload_the_new_handler_gets_deliveries_and_the_removed_on
     assert delivery_states(bench.journal)["e-b", "old"] == "ready"
 
 
-async def test_deliveries_of_a_removed_handler_wait_dead(bench: Bench) -> None:
+async def test_deliveries_of_a_removed_handler_wait_dead(bench: RunnerBench) -> None:
     publish_uploads(bench.journal, "a", handlers=("gone",))
     await bench.runner.start([spec("here")])
     assert delivery_states(bench.journal) == {("e-a", "gone"): "dead"}
 
 
 async def test_many_deliveries_of_a_removed_handler_hold_up_nobody(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "MAX_ORPHANS", 2)
     gone = [f"a{number}" for number in range(9)]
@@ -457,7 +399,7 @@ async def test_many_deliveries_of_a_removed_handler_hold_up_nobody(
     assert set(delivery_states(bench.journal).values()) == {"dead"}
 
 
-async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: Bench) -> None:
+async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: RunnerBench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def deliver(_: Delivery) -> RunResult:
@@ -476,7 +418,7 @@ async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench:
     assert delivery_states(bench.journal) == {("e-a", "h"): "dead"}
 
 
-async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Bench) -> None:
+async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: RunnerBench) -> None:
     running, highest, go_on = 0, 0, asyncio.Event()
 
     async def deliver(_: Delivery) -> None:
@@ -497,7 +439,7 @@ async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Be
     assert highest == 1
 
 
-async def test_a_reload_changes_the_number_of_slots(bench: Bench) -> None:
+async def test_a_reload_changes_the_number_of_slots(bench: RunnerBench) -> None:
     running, four, go_on = 0, asyncio.Event(), asyncio.Event()
 
     async def deliver(_: Delivery) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.errors import Refusal
-from gateway.http.protocol import header_lines
+from gateway.http.header_fields import read_headers
 
 BODY = b"precious bytes"
 VALUES = {
@@ -44,7 +44,7 @@ TEXTS = {name: base64.b64encode(value).decode() for name, value in VALUES.items(
     ],
 )
 def test_each_header_names_a_digest_of_the_body(header: str, value: str, algorithm: str) -> None:
-    digests = expected_digests(header_lines({header: value}))
+    digests = expected_digests(read_headers({header: value}).lines)
     assert digests == (ExpectedDigest(algorithm, VALUES[algorithm], header),)
     with pytest.raises(Refusal) as caught:
         expected_digests({header.lower(): [value, value[:-6] + value[-2:]]})
@@ -94,7 +94,7 @@ def test_every_line_and_every_member_counts() -> None:
 )
 def test_a_check_that_cannot_be_done_is_refused(name: str, value: str) -> None:
     with pytest.raises(Refusal) as caught:
-        expected_digests(header_lines({name: value}))
+        expected_digests(read_headers({name: value}).lines)
     assert caught.value.code == "bad_digest"
 
 

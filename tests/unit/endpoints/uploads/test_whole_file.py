@@ -16,12 +16,12 @@ from gateway.endpoints.uploads.whole_file import (
     check_whole_file,
 )
 from gateway.errors import Refusal
-from gateway.http.protocol import header_lines
+from gateway.http.header_fields import read_headers
 
 
 def lines_of(*lines: str) -> Lines:
     fields = (line.partition(": ") for line in lines)
-    return header_lines(CIMultiDict((name, value) for name, _, value in fields))
+    return read_headers(CIMultiDict((name, value) for name, _, value in fields)).lines
 
 
 def refused(*lines: str, length: int | None = 10) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
-from gateway.endpoints.uploads.handler import UploadOutcomes
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics

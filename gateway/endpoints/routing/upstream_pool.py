@@ -1,0 +1,87 @@
+"""Plain connections to upstreams, kept for the next exchange.
+
+Each is given to one exchange at a time. The newest is used first, so that those that a burst has opened
+end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections import deque
+from typing import Final
+
+import aiohappyeyeballs
+from yarl import URL
+
+from gateway.endpoints.routing.upstream_connection import UpstreamConnection
+
+KEEP_ALIVE_TIMEOUT: Final = 4.0
+"""Seconds that an idle connection to an upstream is kept: less than most servers keep theirs, as a
+request with a body cannot be sent again if they close it meanwhile (RFC 9110 section 9.2.2)."""
+
+MAX_IDLE_CONNECTIONS: Final = 256
+"""Idle connections that are kept to one upstream."""
+
+ADDRESS_DELAY: Final = 0.25
+"""Seconds before the next address of an upstream is tried beside the one before (RFC 8305)."""
+
+
+class ConnectionPool:
+    """The connections of all upstreams, by authority (`host:port`)."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, deque[UpstreamConnection]] = {}
+        self._open: set[UpstreamConnection] = set()
+
+    def take(self, upstream: str) -> UpstreamConnection | None:
+        """Return an idle connection, None if there is none."""
+        idle = self._idle.get(upstream)
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable():
+                return connection
+        return None
+
+    async def open(self, upstream: str) -> UpstreamConnection:
+        """Open a connection. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        host, port = _address(upstream)
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        connected = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=ADDRESS_DELAY, interleave=1, loop=loop
+        )
+        factory = functools.partial(UpstreamConnection, upstream, self._put, self._forget)
+        _, connection = await loop.create_connection(factory, sock=connected)
+        if not connection.is_usable():
+            raise ConnectionResetError("the upstream closed the connection at once")
+        self._open.add(connection)
+        return connection
+
+    def _put(self, connection: UpstreamConnection) -> None:
+        idle = self._idle.setdefault(connection.upstream, deque())
+        if len(idle) < MAX_IDLE_CONNECTIONS:
+            connection.expire_after(KEEP_ALIVE_TIMEOUT)
+            idle.append(connection)
+        else:
+            connection.cancel()
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        idle = self._idle.get(connection.upstream)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+            if not idle:
+                del self._idle[connection.upstream]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in tuple(self._open):
+            connection.cancel()
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(upstream: str) -> tuple[str, int]:
+    url = URL(f"http://{upstream}")
+    return url.host or "", url.port or 80

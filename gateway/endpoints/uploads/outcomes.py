@@ -1,0 +1,68 @@
+"""Records how uploads end, whichever path served them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gateway.domain.model import Stored
+from gateway.endpoints.inflight import Inflight
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.plugins.hooks import Hooks
+from gateway.telemetry.logs import event
+from gateway.telemetry.metrics import Metrics
+
+log = logging.getLogger("gateway.uploads")
+
+
+@dataclass(slots=True, frozen=True)
+class UploadOutcomes:
+    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop."""
+
+    inflight: Inflight
+    metrics: Metrics
+    hooks: Hooks
+
+    def upload_stored(self, stored: Stored) -> None:
+        """Record a committed upload."""
+        if (progress := self.inflight.find(stored.upload_id)) is not None:
+            self.inflight.end_upload(progress)
+        self.metrics.uploads.add("stored")
+        self.metrics.received_bytes.add(amount=stored.bytes)
+
+    def upload_failed(self, upload_id: str, error: BaseException, withheld: int) -> None:
+        """Record why an upload ended.
+
+        `withheld` are the bytes that a client does not send when it is refused before `100 Continue`.
+        """
+        if isinstance(error, Refusal):
+            error.upload_id = upload_id
+            self.metrics.uploads.add(error.code)
+        elif isinstance(error, UnknownOutcome):
+            self.metrics.uploads.add("broken")
+        progress = self.inflight.find(upload_id)
+        if progress is None or progress.state == "admitting":
+            if progress is not None:
+                self.inflight.end_upload(progress, _reason(error))
+            if isinstance(error, Refusal):
+                self.metrics.unsent_bytes.inc(withheld)
+            return
+        committing, reason = progress.state == "committing", _reason(error)
+        self.inflight.end_upload(progress, reason)
+        if committing and not isinstance(error, Refusal):
+            return  # interrupted or unanswered: it may be stored, the journal knows
+        log.warning(
+            "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
+        )
+        self.hooks.notify_upload_failed(progress.upload, reason, progress.received)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Refusal):
+        return error.code
+    if isinstance(error, ClientDisconnected):
+        return "connection_lost"
+    if isinstance(error, asyncio.CancelledError):
+        return "stopping"
+    return "internal"

@@ -1,0 +1,63 @@
+"""Request headers as plain dicts: every line by its name, and one value for each name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from gateway.telemetry.redaction import INTERNAL_HEADER
+
+_INTERNAL: Final = INTERNAL_HEADER.lower()
+
+
+class HeaderFields(NamedTuple):
+    """The headers of a request, read once.
+
+    `lines` are the lines of each header by its name in lower case (RFC 9110 section 5.3). `values` are
+    what scripts get: see `headers_as_dict`.
+    """
+
+    lines: dict[str, list[str]]
+    values: dict[str, str]
+
+
+def read_headers(headers: Mapping[str, str]) -> HeaderFields:
+    """Read headers in one pass; a repeated name, and the internal credential, need a second one."""
+    lines: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    rare = False
+    for name, value in headers.items():
+        lowered = name.lower()
+        if lowered in lines:
+            lines[lowered].append(value)
+            rare = True
+        else:
+            lines[lowered] = [value]
+            values[name] = value if value.isascii() else replace_surrogates(value)
+    if rare or _INTERNAL in lines:
+        values = headers_as_dict(headers)
+    return HeaderFields(lines, values)
+
+
+def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
+
+    Without the internal credential: it is for `auth` alone, not for scripts.
+    """
+    values: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name, raw in headers.items():
+        lowered = name.lower()
+        if lowered == _INTERNAL:
+            continue
+        value = raw if raw.isascii() else replace_surrogates(raw)
+        first = names.setdefault(lowered, name)
+        if first in values:
+            value = f"{values[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
+        values[first] = value
+    return values
+
+
+def replace_surrogates(value: str) -> str:
+    """Return a header's value as valid text: aiohttp leaves bytes that are not UTF-8 as surrogates."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
