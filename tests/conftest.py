@@ -42,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `both_paths` with gateways that have the short path, and with others."""
+    if metafunc.definition.get_closest_marker("both_paths") is not None:
+        metafunc.fixturenames.append("short_path")
+        metafunc.parametrize("short_path", [True, False], ids=["short path", "ordinary path"])
+
+
+@pytest.fixture
+def short_path() -> bool:
+    """Whether the gateways of a test serve whole small requests on the short path."""
+    return True
+
+
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Test on the loop that `gateway serve` runs."""
     return {"uvloop": uvloop.new_event_loop}
@@ -67,12 +80,13 @@ def restored_logging() -> Iterator[None]:
 
 
 @pytest.fixture
-async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
+async def start_gateway(tmp_path: Path, short_path: bool) -> AsyncIterator[StartGateway]:
     """Start gateways in this process on real sockets: `await start_gateway(auth="none")`."""
     async with contextlib.AsyncExitStack() as running:
 
         async def start_one(**values: object) -> Gateway:
             given = {"directory": str(tmp_path / "data"), "port": "0", "grace": "5", **values}
+            given.setdefault("short_path", str(short_path).lower())
             Path(str(given["directory"])).mkdir(exist_ok=True)
             # Blocking, and with a loop of its own where it asks S3.
             resources = await asyncio.to_thread(open_resources, load(given, {}))
@@ -82,12 +96,13 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
 
 
 @pytest.fixture
-def gateway_process(tmp_path: Path) -> Iterator[StartProcess]:
+def gateway_process(tmp_path: Path, short_path: bool) -> Iterator[StartProcess]:
     """Start gateways as processes of their own, to be killed: `gateway_process("--flag", "value")`."""
     running: list[GatewayProcess] = []
 
     def start_one(*flags: str, directory: Path | None = None, die_at: str = "") -> GatewayProcess:
-        process = GatewayProcess(directory or tmp_path / "data", flags, die_at)
+        switch = () if short_path else ("--short-path=false",)
+        process = GatewayProcess(directory or tmp_path / "data", (*switch, *flags), die_at)
         running.append(process)
         return process
 

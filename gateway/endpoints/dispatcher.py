@@ -37,9 +37,8 @@ from gateway.http.responses import (
     GatewayResponse,
     error_response,
     json_response,
-    set_gateway_headers,
 )
-from gateway.http.short_path import Take
+from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -142,7 +141,7 @@ class Dispatcher:
                 abort(request)
                 self._record(request, None, started, level)
                 return web.Response(status=500)
-            set_gateway_headers(response.headers, request_id)
+            response.set_gateway_headers(request_id)
             self._record(request, response.status, started, level)
             try:
                 await response.send(request)

@@ -6,18 +6,28 @@ waits for something, or serves what is rare. Both paths call the same plain func
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import Final
+
+from aiohttp import web
 
 from gateway.auth.request import RequestHead
 from gateway.domain import failpoints
 from gateway.domain.model import random_bytes
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.serving import ServingCount
-from gateway.http.responses import SmallResponse, encode_response, error_response, set_gateway_headers
-from gateway.http.short_path import ShortRequest
+from gateway.http.protocol import abort
+from gateway.http.responses import (
+    GatewayResponse,
+    SmallResponse,
+    encode_response,
+    error_response,
+    set_gateway_headers,
+)
+from gateway.http.short_request import ShortRequest
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Redaction
@@ -37,10 +47,12 @@ class ExchangeContext:
 class ShortExchange:
     """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
 
-    `upload_id` goes into the access line, as the caller of `head` does.
+    `upload_id` and `log_fields` go into the access line, as the caller of `head` does.
     """
 
-    __slots__ = ("_context", "_request", "_started", "begun", "head", "request_id", "upload_id")
+    __slots__ = (
+        "_context", "_request", "_started", "begun", "head", "log_fields", "request_id", "upload_id",
+    )  # fmt: skip
 
     def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
         self._context = context
@@ -48,6 +60,7 @@ class ShortExchange:
         self._started = time.monotonic()
         self.request_id = random_bytes(8).hex()
         self.upload_id: str | None = None
+        self.log_fields: Mapping[str, object] = logs.NO_FIELDS
         self.begun = False
         self.head = RequestHead(request.method, request.raw_path, request.headers, request.remote)
 
@@ -100,6 +113,58 @@ class ShortExchange:
         failpoints.hit("after answer")
         self._context.serving.end()
 
+    def send(self, status: int, response: bytes) -> None:
+        """Send a response that is encoded already, and count and log the request."""
+        self._record(status)
+        self._request.end(response)
+        failpoints.hit("after answer")
+        self._context.serving.end()
+
+    def hand_over(
+        self, respond: Callable[[web.BaseRequest], Awaitable[GatewayResponse]], drop: Callable[[], None]
+    ) -> None:
+        """Let the ordinary path send the response of `respond`: it is not small, or it is slow.
+
+        `drop` is called instead if the client disconnects first.
+        """
+
+        def dropped() -> None:
+            drop()
+            self._record(None)
+            self._context.serving.end()
+
+        async def send(request: web.BaseRequest) -> web.StreamResponse:
+            forget()
+            try:
+                return await self._send_ordinary(request, respond)
+            finally:
+                self._context.serving.end()
+
+        forget = self.on_disconnect(dropped)
+        self._request.hand_over(send)
+
+    async def _send_ordinary(
+        self,
+        request: web.BaseRequest,
+        respond: Callable[[web.BaseRequest], Awaitable[GatewayResponse]],
+    ) -> web.StreamResponse:
+        with self.context():
+            try:
+                response: GatewayResponse | None = await respond(request)
+            except Exception as error:
+                response = error_response(error)
+                drop_tracebacks(error)
+                if response is not None and request.body_exists:
+                    response.force_close()
+        self._record(None if response is None else response.status)
+        if response is None:
+            abort(request)
+            return web.Response(status=500)
+        response.set_gateway_headers(self.request_id)
+        with logs.bind(request_id=self.request_id), contextlib.suppress(ConnectionError):
+            await response.send(request)
+        return response
+
     def fail(self, error: Exception) -> None:
         """Send the response to an error; close the connection without one where none is true."""
         with self.context():
@@ -127,7 +192,7 @@ class ShortExchange:
         if not access_log.writes():
             access_log.record(self._request, ending)
             return
-        with logs.bind(request_id=self.request_id):
+        with logs.bind(request_id=self.request_id, **self.log_fields):
             access_log.record(self._request, ending)
 
 

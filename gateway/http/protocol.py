@@ -22,7 +22,8 @@ from gateway.http import connection
 from gateway.http.ambiguity import HTTP_VERSIONS, find_ambiguity
 from gateway.http.connection import ClientConnection, refuse_request
 from gateway.http.limits import ConnectionLimits
-from gateway.http.short_path import ShortPathConnection, Take
+from gateway.http.short_path import ShortPathConnection
+from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 
 log = logging.getLogger("gateway.http")

@@ -56,6 +56,10 @@ encode_json_string: Final = json.JSONEncoder(ensure_ascii=False).encode
 class GatewayResponse(web.StreamResponse):
     """A response that sends itself. Every endpoint returns one."""
 
+    def set_gateway_headers(self, request_id: str) -> None:
+        """Set the headers that the gateway gives to each response."""
+        set_gateway_headers(self.headers, request_id)
+
     async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
         """Send headers and body. Raises `ConnectionError` if the client has disconnected.
 

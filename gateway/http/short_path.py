@@ -13,17 +13,16 @@ allowed (`setup.cfg`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
-from multidict import CIMultiDictProxy
 
 from gateway.http.ambiguity import find_ambiguity
 from gateway.http.connection import ClientConnection
 from gateway.http.limits import ConnectionLimits
+from gateway.http.short_request import Respond, ShortRequest, Take
 
 MAX_BODY_BYTES: Final = 64 << 10
 """Bytes of a body that the short path serves."""
@@ -38,65 +37,6 @@ _SPECIAL: Final = ("Expect", "Upgrade")
 """Headers that need the ordinary path, whatever the request is."""
 
 
-class ShortRequest:
-    """A whole small request, and the way to answer it: `begin`, then one `end`."""
-
-    __slots__ = ("_connection", "_payload", "headers", "method", "raw_path")
-
-    def __init__(
-        self, connection: ShortPathConnection, message: RawRequestMessage, payload: StreamReader
-    ) -> None:
-        self._connection = connection
-        self._payload = payload
-        self.method = message.method
-        self.raw_path = message.path
-        self.headers: CIMultiDictProxy[str] = message.headers
-
-    @property
-    def remote(self) -> str | None:
-        """The address of the client; None for a Unix socket."""
-        peer = self._connection.peername
-        return peer[0] if isinstance(peer, tuple) else peer
-
-    @property
-    def body_exists(self) -> bool:
-        """Whether the request has a body."""
-        return self._payload is not EMPTY_PAYLOAD
-
-    @property
-    def body(self) -> bytes:
-        """The body; reading it takes nothing from the ordinary path."""
-        return b"".join(self._payload._buffer) if self.body_exists else b""
-
-    @property
-    def connection(self) -> ShortPathConnection:
-        """The connection, on which a memo of the last request may be kept."""
-        return self._connection
-
-    def begin(self) -> None:
-        """Take the request: the ordinary path will not serve it."""
-        self._connection.begin_request(self._payload)
-
-    def end(self, response: bytes | None, *, close: bool = False) -> None:
-        """Send the response (None: none is true, the connection is aborted); `close` as it says."""
-        self._connection.end_request(response, close=close)
-
-    @property
-    def disconnected(self) -> bool:
-        """Whether the client's connection is lost."""
-        return self._connection.transport is None
-
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` once the connection is lost; return what ends that."""
-        callbacks = self._connection.disconnect_callbacks
-        callbacks.add(callback)
-        return lambda: callbacks.discard(callback)
-
-
-Take = Callable[[ShortRequest], bool]
-"""Takes a request (`begin` was called) or leaves it, then without any side effect."""
-
-
 class ShortPathConnection(ClientConnection):
     """A connection whose requests are offered to `take` first."""
 
@@ -105,6 +45,9 @@ class ShortPathConnection(ClientConnection):
         self._take = take
         self._short = False
         self._ordinary = False
+        self._respond: Respond | None = None
+        self.memo: object = None
+        """What an endpoint remembers of the last request, for one that is like it."""
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._body_timer: asyncio.TimerHandle | None = None
@@ -221,6 +164,19 @@ class ShortPathConnection(ClientConnection):
             self.force_close()
             return
         self._restart_keepalive()
+        self._release_held()
+
+    def hand_over_request(
+        self, message: RawRequestMessage, payload: StreamReader, respond: Respond
+    ) -> None:
+        """Put a request back in front, for aiohttp's task, which calls `respond` for it."""
+        self._short, self._ordinary = False, True
+        self._respond = respond
+        self._messages.appendleft((message, payload))
+        self._wake_task()
+        self._release_held()
+
+    def _release_held(self) -> None:
         if self._held:
             held, paused = b"".join(self._held), self._held_bytes > MAX_HELD_BYTES
             self._held, self._held_bytes = [], 0
@@ -242,10 +198,14 @@ class ShortPathConnection(ClientConnection):
         super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Drop what waits."""
-        self._cancel_body_timer()
+        """Drop what waits; a request that waits for its body begins first, and fails as others do."""
         self._held.clear()
-        super().connection_lost(exc)
+        if self._body_timer is None:
+            super().connection_lost(exc)
+            return
+        self._wake_task()
+        # Behind two steps: aiohttp's task takes the request, and the task that it starts begins it.
+        self._loop.call_soon(self._loop.call_soon, super().connection_lost, exc)
 
     # -- a request of the ordinary path
 
@@ -253,6 +213,16 @@ class ShortPathConnection(ClientConnection):
         """Note that aiohttp's task has taken a request."""
         self._cancel_body_timer()
         self._ordinary = True
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Respond,
+    ) -> tuple[web.StreamResponse, bool]:
+        """Serve a request; one that was handed over has been dispatched already."""
+        respond, self._respond = self._respond, None
+        return await super()._handle_request(request, start_time, respond or request_handler)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -110,6 +110,13 @@ class Route:
     groups: tuple[str, ...] = ()
     raw_path: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether requests are checked and forwarded, and no more: no script, no CORS, no TLS."""
+        scripts = self.request_script is not None or self.response_script is not None
+        forwards = bool(self.upstreams) and self.scheme == "http" and not scripts
+        return forwards and self.cors is None and "#" not in self.target and self.target[-1:] != "?"
+
     def operation(self, method: str) -> Operation | None:
         """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""
         if method == "HEAD" and method not in self.operations:

@@ -115,10 +115,15 @@ class PlainCall:
         return not_http()
 
 
-def encode_request(method: str, target: str, headers: CIMultiDict[str], body: bytes) -> bytes:
-    """Return a request as bytes; `headers` are checked already and hold `Host`, but no framing."""
+def encode_head(method: str, target: str, headers: CIMultiDict[str]) -> bytes:
+    """Return the head of a request up to its framing; `headers` are checked already, and hold `Host`."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {headers[hdrs.HOST]}"]
     lines += [f"{name}: {value}" for name, value in headers.items() if name != hdrs.HOST]
-    if body or method not in WITHOUT_LENGTH:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return "\r\n".join([*lines, ""]).encode()
+
+
+def complete_request(head: bytes, method: str, body: bytes) -> bytes:
+    """Return a whole request."""
+    if not body and method in WITHOUT_LENGTH:
+        return head + b"\r\n"
+    return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
+from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.upstream_errors import UpstreamFailed
-from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams
+from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams, UpstreamTries
 from gateway.endpoints.routing.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
-from gateway.limits import FairShare
+from gateway.limits import FairShare, Lease
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
@@ -48,20 +48,20 @@ class Proxy:
     `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
     """
 
-    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
+    def __init__(self, trusts: Callable[[RequestHead], bool]) -> None:
         self.upstreams = Upstreams()
-        self._caller = UpstreamCaller(trusts)
+        self.caller = UpstreamCaller(trusts)
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
         self._routes: dict[str, FairShare] = {}
         self._memory = FairShare("bytes of responses in memory", MAX_BUFFERED_BYTES)
 
     async def start(self) -> None:
         """Let requests be sent."""
-        await self._caller.start()
+        await self.caller.start()
 
     async def close(self) -> None:
         """Close every connection to an upstream."""
-        await self._caller.close()
+        await self.caller.close()
 
     async def __call__(self, context: RequestContext) -> GatewayResponse:
         """Return the upstream's response; its body is read while it is sent to the client.
@@ -87,61 +87,53 @@ class Proxy:
     # -- one request
 
     async def _request_any(self, context: RequestContext) -> UpstreamResponse:
-        """Try the upstreams in order until one responds.
-
-        What could not be sent goes to the next one. What may have arrived goes to the next one once, if
-        that does no harm; where there is no other, to the same one, if it closed the connection.
-        """
-        _refuse_not_proxied(context.request)
+        """Try the upstreams in order until one responds."""
+        _refuse_not_proxied(context.incoming)
         with contextlib.ExitStack() as leases:
-            leases.enter_context(self._route_share(context.route.name).acquire(context.client))
-            upstreams = deque(self.upstreams.order(context.route.upstreams))
-            repeats = _is_repeatable(context)
+            leases.enter_context(self.admit(context))
+            has_body = context.request.body_exists if context.body is None else bool(context.body)
+            tries = self.tries(context, has_body=has_body)
             while True:
-                upstream = upstreams.popleft()
+                upstream = tries.next()
                 try:
                     response = await self._request_one(context, upstream)
                 except UpstreamFailed as failure:
-                    if failure.connected and not repeats:
-                        raise failure.refusal from failure
-                    if failure.connected:
-                        repeats = False
-                        upstreams.extend([] if upstreams or not failure.closed else [upstream])
-                    if not upstreams:
-                        raise failure.refusal from failure
+                    tries.go_on(upstream, failure)
                 else:
                     response.on_close(leases.pop_all().close)
                     return response
 
     async def _request_one(self, context: RequestContext, upstream: str) -> UpstreamResponse:
         """Send the request to one upstream, and note how it did. Raises as `UpstreamCaller.call`."""
+        attempt = self.begin(context.route, upstream)
+        try:
+            response = await self.caller.call(context, upstream)
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        if attempt.succeed():
+            attempt.log_recovery()
+        response.on_close(attempt.close)
+        return response
+
+    # -- what the short path does, too
+
+    def admit(self, context: RequestContext) -> Lease:
+        """Count a request of a route, until the lease is closed. Raises as `FairShare.acquire`."""
+        return self._route_share(context.route.name).acquire(context.client)
+
+    def tries(self, context: RequestContext, *, has_body: bool) -> UpstreamTries:
+        """Return which upstreams a request goes to."""
+        repeatable = context.upstream_method in REPEATABLE and not has_body
+        return UpstreamTries(self.upstreams.order(context.route.upstreams), repeatable=repeatable)
+
+    def begin(self, route: Route, upstream: str) -> CountedAttempt:
+        """Count a request that goes to an upstream. Raises `UpstreamFailed` where there are too many."""
         if not self._connections.would_fit(upstream):
             busy = Refusal("overloaded", "the upstream is busy: too many requests wait for it")
             raise UpstreamFailed(busy, connected=False)
-        with contextlib.ExitStack() as leases:
-            leases.enter_context(self._connections.acquire(upstream))
-            attempt = self.upstreams.begin(upstream)
-            try:
-                response = await self._caller.call(context, upstream)
-            except UpstreamFailed as failure:
-                self._fail(attempt, failure, context.route)
-                raise
-            finally:
-                self.upstreams.end(attempt)
-            if self.upstreams.succeed(attempt):
-                log.info(
-                    "the upstream works again", extra=event("upstream.recovered", upstream=upstream)
-                )
-            response.on_close(leases.pop_all().close)
-            return response
-
-    def _fail(self, attempt: UpstreamAttempt, failure: UpstreamFailed, route: Route) -> None:
-        seconds = self.upstreams.fail(attempt, connected=failure.connected)
-        # Without the cause: aiohttp's message quotes the request with its credentials.
-        fields = {"upstream": attempt.upstream, "route": route.name, "code": failure.refusal.code}
-        others = seconds and len(route.upstreams) > 1  # a single one stays in use
-        suspended = {"suspended_seconds": seconds} if others else {}
-        log.warning("%s", failure, extra=event("upstream.failed", **fields, **suspended))
+        lease = self._connections.acquire(upstream)
+        return CountedAttempt(self.upstreams, self.upstreams.begin(upstream), route, lease)
 
     def _route_share(self, route: str) -> FairShare:
         if route not in self._routes:
@@ -149,14 +141,52 @@ class Proxy:
         return self._routes[route]
 
 
-def _refuse_not_proxied(request: web.BaseRequest) -> None:
-    if "websocket" in request.headers.get(hdrs.UPGRADE, "").lower():
+class CountedAttempt:
+    """One request at one upstream: `fail` or `succeed` once, then `close`."""
+
+    __slots__ = ("_attempt", "_lease", "_route", "_upstreams")
+
+    def __init__(
+        self, upstreams: Upstreams, attempt: UpstreamAttempt, route: Route, lease: Lease
+    ) -> None:
+        self._upstreams = upstreams
+        self._attempt = attempt
+        self._route = route
+        self._lease = lease
+
+    def fail(self, error: BaseException) -> None:
+        """Note that there is no response, and that the upstream has failed if it did; then close."""
+        if isinstance(error, UpstreamFailed):
+            self._log_failure(error)
+        self._upstreams.end(self._attempt)
+        self.close()
+
+    def succeed(self) -> bool:
+        """Note that the upstream has responded; tell whether that ends its suspension."""
+        self._upstreams.end(self._attempt)
+        return self._upstreams.succeed(self._attempt)
+
+    def log_recovery(self) -> None:
+        """Log that the upstream works again."""
+        fields = {"upstream": self._attempt.upstream}
+        log.info("the upstream works again", extra=event("upstream.recovered", **fields))
+
+    def close(self) -> None:
+        """Count it no more."""
+        self._lease.close()
+
+    def _log_failure(self, failure: UpstreamFailed) -> None:
+        seconds = self._upstreams.fail(self._attempt, connected=failure.connected)
+        # Without the cause: aiohttp's message quotes the request with its credentials.
+        route, upstream = self._route, self._attempt.upstream
+        fields = {"upstream": upstream, "route": route.name, "code": failure.refusal.code}
+        others = seconds and len(route.upstreams) > 1  # a single one stays in use
+        suspended = {"suspended_seconds": seconds} if others else {}
+        log.warning("%s", failure, extra=event("upstream.failed", **fields, **suspended))
+
+
+def _refuse_not_proxied(head: RequestHead) -> None:
+    if "websocket" in head.headers.get(hdrs.UPGRADE, "").lower():
         raise Refusal("bad_request", "WebSocket connections are not proxied", {"Connection": "close"})
-    if request.method in NOT_PROXIED_METHODS:
-        raise Refusal("bad_request", f"{request.method} requests are not proxied")
-
-
-def _is_repeatable(context: RequestContext) -> bool:
-    """Tell whether it does no harm that the upstream gets the request twice."""
-    has_body = context.request.body_exists if context.body is None else bool(context.body)
-    return context.upstream_method in REPEATABLE and not has_body
+    if head.method in NOT_PROXIED_METHODS:
+        raise Refusal("bad_request", f"{head.method} requests are not proxied")

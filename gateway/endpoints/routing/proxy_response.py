@@ -90,6 +90,12 @@ class UpstreamResponse:
         self._callbacks.callback(callback)
 
 
+def plain_reason(reason: str | None) -> str | None:
+    """Return a reason phrase that can be sent; None: that of the status."""
+    reason = reason or ""
+    return reason if reason.isascii() and reason.isprintable() else None
+
+
 class ProxyResponse(GatewayResponse):
     """The response for the client. Its body moves in `write_eof`, after the steps have changed it.
 
@@ -98,10 +104,9 @@ class ProxyResponse(GatewayResponse):
 
     def __init__(self, upstream_response: UpstreamResponse, meter: TransferMeter | None) -> None:
         response = upstream_response.response
-        reason = response.reason or ""
         super().__init__(
             status=response.status,
-            reason=reason if reason.isascii() and reason.isprintable() else None,
+            reason=plain_reason(response.reason),
             headers=response_headers(response.headers),
         )
         if response.method == hdrs.METH_HEAD != upstream_response.request.method:

@@ -70,6 +70,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self.routes = tuple(routes)
         self._templates = {route.name: RouteTemplate.parse(route.path) for route in self.routes}
+        self.plain_routes = frozenset(route.name for route in self.routes if route.is_plain)
         self._root = _RouteNode()
         self._lenient_root = _RouteNode()
         for route in self.routes:

@@ -22,11 +22,11 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import fill_variables
-from gateway.endpoints.routing.handler import RouteSteps
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.script_compiler import make_script
 from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.endpoints.routing.upstream_call import target_of
 from gateway.endpoints.routing.whole_response import BufferedResponse, request_whole

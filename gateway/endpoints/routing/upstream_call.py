@@ -10,13 +10,15 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs, web
 from aiohttp.client_middlewares import ClientHandlerType
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from gateway.auth.request import RequestHead
 from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.forwarding import Hop
 from gateway.endpoints.routing.model import RequestContext
@@ -24,7 +26,8 @@ from gateway.endpoints.routing.plain_call import (
     MAX_PLAIN_BODY_BYTES,
     PlainCall,
     PlainRequest,
-    encode_request,
+    complete_request,
+    encode_head,
 )
 from gateway.endpoints.routing.proxy_request import (
     ProxyRequestBody,
@@ -60,9 +63,9 @@ class _ConnectionClosedError(aiohttp.ClientError):
 class UpstreamCaller:
     """Calls upstreams, between `start` and `close`. `trusts`: see `Proxy`."""
 
-    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
+    def __init__(self, trusts: Callable[[RequestHead], bool]) -> None:
         self._trusts = trusts
-        self._pool = ConnectionPool()
+        self.pool = ConnectionPool()
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
@@ -80,7 +83,7 @@ class UpstreamCaller:
 
     async def close(self) -> None:
         """Close every connection to an upstream."""
-        self._pool.close()
+        self.pool.close()
         await self._session.close()
 
     async def call(self, context: RequestContext, upstream: str) -> UpstreamResponse:
@@ -120,10 +123,10 @@ class UpstreamCaller:
         target = target_of(context)
         if "#" in target or target.endswith("?"):
             return None
-        headers = self._headers(context, upstream, None)
-        data = encode_request(context.upstream_method, target, headers, body)
-        limits = route.limits
-        return PlainRequest(upstream, context.upstream_method, data, limits.connect, limits.idle)
+        headers = self.plain_headers(context, upstream, context.request.scheme)
+        method, limits = context.upstream_method, route.limits
+        data = complete_request(encode_head(method, target, headers), method, body)
+        return PlainRequest(upstream, method, data, limits.connect, limits.idle)
 
     async def _call_plain(self, request: web.BaseRequest, plain: PlainRequest) -> PlainResponse:
         answered: asyncio.Future[PlainResponse] = asyncio.get_running_loop().create_future()
@@ -141,7 +144,7 @@ class UpstreamCaller:
             message = "the client disconnected before the upstream's response"
             done(None, ClientDisconnected(message))
 
-        call = PlainCall(self._pool, plain, done)
+        call = PlainCall(self.pool, plain, done)
         with on_disconnect(request, disconnected):
             try:
                 if not answered.done():
@@ -183,21 +186,23 @@ class UpstreamCaller:
     def _headers(
         self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
     ) -> CIMultiDict[str]:
-        request = context.request
-        hop = Hop(
-            request.remote or None,
-            request.scheme,
-            request.headers.get(hdrs.HOST),
-            trusted=self._trusts(request),
-        )
-        headers = forwarding.request_headers(context.headers, request.headers, hop)
-        host = context.headers.get(hdrs.HOST, upstream)
-        headers[hdrs.HOST] = upstream if host == request.headers.get(hdrs.HOST) else host
+        headers = self.plain_headers(context, upstream, context.request.scheme)
         if body is not None:
-            if request.content_length is not None:
-                headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
+            if context.request.content_length is not None:
+                headers[hdrs.CONTENT_LENGTH] = str(context.request.content_length)
             if context.awaits_continue:
                 headers[hdrs.EXPECT] = "100-continue"
+        return headers
+
+    def plain_headers(self, context: RequestContext, upstream: str, scheme: str) -> CIMultiDict[str]:
+        """Return the headers for the upstream, without framing. Raises as `request_headers`."""
+        head = context.incoming
+        own = head.headers.get(hdrs.HOST)
+        hop = Hop(head.remote or None, scheme, own, trusted=self._trusts(head))
+        received = cast(CIMultiDictProxy[str], head.headers)
+        headers = forwarding.request_headers(context.headers, received, hop)
+        host = context.headers.get(hdrs.HOST, upstream)
+        headers[hdrs.HOST] = upstream if host == own else host
         return headers
 
 

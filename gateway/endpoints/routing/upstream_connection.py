@@ -66,6 +66,15 @@ class PlainResponse:
         self.content = body
         self.on_end: Callable[[], None] | None = None
 
+    @property
+    def memo(self) -> object:
+        """What is remembered of the last response on the same connection."""
+        return self._connection.memo
+
+    @memo.setter
+    def memo(self, memo: object) -> None:
+        self._connection.memo = memo
+
     def has_ended(self) -> bool:
         """Tell whether the body is here to its end, or will never be."""
         return self.content.is_eof() or self.content.exception() is not None
@@ -84,7 +93,7 @@ class UpstreamConnection(BaseProtocol):
 
     __slots__ = (
         "_deadline", "_idle", "_lost", "_method", "_receive", "_response", "_reusable", "_timer",
-        "upstream",
+        "memo", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +110,7 @@ class UpstreamConnection(BaseProtocol):
         self._response: PlainResponse | None = None
         self._method = hdrs.METH_GET
         self._reusable = True
+        self.memo: object = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from gateway.endpoints.routing.upstream_errors import UpstreamFailed
 
 SUSPENSION_DELAY: Final = 5.0
 MAX_SUSPENSION_DELAY: Final = 60.0
@@ -98,3 +101,33 @@ class Upstreams:
         health = self._health.get(attempt.upstream)
         if attempt.probes and health is not None:
             health.probed = False
+
+
+class UpstreamTries:
+    """Which upstreams one request goes to, in order, until one responds.
+
+    What could not be sent goes to the next one. What may have arrived goes to the next one once, if
+    that does no harm (`repeatable`); where there is no other, to the same one, if it closed the
+    connection.
+    """
+
+    __slots__ = ("_repeatable", "_rest")
+
+    def __init__(self, order: Iterable[str], *, repeatable: bool) -> None:
+        self._rest = deque(order)
+        self._repeatable = repeatable
+
+    def next(self) -> str:
+        """Return the upstream to try now."""
+        return self._rest.popleft()
+
+    def go_on(self, upstream: str, failure: UpstreamFailed) -> None:
+        """Note that `upstream` has failed. Raises the refusal for the client after the last try."""
+        if failure.connected and not self._repeatable:
+            raise failure.refusal from failure
+        if failure.connected:
+            self._repeatable = False
+            if not self._rest and failure.closed:
+                self._rest.append(upstream)
+        if not self._rest:
+            raise failure.refusal from failure

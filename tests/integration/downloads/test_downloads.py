@@ -26,6 +26,8 @@ from tests.support.harness import (
     write_plugin,
 )
 
+pytestmark = pytest.mark.both_paths
+
 MIB = 1 << 20
 CONTENT = os.urandom(3 * MIB + 17)
 

@@ -14,7 +14,8 @@ from aiohttp import web
 from gateway.http import protocol, short_path
 from gateway.http.protocol import make_runner
 from gateway.http.responses import Response, SmallResponse, encode_response
-from gateway.http.short_path import MAX_HELD_BYTES, ShortRequest
+from gateway.http.short_path import MAX_HELD_BYTES
+from gateway.http.short_request import ShortRequest
 from tests.support.harness import RawConnection, raw_connection, request_head, wait_until
 
 pytestmark = pytest.mark.integration

@@ -14,6 +14,8 @@ from tests.conftest import StartGateway
 from tests.support.harness import files_below, handlers_done, put, raw_connection, request_head
 from tests.support.recorders import captured_log, write_handler
 
+pytestmark = pytest.mark.both_paths
+
 # -- the next request on the connection
 
 LOOKS_LIKE_A_REQUEST = request_head("GET", "/-/health")

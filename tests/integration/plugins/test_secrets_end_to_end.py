@@ -17,6 +17,8 @@ from gateway.telemetry.redaction import REDACTED
 from tests.conftest import StartProcess
 from tests.support.harness import TIMEOUT, GatewayProcess, get, put, write_plugin
 
+pytestmark = pytest.mark.both_paths
+
 SEALED = "sealed-Wu3ohb7u"
 FROM_ENV = "fromenv/Ohq4 ai&b"
 FROM_FILE = "-----BEGIN KEY-----\nfile-line-one-Eiwei8ei\nfile-line-two-Quoo0tho\n-----END KEY-----"

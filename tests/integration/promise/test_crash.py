@@ -20,7 +20,7 @@ from tests.support.harness import (
 )
 from tests.support.promise import RunRecorder, body_of, judge, upload
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_paths]
 
 NOTHING = ("after admit", "mid body", "after file sync", "before journal commit", "after journal commit")
 EVERYTHING = ("after rename", "before directory sync", "after directory sync", "before answer")

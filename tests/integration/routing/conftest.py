@@ -8,7 +8,14 @@ import pytest
 
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
+from tests.support.routing.proxying import paths
 from tests.support.routing.scripted import Serve, write
+
+
+@pytest.fixture(autouse=True)
+def fronts_as_gateways(short_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fronts have the short path where the gateways of a test have it."""
+    monkeypatch.setattr(paths, "short", short_path)
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from tests.support.routing.proxying import (
     upstream,
 )
 
+pytestmark = pytest.mark.both_paths
+
 MIB = 1 << 20
 HASTY = Limits(connect=5.0, idle=0.2)
 

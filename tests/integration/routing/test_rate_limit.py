@@ -14,6 +14,8 @@ from tests.conftest import StartProcess
 from tests.support.harness import RawResponse, get, wait_until
 from tests.support.routing.scripted import Serve, route, write
 
+pytestmark = pytest.mark.both_paths
+
 LIMIT = "rate_limit: {count: 2, seconds: 3600}\n"
 
 

@@ -18,6 +18,8 @@ from tests.conftest import StartGateway
 from tests.support.harness import TIMEOUT, RawConnection, files_below, raw_connection
 from tests.support.routing.proxying import front, lines_of, read_request, respond, upstream
 
+pytestmark = pytest.mark.both_paths
+
 LINE = "PUT /upload/x HTTP/1.1"
 CHUNKED = "Transfer-Encoding: chunked"
 THREE = "Content-Length: 3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from aiohttp import web
 
 from gateway.auth.tokens import token_digest
@@ -9,6 +10,8 @@ from gateway.server.app import Gateway
 from tests.support.harness import get
 from tests.support.routing.proxying import aiohttp_upstream
 from tests.support.routing.scripted import Serve, ask, route
+
+pytestmark = pytest.mark.both_paths
 
 ECHO = """
 return {"headers": dict(request.headers), "path": request.path, "params": request.params,

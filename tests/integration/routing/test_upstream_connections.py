@@ -25,7 +25,7 @@ from tests.support.routing.proxying import (
     upstream,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.both_paths
 
 HASTY = Limits(connect=5.0, idle=0.2)
 OK = respond()
@@ -244,7 +244,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(
 
 
 def open_connections(gate: Front) -> int:
-    return len(gate.proxy._caller._pool._open)
+    return len(gate.proxy.caller.pool._open)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from tests.support.routing.proxying import (
     upstream,
 )
 
+pytestmark = pytest.mark.both_paths
+
 HASTY = Limits(connect=100.0, idle=0.2)
 
 

@@ -25,6 +25,8 @@ from tests.support.harness import (
 )
 from tests.support.promise import status_of
 
+pytestmark = pytest.mark.both_paths
+
 NOTHING = ("mid body", "after file sync", "after url used up", "after journal commit")
 EVERYTHING = ("after link", "after rename", "after directory sync", "before answer")
 

@@ -17,6 +17,8 @@ from tests.conftest import StartGateway
 from tests.support.harness import curl, files_below, get, leftovers, put, raw_connection, request_head
 from tests.support.recorders import captured_log, write_handler
 
+pytestmark = pytest.mark.both_paths
+
 WAITING = ("Content-Length: 1000", "Expect: 100-continue")
 REFUSE = "await handle.terminate(code=403, output='no')"
 

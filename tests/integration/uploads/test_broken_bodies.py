@@ -25,6 +25,8 @@ from tests.support.harness import (
 )
 from tests.support.recorders import EventRecorder, write_handler
 
+pytestmark = pytest.mark.both_paths
+
 SIZES = {"small": 10_000, "large": 3_000_000}
 """Below and above what is kept in memory."""
 

@@ -21,6 +21,8 @@ from tests.support.harness import (
 )
 from tests.support.recorders import write_handler
 
+pytestmark = pytest.mark.both_paths
+
 MANY = 50
 REWRITE = "event['path'] = event['X-Path']"
 

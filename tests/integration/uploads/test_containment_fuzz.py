@@ -18,6 +18,8 @@ from tests.conftest import StartGateway
 from tests.support.harness import RawConnection, get, leftovers, raw_connection, request_head
 from tests.support.recorders import write_handler
 
+pytestmark = pytest.mark.both_paths
+
 CONNECTIONS = 8
 BODY = b"fuzz"
 

@@ -14,6 +14,8 @@ from tests.conftest import StartGateway
 from tests.support.harness import files_below, leftovers, put, raw_connection, request_head
 from tests.support.recorders import write_handler
 
+pytestmark = pytest.mark.both_paths
+
 DEEP = "/".join("abcdefghijklmnopq")
 
 

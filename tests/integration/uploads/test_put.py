@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.harness import curl, files_below, get, leftovers, put, raw_connection, request_head
 
+pytestmark = pytest.mark.both_paths
+
 
 async def test_a_curl_upload_lands_under_its_path_and_is_told_as_201(
     start_gateway: StartGateway, tmp_path: Path

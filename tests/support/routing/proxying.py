@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,18 +14,41 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
+from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
+from gateway.auth.trusted_proxies import Proxies
+from gateway.endpoints.access_log import AccessLog, Ending, LoggedRequest
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.short_route import ShortRoutes
+from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.table import RouteTable
+from gateway.endpoints.serving import ServingCount
+from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, make_runner
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import GatewayResponse, refusal_response
+from gateway.limits import FixedWindowCounters, MinRate
+from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.redaction import Redaction
 from tests.support.harness import TIMEOUT, RawConnection, raw_connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
 Last = Callable[[RequestContext], Awaitable[GatewayResponse]]
+
+
+@dataclass
+class Paths:
+    """Whether fronts have the short path."""
+
+    short: bool = False
+
+
+paths = Paths()
 
 
 @dataclass
@@ -35,6 +59,8 @@ class Front:
     proxy: Proxy
     outcomes: list[str] = field(default_factory=list)
     """The codes of what was refused, `client left`, or the status."""
+    taken: int = 0
+    """How many requests the short path has taken."""
 
     @property
     def url(self) -> str:
@@ -73,7 +99,10 @@ async def front(
     trusts: bool = False,
     last: Callable[[Proxy], Last] | None = None,
 ) -> AsyncIterator[Front]:
-    """Start a front for `upstreams`; `last` may answer in the proxy's stead, with its help."""
+    """Start a front for `upstreams`; `last` may answer in the proxy's stead, with its help.
+
+    Whole small requests are served on the short path where `paths.short` says so.
+    """
     proxy = Proxy(lambda _: trusts)
     await proxy.start()
     answer_with = proxy if last is None else last(proxy)
@@ -94,7 +123,15 @@ async def front(
         await answer.send(request)
         return answer
 
-    runner = make_runner(handle)
+    def offer(exchange: ShortExchange) -> bool:
+        taken = short.take(exchange, table)
+        gate.taken += taken
+        return taken
+
+    short, table = _short_routes(proxy), RouteTable([route])
+    log = _OutcomeLog(lambda outcome: gate.outcomes.append(outcome))
+    take = make_take(ExchangeContext(log, Redaction(), ServingCount()), offer)
+    runner = make_runner(handle, take=take if paths.short and last is None else None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -105,6 +142,28 @@ async def front(
     finally:
         await runner.cleanup()
         await proxy.close()
+
+
+def _short_routes(proxy: Proxy) -> ShortRoutes:
+    auth = Auth(Settings(auth="none"), ())
+    scripts = ScriptSteps(_run_no_script, str, proxy.fetch_whole)
+    steps = RouteSteps(auth, scripts, proxy, None, None, FixedWindowCounters())
+    return ShortRoutes(steps, proxy, auth.proxies, MinRate(0))
+
+
+async def _run_no_script(*_: object) -> None:
+    raise AssertionError("there is no script")
+
+
+class _OutcomeLog(AccessLog):
+    """Notes how requests of the short path end."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__(Metrics(), Proxies(()))
+        self._note = note
+
+    def record(self, request: LoggedRequest, ending: Ending, level: int = logging.INFO) -> None:
+        self._note("client left" if ending.status is None else str(ending.status))
 
 
 @dataclass
