@@ -127,6 +127,7 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
             _say(f"{key}: {case.title}")
             home = places[case.place] / key
             home.mkdir()
+            started = time.monotonic()
             try:
                 results = play(case, home, sizes.rounds, _say, sources.folder)
             except BenchError as error:
@@ -134,6 +135,7 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
                 _say(f"scripts/bench: {key}: no figures: {error}")
                 shutil.rmtree(home)
                 continue
+            _say(f"{key}: {time.monotonic() - started:.0f} s")
             outcomes[key] = Outcome(case.title, case.unit, results)
             print(report.case_section(key, outcomes[key]), flush=True)
     return outcomes

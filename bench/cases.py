@@ -121,8 +121,7 @@ def big(sizes: Sizes, sources: Sources) -> Case:
 
 def parallel(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.part), copies=8)
-    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (RCLONE, Rclone), (COPYPARTY, Copyparty),
-               (LOOP, Bare), (AIOFILES, _aiofiles))  # fmt: skip
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (COPYPARTY, Copyparty), (LOOP, Bare))
     title = f"8 PUTs of {_size(sizes.part)} at once, nothing synced, tmpfs"
     return Case("parallel", title, "memory", "bytes", who, 8 * sizes.part)
 
@@ -180,7 +179,7 @@ def started(sizes: Sizes, sources: Sources) -> Case:
 
 def medium(sizes: Sizes, sources: Sources) -> Case:
     load = Wrk(MIB, 16, sizes.seconds, ring=512)
-    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, Bare), (AIOFILES, _aiofiles))
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, Bare))
     title = f"PUTs of 1 MiB over {_connections(16)}, nothing synced, tmpfs"
     return Case("medium", title, "memory", "requests", who, 1024 * MIB)
 

@@ -225,8 +225,8 @@ def main(words: Sequence[str] | None = None) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     name_threads()
     load = Load(1, REQUESTS, 4 if wish.quick else BATCHES)
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=memory) as folder:
         uvloop.run(_play_beside_upstream(Path(folder), load))
 
 

@@ -135,7 +135,8 @@ def _by_connections(
         yield Target(f"{case}-{connections}", f"{what}, {over}", who, "rate", bound, peer, stretch)
 
 
-SYNCED = "4 KiB PUTs, 64 connections, synced, both hooks"
+SYNCED = "4 KiB PUTs, synced, 64 connections, both hooks"
+AS_STARTED = "4 KiB PUTs, synced, as the README starts it"
 
 TARGETS = (
     *_by_connections(
@@ -162,14 +163,14 @@ TARGETS = (
         "small-64", "4 KiB PUTs, not synced, 64 connections, 2 processes", OURS_2, "rate", 1.1, LOOP, 1.4
     ),
     Target("small-synced", SYNCED, HOOKS, "rate", 0.28, DISK, 0.4),
-    Target("small-synced", "the same, 2 processes", HOOKS_2, "rate", 0.4, DISK, 0.6),
-    Target("small-synced", "p99 response time, one process", HOOKS, "p99 ms", 60),
+    Target("small-synced", f"{SYNCED}, 2 processes", HOOKS_2, "rate", 0.4, DISK, 0.6),
+    Target("small-synced", f"{SYNCED}: p99 response time", HOOKS, "p99 ms", 60),
     Target(
         "refusal", "refusal of a PUT with Expect: 100-continue", "gateway, --auth token", "p50 ms", 2
     ),
     Target("refusal", "body bytes of a refused upload", "gateway, --auth token", "body bytes sent", 0),
     Target("big", "one large PUT, not synced", OURS, "rate", 1.0, NGINX),
-    Target("big", "CPU of that", OURS, "cpu", 1.15, NGINX),
+    Target("big", "one large PUT, not synced: CPU", OURS, "cpu", 1.15, NGINX),
     Target("parallel", "8 large PUTs at once, not synced", OURS, "rate", 1.0, NGINX),
     Target("big-synced", "one large PUT, synced, disk", OURS, "rate", 0.95, DD),
     Target("chunked", "one large chunked PUT, not synced", OURS, "rate", 0.7, NGINX),
@@ -189,14 +190,14 @@ CONTEXT = (
     ),
     Target(
         "small-synced",
-        "4 KiB PUTs, as the README starts it, 64 connections",
+        f"{AS_STARTED}, 64 connections",
         STARTED,
         "rate",
         None,
         DISK,
     ),
-    Target("started", "the same, 1 connection", STARTED, "rate", None, DISK_SINGLE),
-    Target("started", "p50 response time of that", STARTED, "p50 ms", None),
+    Target("started", f"{AS_STARTED}, 1 connection", STARTED, "rate", None, DISK_SINGLE),
+    Target("started", f"{AS_STARTED}, 1 connection: p50 response time", STARTED, "p50 ms", None),
     Target("medium", "1 MiB PUTs, 16 connections, not synced", OURS, "rate", None, NGINX),
     Target("big", "one large PUT, not synced", OURS, "rate", None, AIOFILES),
     Target("tls", "one large PUT over TLS", OURS, "rate", None, NGINX),
@@ -206,6 +207,10 @@ CONTEXT = (
 
 
 def needed(case: str) -> set[str]:
-    """Return the entrants of a case whose figures are compared; a quick run does with them."""
-    about = [target for target in (*TARGETS, *CONTEXT) if target.case == case]
+    """Return the entrants of a case that its goals name, or its comparisons if it has no goal.
+
+    A quick run does with them.
+    """
+    about = [target for target in TARGETS if target.case == case]
+    about = about or [target for target in CONTEXT if target.case == case]
     return {target.who for target in about} | {target.peer for target in about}

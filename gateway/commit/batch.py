@@ -34,6 +34,9 @@ from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
+_Folders = dict[tuple[str, ...], OpenDirectory]
+"""The folders that a batch has open, by the segments that lead there."""
+
 
 class BatchCommitter:
     """The steps of a batch."""
@@ -48,29 +51,35 @@ class BatchCommitter:
     def commit(self, requests: Sequence[CommitRequest], result: BatchResult) -> None:
         """Commit `requests` as one batch; put the outcome of each into `result`."""
         self._leftovers.clean_up()
-        with contextlib.ExitStack() as folders:
-            staged = self._finalize_all(self._stage_all(requests, folders, result), result)
-            if not staged or not self._sync_incoming(staged, result):
-                return
-            staged = self._consume_urls(staged, result)
-            if not staged:
-                return
-            failpoints.hit("before journal commit")
-            recorded = self._record(staged, self._events.subscribers(), result)
-            if not recorded:
-                return
-            failpoints.hit("after journal commit")
-            published = self._publish_all(recorded, result)
-            failpoints.hit("before directory sync")
-            self._sync_folders(published, result)
-            failpoints.hit("after directory sync")
+        folders: _Folders = {}
+        try:
+            self._commit(requests, folders, result)
+        finally:
+            for folder in folders.values():
+                folder.close()
+
+    def _commit(self, requests: Sequence[CommitRequest], folders: _Folders, result: BatchResult) -> None:
+        staged = self._finalize_all(self._stage_all(requests, folders, result), result)
+        if not staged or not self._sync_incoming(staged, result):
+            return
+        staged = self._consume_urls(staged, result)
+        if not staged:
+            return
+        failpoints.hit("before journal commit")
+        recorded = self._record(staged, self._events.subscribers(), result)
+        if not recorded:
+            return
+        failpoints.hit("after journal commit")
+        published = self._publish_all(recorded, result)
+        failpoints.hit("before directory sync")
+        self._sync_folders(published, result)
+        failpoints.hit("after directory sync")
 
     def _stage_all(
-        self, requests: Sequence[CommitRequest], folders: contextlib.ExitStack, result: BatchResult
+        self, requests: Sequence[CommitRequest], folders: _Folders, result: BatchResult
     ) -> list[StagedUpload]:
         """Open the folders, choose the names, start to write the bytes to the disk."""
         staged: list[StagedUpload] = []
-        opened: dict[tuple[str, ...], OpenDirectory] = {}
         batch_names: set[publish.Name] = set()
         unreserved = [request.body.size for request in requests if not request.space_reserved]
         no_space = self._check_space(sum(unreserved)) if unreserved else None
@@ -79,7 +88,7 @@ class BatchCommitter:
                 if no_space is not None and not request.space_reserved:
                     raise no_space
                 segments = paths.check_path(request.upload.path)
-                parent = self._open_parent(segments, opened, folders)
+                parent = self._open_parent(segments, folders)
                 replaced = publish.choose_name(request.upload, parent, batch_names)
                 request.body.flush(writeback=self._disk.durable)
             except Exception as error:
@@ -97,18 +106,12 @@ class BatchCommitter:
             return refusal_of(error)
         return None
 
-    def _open_parent(
-        self,
-        segments: tuple[str, ...],
-        opened: dict[tuple[str, ...], OpenDirectory],
-        folders: contextlib.ExitStack,
-    ) -> OpenDirectory:
+    def _open_parent(self, segments: tuple[str, ...], folders: _Folders) -> OpenDirectory:
         """Walk to a folder once for all uploads of the batch that go there."""
-        first = opened.get(segments[:-1])
+        first = folders.get(segments[:-1])
         if first is not None:
             return self._disk.tree.sibling(first, segments)
-        parent = folders.enter_context(self._disk.tree.open_parent(segments))
-        opened[segments[:-1]] = parent
+        parent = folders[segments[:-1]] = self._disk.tree.open_parent(segments)
         return parent
 
     def _finalize_all(self, staged: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
@@ -176,14 +179,15 @@ class BatchCommitter:
 
     def _row(self, item: StagedUpload, subscribers: Subscribers) -> UploadRecord:
         """Return an upload's row; put its events into `item`: they are built here, not on the loop."""
-        upload, request, identity = item.upload, item.request, item.identity
-        content = StoredContent(item.path, identity.size, request.mime, identity.etag)
-        item.events = tuple(
-            self._events.records(subscribers, upload, content, from_client=request.from_client)
-        )
+        upload, request, identity, path = item.upload, item.request, item.identity, item.path
+        if subscribers:
+            content = StoredContent(path, identity.size, request.mime, identity.etag)
+            item.events = tuple(
+                self._events.records(subscribers, upload, content, from_client=request.from_client)
+            )
         return UploadRecord(
             upload_id=upload.id,
-            path=item.path,
+            path=path,
             identity=identity,
             mime=request.mime,
             digests=request.digests,
@@ -196,10 +200,11 @@ class BatchCommitter:
 
     def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
         lock = self._disk.rename_lock
+        if lock is None:
+            return [item for item in recorded if self._publish(item, result)]
         with contextlib.ExitStack() as shared:
             try:
-                if lock is not None:
-                    shared.enter_context(lock.shared())
+                shared.enter_context(lock.shared())
             except Exception as error:
                 self._undo([item.request for item in recorded], refusal_of(error), result)
                 return []

@@ -198,7 +198,8 @@ class Committer:
             )
         failpoints.hit("before answer")
         _report([_outcome(job, result) for job in jobs])
-        self._outbox.release_events(result.event_ids)
+        if result.event_ids:
+            self._outbox.release_events(result.event_ids)
 
 
 def _outcome(job: _CommitJob, result: BatchResult) -> _Report:

@@ -123,6 +123,10 @@ class Subscribers:
     uploaded: tuple[str, ...] = ()
     created: tuple[HandlerSpec, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self.uploaded or self.created)
+
     def of_object(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose filters match the object `key`."""
         return tuple([spec.name for spec in self.created if spec.matches_key(key)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -47,10 +47,12 @@ class ExchangeContext:
 class ShortExchange:
     """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
 
-    `upload_id` goes into the access line, as the caller of `head` does.
+    `upload_id` and `log_fields` go into the access line, as the caller of `head` does.
     """
 
-    __slots__ = ("_context", "_request", "_started", "begun", "head", "request_id", "upload_id")
+    __slots__ = (
+        "_context", "_request", "_started", "begun", "head", "log_fields", "request_id", "upload_id",
+    )  # fmt: skip
 
     def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
         self._context = context
@@ -58,6 +60,7 @@ class ShortExchange:
         self._started = time.monotonic()
         self.request_id = random_bytes(8).hex()
         self.upload_id: str | None = None
+        self.log_fields: Mapping[str, object] = logs.NO_FIELDS
         self.begun = False
         self.head = RequestHead(request.method, request.raw_path, request.headers, request.remote)
 
@@ -189,7 +192,7 @@ class ShortExchange:
         if not access_log.writes():
             access_log.record(self._request, ending)
             return
-        with logs.bind(request_id=self.request_id):
+        with logs.bind(request_id=self.request_id, **self.log_fields):
             access_log.record(self._request, ending)
 
 

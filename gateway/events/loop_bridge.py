@@ -34,7 +34,7 @@ class _LoopQueue:
         self._woken = False
 
     def deliver_result(self, future: asyncio.Future[Any], done: Future[Any]) -> None:
-        """Pass a result to the loop; called in the journal's thread."""
+        """Pass a result to the loop; called by the thread that writes."""
         self._results.append((future, done))
         if not self._woken:
             self._woken = True

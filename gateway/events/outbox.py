@@ -34,8 +34,11 @@ _DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
 MAX_RECORDED_HERE: Final = 16
-"""Uploads up to which the thread that records them does so itself: the journal's thread works beside the
-event loop on more of them."""
+"""Uploads up to which a thread records them itself.
+
+With more the transaction takes the time, not the two switches between threads, and the journal's thread
+can share it with other callers.
+"""
 
 
 class EventRecord(NamedTuple):

@@ -198,10 +198,14 @@ class ShortPathConnection(ClientConnection):
         super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Drop what waits."""
-        self._cancel_body_timer()
+        """Drop what waits; a request that waits for its body begins first, and fails as others do."""
         self._held.clear()
-        super().connection_lost(exc)
+        if self._body_timer is None:
+            super().connection_lost(exc)
+            return
+        self._wake_task()
+        # Behind two steps: aiohttp's task takes the request, and the task that it starts begins it.
+        self._loop.call_soon(self._loop.call_soon, super().connection_lost, exc)
 
     # -- a request of the ordinary path
 

@@ -112,6 +112,8 @@ class Hooks:
 
     async def admit_upload(self, upload: Upload) -> None:
         """Wait for `submit_admission`; raises its error."""
+        if not self.has_handlers(UPLOADING):
+            return
 
         def submit(done: Done) -> AdmissionChain[Changes] | None:
             return self.submit_admission(upload, functools.partial(done, None))

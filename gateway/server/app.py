@@ -212,6 +212,7 @@ async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) 
 async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
     """Close the connections. Requests that are cut off still need scripts and storage for their end."""
     await asyncio.gather(*(server.cleanup() for server in servers))
+    dispatcher.files.uploads.cancel_admissions()
     await dispatcher.serving.wait_idle(CANCEL_TIMEOUT)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.tokens import tokens_of
+from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
@@ -33,6 +34,7 @@ from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -83,13 +85,10 @@ async def open_endpoints(
     stack.callback(downloads.close)
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
-    uploads = UploadHandler(
-        _admission(resources, auth, inflight, delivery),
-        resources.parts.writer,
-        body_receiver,
-        UploadOutcomes(inflight, metrics, hooks),
-        slot,
-    )
+    admission = _admission(resources, auth, inflight, delivery)
+    outcomes, writer = UploadOutcomes(inflight, metrics, hooks), resources.parts.writer
+    short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
+    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
     stored = InternalFilesEndpoint(resources.parts.storage, resources.scripts.versions, downloads)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend

@@ -23,6 +23,7 @@ from gateway.domain.model import UPLOADING, Upload
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads.body import check_received
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.whole_file import check_whole_file
@@ -52,6 +53,11 @@ class DescribedUpload:
     must_exist: bool
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its commit needs nothing but the body, and its admission no disk."""
+        return not self.expected_digests and not self.must_exist and self.one_time_mark is None
+
+    @property
     def one_time_mark(self) -> str | None:
         """The mark of a one-time URL, None for other requests."""
         grant = self.upload.grant
@@ -63,6 +69,13 @@ class DescribedUpload:
             raise Refusal(
                 "incomplete_body", f"the body has {received} bytes, the file has {self.whole_length}"
             )
+
+    def start_commit(self, progress: Progress, received: int) -> None:
+        """Check a body that is in memory: its commit comes next. Raises `Refusal`."""
+        progress.state, progress.received = "receiving", received
+        check_received(received, self.upload.max_bytes)
+        self.check_whole(received)
+        progress.state = "committing"
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,25 +19,31 @@ from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
-from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, check_received, read_buffered
-from gateway.endpoints.uploads.digests import RFC_NAMES, digest_field
+from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, read_buffered
+from gateway.endpoints.uploads.digests import RFC_NAMES
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.short_put import ShortUploads
+from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
 from gateway.http.protocol import UPLOAD_ID
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
-from gateway.http.responses import Response, encode_json_string
+from gateway.http.responses import Response
 from gateway.telemetry import logs
 
 
 @dataclass(slots=True, frozen=True)
 class UploadHandler:
-    """Serves the uploads of one process, on the server's event loop. `slot` goes into upload ids."""
+    """Serves the uploads of one process, on the server's event loop. `slot` goes into upload ids.
+
+    `short` serves small ones without a task; None where the storage is not the local disk.
+    """
 
     admission: Admission
     writer: StorageWriter
     receiver: BodyReceiver
     outcomes: UploadOutcomes
     slot: int
+    short: ShortUploads | None
 
     async def put(self, incoming: IncomingRequest, match: PathMatch) -> Response:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
@@ -53,7 +59,7 @@ class UploadHandler:
                 if body_is_buffered(request) and not described.expected_digests:
                     failpoints.hit("after admit")
                     content = read_buffered(request)
-                    check_buffered(described, progress, len(content))
+                    described.start_commit(progress, len(content))
                     stored = await self.writer.store(described.upload, content, from_client=True)
                 else:
                     stored = await self._receive(request, described, progress)
@@ -66,11 +72,17 @@ class UploadHandler:
             raise
         self.outcomes.upload_stored(stored)
         logs.add_fields(bytes=stored.bytes)
-        return _response(stored)
+        status, headers, content = stored_response(stored)
+        return Response(status=status, headers=headers, body=content)
 
     def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
         """Serve a whole small request at once, or leave it to the ordinary path."""
-        return False
+        return self.short is not None and self.short.take(exchange, match)
+
+    def cancel_admissions(self) -> None:
+        """Cut off the uploads of the short path whose handlers still run: the gateway stops."""
+        if self.short is not None:
+            self.short.cancel_admissions()
 
     async def _receive(
         self, request: web.BaseRequest, described: DescribedUpload, progress: Progress
@@ -95,14 +107,6 @@ class UploadHandler:
         return await pending.commit(digests, from_client=True)
 
 
-def check_buffered(described: DescribedUpload, progress: Progress, received: int) -> None:
-    """Check a body that is in memory, before its commit. Raises `Refusal`."""
-    progress.state, progress.received = "receiving", received
-    check_received(received, described.upload.max_bytes)
-    described.check_whole(received)
-    progress.state = "committing"
-
-
 def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict[str, str]:
     """Compare the body's digests with the expected ones. Raises `Refusal("digest_mismatch")`.
 
@@ -118,22 +122,3 @@ def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict
         if name := RFC_NAMES.get(expected.algorithm):
             verified[name] = base64.b64encode(digest).decode()
     return verified
-
-
-def _response(stored: Stored) -> Response:
-    status, location, content = stored_answer(stored)
-    response = Response(status=status, body=content, content_type="application/json", charset="utf-8")
-    response.headers["Location"] = location
-    return response
-
-
-def stored_answer(stored: Stored) -> tuple[int, str, bytes]:
-    """Return status, `Location` and JSON text of the response to a stored upload."""
-    digest = ""
-    if stored.digests:
-        digest = f', "digest": {encode_json_string(digest_field(stored.digests))}'
-    text = (
-        f'{{"upload_id": "{stored.upload_id}", "path": {encode_json_string(stored.path)},'
-        f' "bytes": {stored.bytes}, "mime": {encode_json_string(stored.mime)}{digest}}}\n'
-    )
-    return 200 if stored.replaced else 201, f"/-/uploads/{stored.upload_id}", text.encode()

@@ -49,6 +49,12 @@ class _Protected:
         if names in self.paths or (status is not None and inode(status) in self.inodes):
             raise Refusal("forbidden", f"{_client_path(names)} belongs to the gateway itself")
 
+    def refuse_way(self, names: tuple[str, ...]) -> None:
+        """Refuse a path on which a protected place lies, which need not exist: it would be created."""
+        for place in self.paths:
+            if names[: len(place)] == place:
+                self.refuse(place)
+
 
 def _protect(root: Path, places: Iterable[Path]) -> _Protected:
     inodes, below_root = set(), set()
@@ -182,23 +188,27 @@ class DirectoryTree:
         self, names: tuple[str, ...], *, create: bool, device: int | None, max_new: int | None = None
     ) -> OpenDirectory:
         """Enter folder after folder, holding one descriptor, and stat the target."""
-        for depth in range(len(names)):
-            # By path, before a folder is created: a protected place need not exist yet.
-            self._protected.refuse(names[: depth + 1])
-        fd = os.dup(self._fd)
+        self._protected.refuse_way(names)
+        root = fd = self._fd
         unsynced: list[int] = []
         try:
             status = self._checked_folder(fd, (), device)
             for depth in range(1, len(names)):
                 changed = status.st_mtime_ns
-                fd = _descend(fd, names, depth, create=create, max_new=max_new)
+                child = _enter(fd, names, depth, create=create, max_new=max_new)
+                if fd != root:
+                    os.close(fd)
+                fd = child
                 status = self._checked_folder(fd, names[:depth], device)
                 if (inode(status), changed) not in self._durable:
                     unsynced.append(len(names) - depth)
+            if fd == root:
+                fd = os.dup(root)
             parent = OpenDirectory(fd, names[-1], inode(status), unsynced, self._durable)
             self._stat_target(parent, names)
         except BaseException:
-            os.close(fd)
+            if fd != root:
+                os.close(fd)
             raise
         return parent
 
@@ -227,16 +237,15 @@ def _checked(segments: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool, max_new: int | None) -> int:
-    """Exchange the descriptor of a folder for that of `names[depth - 1]` in it.
+def _enter(fd: int, names: tuple[str, ...], depth: int, *, create: bool, max_new: int | None) -> int:
+    """Return the descriptor of the folder `names[depth - 1]` in the folder `fd`.
 
-    On an error `fd` stays open. A folder that another process removes meanwhile is created again. Where
-    it is missing, all below it are: more than `max_new` raise `Refusal("bad_path")`.
+    One that another process removes meanwhile is created again. Where it is missing, all below it are:
+    more than `max_new` raise `Refusal("bad_path")`.
     """
     for remaining in reversed(range(_MAX_ATTEMPTS)):
         try:
-            child = _open_child(fd, names, depth, FOLDER_FLAGS)
-            break
+            return _open_child(fd, names, depth, FOLDER_FLAGS)
         except FileNotFoundError:
             missing = len(names) - depth
             if max_new is not None and missing > max_new:
@@ -245,8 +254,7 @@ def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool, max_n
                 raise
         with contextlib.suppress(FileExistsError):
             os.mkdir(names[depth - 1], FOLDER_MODE, dir_fd=fd)
-    os.close(fd)
-    return child
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _too_many_folders(missing: int, allowed: int) -> Refusal:
