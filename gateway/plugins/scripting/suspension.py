@@ -74,9 +74,7 @@ def _is_awaited(steps: Sequence[dis.Instruction]) -> bool:
         if step.opcode in _JUMPS or step.is_jump_target:
             return False
         if step.opname == "PRECALL" and step.arg == depth:
-            return [one.opname for one in steps[position + 1 : position + 3]] == [
-                "CALL",
-                "GET_AWAITABLE",
-            ]
+            following = [after.opname for after in steps[position + 1 : position + 3]]
+            return following == ["CALL", "GET_AWAITABLE"]
         depth += dis.stack_effect(step.opcode, step.arg)
     return False
