@@ -324,6 +324,15 @@ async def refused_both_ways(storage: LocalStorage) -> None:
     assert (now.value.code, str(now.value)) == ("forbidden", str(later.value))
 
 
+async def test_a_folder_that_some_may_enter_and_not_read_is_left_to_a_thread(
+    storage: LocalStorage, root: Path
+) -> None:
+    file = await known(storage, root)
+    for mode, at_once in ((0o711, False), (0o750, True), (0o751, False), (0o700, True)):
+        file.parent.chmod(mode)
+        assert (storage.read_parts_now(PATH, whole) is not None) == at_once
+
+
 async def test_no_other_file_system_is_entered() -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         storage = storage_of(Path("/dev"))
