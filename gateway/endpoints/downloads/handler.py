@@ -21,6 +21,7 @@ from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.negotiation import ByteRange, ConditionalRequest
 from gateway.endpoints.downloads.response import (
+    DEFAULT_OPTIONS,
     FileResponse,
     OpenResponseFile,
     ResponseBody,
@@ -260,7 +261,7 @@ class DownloadAuthorizer:
 
 def granted_options(grant: Grant | None) -> ResponseOptions:
     """Return the options that a signed URL has; the default without one."""
-    return ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
+    return DEFAULT_OPTIONS if grant is None else ResponseOptions(grant.filename, grant.cache_control)
 
 
 def _check_rewritten_path(download: Download, path: str) -> None:

@@ -42,15 +42,6 @@ DEFAULT_CACHE_CONTROL: Final = "private, no-cache"
 _SANDBOX: Final = "sandbox; default-src 'none'"
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")
 
-# Computing them anew took 5 us of each response.
-_content_disposition: Final = lru_cache(maxsize=512)(content_disposition)
-_guess_mime: Final = lru_cache(maxsize=512)(guess_mime)
-
-
-@lru_cache(maxsize=512)
-def _http_date(second: int) -> str:
-    return formatdate(second, usegmt=True)
-
 
 @dataclass(frozen=True, slots=True)
 class ResponseOptions:
@@ -60,19 +51,36 @@ class ResponseOptions:
     cache_control: str | None = None
 
 
+DEFAULT_OPTIONS: Final = ResponseOptions()
+
+
 def file_headers(stat: Stat, options: ResponseOptions, status: int) -> dict[str, str]:
     """Return the headers of a response with this file, or about it."""
-    headers = {
+    modified = modified_second(stat)
+    if options is DEFAULT_OPTIONS:
+        headers = _default_headers(stat.path, stat.bytes, stat.etag, stat.mime, modified).copy()
+    else:
+        headers = _file_headers(stat, options, modified)
+    if status == 304:
+        del headers["Content-Type"], headers["Content-Length"]  # RFC 9110 section 15.4.5
+    return headers
+
+
+def _file_headers(stat: Stat, options: ResponseOptions, modified: int) -> dict[str, str]:
+    return {
         **download_headers(options.filename or stat.path.rpartition("/")[2], options),
         "Accept-Ranges": "bytes",
         "Content-Type": media_type_of(stat),
         "ETag": f'"{stat.etag}"',
-        "Last-Modified": _http_date(modified_second(stat)),
+        "Last-Modified": formatdate(modified, usegmt=True),
         "Content-Length": str(stat.bytes),
     }
-    if status == 304:
-        del headers["Content-Type"], headers["Content-Length"]  # RFC 9110 section 15.4.5
-    return headers
+
+
+@lru_cache(maxsize=1024)
+def _default_headers(path: str, size: int, etag: str, mime: str | None, modified: int) -> dict[str, str]:
+    """Return the headers of one version of a file: to compute them takes longer than to read it."""
+    return _file_headers(Stat(path, size, modified, etag, mime), DEFAULT_OPTIONS, modified)
 
 
 def download_headers(filename: str, options: ResponseOptions) -> dict[str, str]:
@@ -80,7 +88,7 @@ def download_headers(filename: str, options: ResponseOptions) -> dict[str, str]:
     cached = options.cache_control
     return {
         "Cache-Control": cached if cached and _PRINTABLE.fullmatch(cached) else DEFAULT_CACHE_CONTROL,
-        "Content-Disposition": _content_disposition(filename),
+        "Content-Disposition": content_disposition(filename),
         "Content-Security-Policy": _SANDBOX,
         "X-Content-Type-Options": "nosniff",
     }
@@ -89,7 +97,7 @@ def download_headers(filename: str, options: ResponseOptions) -> dict[str, str]:
 def media_type_of(stat: Stat) -> str:
     """Return the media type that was stored with a file, else that of its name."""
     stored = stat.mime
-    return stored if stored and _PRINTABLE.fullmatch(stored) else _guess_mime(stat.path)
+    return stored if stored and _PRINTABLE.fullmatch(stored) else guess_mime(stat.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,18 +51,22 @@ class AuthorizeStep:
         """
         _refuse_other_method(context)
         await self._auth.authenticate(context.incoming, jwt=self._mode(context.route) == JWT)
-        self.authorize(context)
+        self._authorize(context)
         return await call_next(context)
 
-    def is_known(self, context: RequestContext) -> bool:
-        """Authenticate at once; False where that has to wait. Raises as `Auth.authenticate`."""
-        return self._auth.authenticate_now(context.incoming) is not None
+    def authorize_now(self, context: RequestContext) -> bool:
+        """Do the same at once; False where that has to wait. Raises as `__call__`."""
+        _refuse_other_method(context)
+        if self._auth.authenticate_now(context.incoming) is None:
+            return False
+        self._authorize(context)
+        return True
 
     def _mode(self, route: Route) -> str:
         return self._auth.mode if route.auth == "default" else route.auth
 
-    def authorize(self, context: RequestContext) -> None:
-        """Set the principal of a request whose caller is authenticated. Raises as `__call__`."""
+    def _authorize(self, context: RequestContext) -> None:
+        """Set the principal of a request whose caller is authenticated."""
         route, mode = context.route, self._mode(context.route)
         caller = context.incoming.caller
         context.principal = None if caller is None else caller.principal

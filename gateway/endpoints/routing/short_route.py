@@ -77,9 +77,8 @@ class ShortRoutes:
             path=match.path,
             body=exchange.body,
         )
-        if not steps.authorize.is_known(context):
+        if not steps.authorize.authorize_now(context):
             return False
-        steps.authorize.authorize(context)
         exchange.begin()
         ShortForward(self, exchange, context, memo or RequestMemo(table, match, context.headers)).start()
         return True
@@ -177,9 +176,9 @@ class ShortForward:
         if call is not None:
             call.cancel()
             cast(CountedAttempt, self._attempt).fail(error)
-        elif self._response is not None:
-            self._stop_waiting(self._response)
-            self._response.close()
+        elif (response := self._response) is not None:
+            self._stop_waiting(response)
+            response.close()
             cast(CountedAttempt, self._attempt).close()
         self._fail(error)
 

@@ -113,18 +113,10 @@ async def result_of(submit: Callable[[Callable[[T, Exception | None], None]], Ca
         raise
 
 
-async def contained(function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a script so that nothing it raises reaches the loop (asyncio lets SystemExit through)."""
-    try:
-        return await function()
-    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-        raise ScriptStopped(f"the script raised {type(error).__name__}") from error
-
-
 def as_exception(error: BaseException) -> Exception:
     """Return what a script ended with as an `Exception`, so that no receiver is stopped by it."""
-    if isinstance(error, Exception):
-        return error
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error  # no future takes a StopIteration
     if isinstance(error, asyncio.CancelledError):
         return ScriptStopped("the script was cancelled")
     stopped = ScriptStopped(f"the script raised {type(error).__name__}")

@@ -218,14 +218,15 @@ class Watchdog:
 
     def probe(self, thread_id: int | None) -> None:
         """Send the loop a callback, or report the script that has kept it from running the last one."""
-        if self._probed_at is None:
+        probed_at = self._probed_at  # the thread may take it away at any time
+        if probed_at is None:
             self._probed_at, self._reports, self._suspect = time.monotonic(), 0, None
             self._loop.call_soon_threadsafe(self._note_alive)
             return
         frames = outermost_and_innermost(frame_of(thread_id))
         # The same call of the same script in two probes: not many short ones of one loop iteration.
         suspect = id(frames[0]) if frames else None
-        blocked = time.monotonic() - self._probed_at
+        blocked = time.monotonic() - probed_at
         if frames and suspect == self._suspect:
             self._report(blocked, place_of_frame(frames[1]))
         self._suspect = suspect

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
-import functools
 import logging
 import threading
 import time
@@ -18,13 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from gateway.plugins.scripting.calls import (
-    ScriptCall,
-    ScriptStopped,
-    TimedOut,
-    as_exception,
-    contained,
-)
+from gateway.plugins.scripting.calls import ScriptCall, ScriptStopped, TimedOut, as_exception
 from gateway.plugins.scripting.live_work import ScriptThreads, add_task, keep_in
 from gateway.plugins.scripting.trace import place_of_wait
 from gateway.telemetry.logs import event
@@ -167,14 +160,17 @@ class ExecutorThread:
     def _start_task(self, call: ScriptCall) -> None:
         if call.live is not None:
             call.context.run(keep_in, call.live)
-        call.task = self.loop.create_task(contained(call.function), context=call.context)
-        call.task.add_done_callback(functools.partial(self._finish_task, call))
+        call.task = self.loop.create_task(self._run(call), context=call.context)
 
     def _watch_unfinished(self, calls: Sequence[ScriptCall]) -> None:
-        """Watch the calls that their first step has not ended: few do not, and a timer costs a lot."""
+        """Watch what the first steps have not ended. Most do, and a timer costs as much as a task."""
         now = time.monotonic()
         for call in calls:
-            if call.task is None or call.task.done():
+            if call.task is None:
+                continue
+            if call.task.done():
+                if call.task.cancelled():  # before it began: it has sent no result
+                    self._end_call(call, None, ScriptStopped("the script was cancelled"))
                 continue
             if call.live is not None:
                 add_task(call.live, call.task)
@@ -182,16 +178,28 @@ class ExecutorThread:
 
     def _run_to_end(self, call: ScriptCall) -> None:
         """Run a script that never suspends, without a task."""
-        value: Any = None
-        error: BaseException | None = None
+        run = self._run(call)
         try:
-            call.context.run(contained(call.function).send, None)
-            error = ScriptStopped("the script suspended although it has no `await`")
-        except StopIteration as end:
-            value = end.value
-        except BaseException as raised:
-            error = raised
-        self._end_call(call, value, error)
+            call.context.run(run.send, None)
+        except StopIteration:
+            return
+        self._end_call(call, None, ScriptStopped("the script suspended although it has no `await`"))
+        run.close()
+
+    async def _run(self, call: ScriptCall) -> None:
+        """Run a script and send its result. Nothing that it raises reaches the loop.
+
+        A callback at the end of the task would send it one turn of the loop later: the thread would
+        have to wait for the interpreter once more.
+        """
+        try:
+            value = await call.function()
+            if call.task is not None and call.task.cancelling():
+                await asyncio.sleep(0)  # raises what the script has not seen of its cancellation
+        except BaseException as error:
+            self._end_call(call, None, error)
+        else:
+            self._end_call(call, value, None)
 
     def _time_out(self, call: ScriptCall) -> None:
         if call.task is None:
@@ -208,18 +216,10 @@ class ExecutorThread:
         )
         self._send_result(call, None, call.time_out_error, ended=False)
 
-    def _finish_task(self, call: ScriptCall, task: asyncio.Task[Any]) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
-        if task.cancelled():
-            self._end_call(call, None, ScriptStopped("the script was cancelled"))
-        elif (error := task.exception()) is not None:
-            self._end_call(call, None, error)
-        else:
-            self._end_call(call, task.result(), None)
-
     def _end_call(self, call: ScriptCall, value: Any, error: BaseException | None) -> None:
         """Send the result of a call, or its time-out, also where it has blocked until then."""
+        if call.timer is not None:
+            call.timer.cancel()
         if call.time_out_error is not None:
             error = call.time_out_error
         elif time.monotonic() > call.deadline:

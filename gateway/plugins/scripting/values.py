@@ -7,7 +7,7 @@ leaves only through `get_service_config`; no repr, log line or error shows one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from gateway.telemetry.redaction import Mask
 
@@ -73,7 +73,11 @@ class Event(dict[str, Any]):
 
     def copy(self) -> Event:
         """Return a copy that shares no dict and no list with this one."""
-        return Event({key: _copy(value) for key, value in self.items()})
+        copied = Event(self)
+        for key, value in dict.items(self):
+            if isinstance(value, _CONTAINERS):
+                copied[key] = _copy(value)
+        return copied
 
     def _headers_for(self, key: object) -> Headers | None:
         if not isinstance(key, str) or "-" not in key or not super().__contains__("headers"):
@@ -181,6 +185,10 @@ class Configs:
     def mask(self, text: str) -> str:
         """Return `text` without the values that came from `!secret`, `${env:}` and `${file:}`."""
         return self._mask(text)
+
+
+_CONTAINERS: Final = (dict, list)
+"""A tuple: `isinstance` of a union takes twice as long."""
 
 
 def _copy(value: Any) -> Any:

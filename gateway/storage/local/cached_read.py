@@ -143,11 +143,16 @@ class CachedReader:
         if remembered is None:
             return None
         try:
-            fd = self._open(paths.check_path(path))
+            names = paths.check_path(path)
+            fd = self._open(names)
             if fd < 0:
                 return None
             try:
-                return self._read(fd, remembered, choose)
+                status = os.fstat(fd)
+                self._tree.refuse_protected(names, status)
+                if not S_ISREG(status.st_mode) or _version(status) != remembered.version:
+                    return None
+                return self._read(fd, status, remembered.stat, choose)
             finally:
                 _close(fd)
         except OSError:
@@ -175,27 +180,31 @@ class CachedReader:
                 os.close(parent)
 
     def _read(
-        self, fd: int, remembered: _File, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+        self,
+        fd: int,
+        status: os.stat_result,
+        stat: Stat,
+        choose: Callable[[Stat], Sequence[tuple[int, int]]],
     ) -> SinglePassRead | None:
-        status, stat = os.fstat(fd), remembered.stat
-        self._tree.refuse_protected(paths.check_path(stat.path), status)
-        if not S_ISREG(status.st_mode) or _version(status) != remembered.version:
-            return None
-        parts = choose(stat)
-        size = sum(length for _, length in parts)
+        size, parts, pieces = 0, choose(stat), []
+        for _, length in parts:
+            size += length
         if size > MAX_SINGLE_PASS_BYTES or (size and self._access_time_due(status)):
             return None
-        pieces = [self._read_part(fd, start, length) for start, length in parts]
-        if any(len(piece) < length for piece, (_, length) in zip(pieces, parts, strict=True)):
-            return None
+        for start, length in parts:
+            piece = self._read_part(fd, start, length) if length else b""
+            if len(piece) < length:
+                return None
+            pieces.append(piece)
         return SinglePassRead(stat, pieces)
 
     def _read_part(self, fd: int, start: int, length: int) -> bytes:
         """Return what is in memory of a part. Raises `BlockingIOError` where that is nothing."""
-        if self._in_memory or not length:
-            return os.pread(fd, length, start) if length else b""
+        if self._in_memory:
+            return os.pread(fd, length, start)
         content = bytearray(length)
-        return bytes(content[: os.preadv(fd, [content], start, os.RWF_NOWAIT)])
+        size = os.preadv(fd, [content], start, os.RWF_NOWAIT)
+        return bytes(content) if size == length else b""
 
     def _access_time_due(self, status: os.stat_result) -> bool:
         """Tell whether a read would write the time of access, as relatime does (mount(8))."""

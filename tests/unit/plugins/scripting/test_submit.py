@@ -290,6 +290,39 @@ async def test_a_script_that_cancels_itself_is_stopped(executor: ScriptExecutor,
     assert isinstance(error, ScriptStopped)
 
 
+async def test_a_script_that_others_cancel_before_it_begins_is_stopped(executor: ScriptExecutor) -> None:
+    async def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    error: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    await outcome_of(executor, _returns)
+    executor.submit(cancel_all, 5, lambda *_: None)
+    executor.submit(begin, 5, lambda _, raised: error.set_result(raised))
+    assert isinstance(await error, ScriptStopped) or begun
+    assert await outcome_of(executor, _returns) == ("ok", None)
+    assert executor.in_flight == 0
+
+
+async def test_a_script_that_overcomes_its_cancellation_succeeds(executor: ScriptExecutor) -> None:
+    async def overcome() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "ok"
+        return "not cancelled"
+
+    assert await outcome_of(executor, overcome) == ("ok", None)
+
+
 @pytest.mark.parametrize("suspends", [False, True])
 async def test_a_script_that_blocks_beyond_its_time_has_timed_out_though_it_returns(
     executor: ScriptExecutor, *, suspends: bool

@@ -45,7 +45,10 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 def descriptors(root: Path) -> list[str]:
     """Return what is open below the root, and the root itself."""
-    names = (os.readlink(fd.path) for fd in os.scandir("/proc/self/fd") if fd.is_symlink())
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # a thread has closed it meanwhile
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
     return [name for name in names if name.startswith(str(root))]
 
 

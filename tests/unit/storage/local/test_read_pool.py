@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.read_pool import ReadPool
+from gateway.storage.local.read_pool import CHECK_INTERVAL, ReadPool
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, SinglePassReader, Stat
 
 Choose = Callable[[Stat], Sequence[tuple[int, int]]]
+Disk = tuple[Callable[[], bytes], Callable[[], None]]
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ async def test_an_open_file_is_closed_when_its_reader_was_cancelled(
 async def test_jobs_of_one_iteration_run_in_one_thread_each_with_its_own_result(
     pool: ReadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("REPORT_INTERVAL", "QUEUE_TIMEOUT"):
+    for limit in ("REPORT_INTERVAL", "CHECK_INTERVAL"):
         monkeypatch.setattr(f"gateway.storage.local.read_pool.{limit}", 30.0)
 
     def fail() -> int:
@@ -150,7 +151,44 @@ async def test_jobs_of_one_iteration_run_in_one_thread_each_with_its_own_result(
         await failed
 
 
-async def test_slow_jobs_delay_no_other(pool: ReadPool) -> None:
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """A job that waits in a system call as for a slow disk, and what ends the wait of one."""
+    read_end, write_end = os.pipe()
+
+    def go_on() -> None:
+        os.write(write_end, b"x")
+
+    yield lambda: os.read(read_end, 1), go_on
+    os.close(read_end)
+    os.close(write_end)
+
+
+async def test_jobs_that_wait_for_a_disk_delay_no_other(pool: ReadPool, disk: Disk) -> None:
+    slow, go_on = disk
+    stuck = [pool(slow) for _ in range(3)]
+    async with asyncio.timeout(30):
+        assert await pool(lambda: "quick") == "quick"
+    for _ in stuck:
+        go_on()
+    assert await asyncio.gather(*stuck) == [b"x"] * 3
+
+
+async def test_jobs_that_wait_for_the_interpreter_get_no_more_threads(pool: ReadPool) -> None:
+    go_on = threading.Event()
+    stuck = pool(lambda: go_on.wait(30))  # waits as for the interpreter's lock
+    late = pool(lambda: "late")
+    for _ in range(10):
+        await asyncio.sleep(CHECK_INTERVAL)
+    assert (pool._running, late.done()) == (1, False)
+    go_on.set()
+    assert (await stuck, await late) == (True, "late")
+
+
+async def test_where_the_kernel_does_not_tell_long_jobs_get_more_threads(
+    pool: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.storage.local.read_pool._FUTEX", None)
     go_on = threading.Event()
     stuck = [pool(lambda: go_on.wait(30)) for _ in range(3)]
     async with asyncio.timeout(30):
@@ -160,14 +198,17 @@ async def test_slow_jobs_delay_no_other(pool: ReadPool) -> None:
 
 
 async def test_a_job_that_comes_while_all_threads_are_busy_runs_after_them(
-    pool: ReadPool,
+    pool: ReadPool, disk: Disk
 ) -> None:
-    go_on = threading.Event()
-    stuck = [pool(lambda: go_on.wait(30)) for _ in range(4)]
+    slow, go_on = disk
+    stuck = [pool(slow) for _ in range(4)]
     late = pool(lambda: "late")
-    await asyncio.sleep(0.02)  # long enough for every thread to be taken
+    async with asyncio.timeout(30):
+        while pool._running < 4:
+            await asyncio.sleep(CHECK_INTERVAL)
     assert not late.done()
-    go_on.set()
+    for _ in stuck:
+        go_on()
     async with asyncio.timeout(30):
         assert await late == "late"
     await asyncio.gather(*stuck)
