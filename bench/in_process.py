@@ -127,10 +127,16 @@ def request(method: str, target: str, body: bytes = b"") -> bytes:
 
 
 async def drive(
-    connect: Connect, method: str, target: str, body: bytes, load: Load
+    connect: Connect,
+    method: str,
+    target: str,
+    body: bytes,
+    load: Load,
+    begin: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[dict[str, float]]:
     """Yield the processor seconds of each thread for a request, batch by batch.
 
+    `begin` is called before each batch; a first one, which warms the server up, is not counted.
     Raises RuntimeError if a response is none of 2xx.
     """
     client = Client()
@@ -143,6 +149,7 @@ async def drive(
     gc.freeze()  # as the gateway does once it serves
     try:
         for _ in range(load.batches):
+            begin()
             before = thread_seconds()
             await client.play(connections, load.rounds)
             await _settled()

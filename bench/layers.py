@@ -23,7 +23,7 @@ import uvloop
 from bench import in_process
 from bench.contestants import HANDLERS, PROXY
 from bench.in_process import BODY, JSON_BODY, Connect, Load, drive, thread_label
-from bench.meter import Meter
+from bench.meter import Meter, Spent
 from bench.nginx import NginxUpstream
 from bench.samples import NotInstalledError
 from bench.thread_names import name_threads
@@ -38,18 +38,43 @@ LAYERS: Final[Mapping[str, Sequence[str]]] = {
     "dispatch": [
         "gateway.http.short_path:ShortPathConnection._offer",
         "gateway.endpoints.dispatcher:Dispatcher._offer",
+        "gateway.endpoints.short_path:ShortExchange.begin",
     ],
     "authenticate": ["gateway.auth.authenticator:Auth.authenticate_now"],
-    "admit an upload": ["gateway.endpoints.uploads.handler:UploadHandler.take_short"],
-    "serve a download": ["gateway.endpoints.downloads.handler:DownloadHandler.take_short"],
-    "forward to an upstream": ["gateway.endpoints.routing.handler:Routing.take_short"],
+    "describe an upload": ["gateway.endpoints.uploads.admission:Admission.describe"],
+    "authorize and accept an upload": [
+        "gateway.endpoints.uploads.handler:UploadHandler.take_short",
+        "gateway.endpoints.uploads.short_put:ShortUploads.take",
+        "gateway.endpoints.uploads.admission:Admission.authorize",
+        "gateway.endpoints.uploads.admission:Admission.accept",
+    ],
     "hooks, to and from the thread": [
+        "gateway.plugins.hooks:Hooks.submit_admission",
+        "gateway.plugins.admission_chain:AdmissionChain._take_result",
         "gateway.plugins.scripting.executor:ScriptExecutor.submit",
         "gateway.plugins.scripting.executor_thread:ExecutorThread._deliver_results",
     ],
     "commit, to and from the thread": [
         "gateway.commit.local_writer:LocalWriter.submit",
         "gateway.commit.committer:Committer._send",
+        "gateway.commit.committer:_call_all",
+    ],
+    "deliver an event": [
+        "gateway.events.runner:Runner.receive",
+        "gateway.plugins.hooks:Hooks.submit_delivery",
+        "gateway.plugins.delivery_runs:DeliveryRun._take_result",
+    ],
+    "serve a download": ["gateway.endpoints.downloads.handler:DownloadHandler.take_short"],
+    "read a file in memory": ["gateway.storage.local.cached_read:CachedReader.read"],
+    "forward to an upstream": [
+        "gateway.endpoints.routing.handler:Routing.take_short",
+        "gateway.endpoints.routing.short_route:ShortRoutes.take",
+        "gateway.endpoints.routing.short_route:ShortForward.start",
+    ],
+    "send to an upstream": ["gateway.endpoints.routing.upstream_connection:UpstreamConnection.send"],
+    "response of an upstream": [
+        "gateway.endpoints.routing.upstream_connection:UpstreamConnection.data_received",
+        "gateway.endpoints.routing.short_route:ShortForward._answer",
     ],
     "respond, count, log": ["gateway.endpoints.short_path:ShortExchange.respond"],
     "run a script": ["gateway.plugins.scripting.executor_thread:ExecutorThread._start_submitted"],
@@ -142,30 +167,37 @@ async def _store(folder: Path, scenario: Scenario, load: Load) -> None:
             (landed / f"a-{number}").write_bytes(BODY)
 
 
-async def measure(scenario: Scenario, folder: Path, load: Load, meter: Meter | None = None) -> Column:
-    """Return the least seconds of a batch; with a meter, those of its layers."""
-    best: Column = {}
-    least = float("inf")
+def _begin() -> None:
+    """Begin a batch without a meter."""
+
+
+async def measure(
+    scenario: Scenario, folder: Path, load: Load, meter: Meter | None = None
+) -> tuple[dict[str, float], dict[tuple[str, str], Spent]]:
+    """Return what the threads, and with a meter the layers, took in the batch that took least."""
+    best: dict[str, float] = {}
+    layers: dict[tuple[str, str], Spent] = {}
     async with scenario.start(folder) as connect:
         await _store(folder, scenario, load)
-        async for threads in drive(connect, scenario.method, scenario.target, scenario.body, load):
+        request = scenario.method, scenario.target, scenario.body
+        begin = meter.reset if meter else _begin
+        async for threads in drive(connect, *request, load, begin):
             counted = meter.per_request(load.requests) if meter else {}
-            if (total := sum(threads.values())) < least:
-                least = total
-                best = {(thread_label(name), layer): s for (name, layer), s in counted.items()}
-                best |= {(name, ""): seconds for name, seconds in threads.items()}
-    return best
+            if not best or sum(threads.values()) < sum(best.values()):
+                best = threads
+                layers = {(thread_label(name), layer): s for (name, layer), s in counted.items()}
+    return best, layers
 
 
 async def measure_layers(scenario: Scenario, folder: Path, load: Load, meter: Meter) -> Column:
-    """Return the seconds of the threads, and of the layers in a second start of the same server."""
-    column = await measure(scenario, folder / "plain", load)
+    """Return the seconds of the threads, and of the layers from a second start of the same server."""
+    threads, _ = await measure(scenario, folder / "plain", load)
+    column: Column = {(name, ""): seconds for name, seconds in threads.items()}
     if not scenario.layered:
         return column
-    meter.reset()
     with meter.measuring(LAYERS):
-        layers = await measure(scenario, folder / "layers", load, meter)
-    return column | {key: seconds for key, seconds in layers.items() if key[1]}
+        measured, layers = await measure(scenario, folder / "layers", load, meter)
+    return column | meter.net_seconds(layers, measured, threads)
 
 
 def rows(columns: Sequence[Column]) -> list[tuple[str, list[float]]]:

@@ -1,7 +1,8 @@
 """Measures layers: wraps functions of the gateway, and counts the processor time that each one takes.
 
 The time of a layer is that of its functions without that of other layers that they call. A wrapper costs
-about a microsecond; what it adds is measured with a function that does nothing, and subtracted.
+about a microsecond; what it adds is measured with a function that does nothing. `net_seconds` subtracts
+it, and whatever else made a measured run slower than one that was not measured.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ CALIBRATION_CALLS: Final = 20_000
 
 @dataclass
 class Spent:
-    """The seconds and calls of one layer in one thread."""
+    """What one layer took in one thread: seconds with the wrappers, calls, measured calls in them."""
 
     seconds: float = 0.0
-    calls: int = 0
+    calls: float = 0
+    inner_calls: float = 0
+
+
+Counted = Mapping[tuple[str, str], Spent]
+"""By the name of the thread and of the layer."""
 
 
 class _Thread(threading.local):
@@ -67,11 +73,33 @@ class Meter:
             for undo in restore:
                 undo()
 
-    def per_request(self, requests: int) -> dict[tuple[str, str], float]:
-        """Return what was counted, seconds for each of so many requests; forget it."""
-        counted = {key: spent.seconds / requests for key, spent in self.spent.items()}
+    def per_request(self, requests: int) -> Counted:
+        """Return what was counted, for each of so many requests; forget it."""
+        counted = {
+            key: Spent(spent.seconds / requests, spent.calls / requests, spent.inner_calls / requests)
+            for key, spent in self.spent.items()
+        }
         self.reset()
         return counted
+
+    def net_seconds(
+        self, counted: Counted, measured: Mapping[str, float], unmeasured: Mapping[str, float]
+    ) -> dict[tuple[str, str], float]:
+        """Return the seconds of each layer in a run without wrappers.
+
+        `measured` and `unmeasured` are the seconds of each thread with and without them.
+        """
+        wrappers: dict[str, float] = {}
+        for (thread, _), spent in counted.items():
+            cost = spent.calls * (self.inside + self.outside)
+            wrappers[thread] = wrappers.get(thread, 0.0) + cost
+        net = {}
+        for (thread, layer), spent in counted.items():
+            expected = unmeasured.get(thread, 0.0) + wrappers[thread]
+            slower = measured[thread] / expected if measured.get(thread) and expected else 1.0
+            own = spent.calls * self.inside + spent.inner_calls * self.outside
+            net[thread, layer] = max(0.0, spent.seconds / slower - own)
+        return net
 
     def reset(self) -> None:
         """Forget what was counted."""
@@ -106,8 +134,9 @@ class Meter:
                     running[-1][1] += 1
                 key = (threading.current_thread().name, layer)
                 entry = spent.get(key) or spent.setdefault(key, Spent())
-                entry.seconds += took - inner - calls * self.outside - self.inside
+                entry.seconds += took - inner
                 entry.calls += 1
+                entry.inner_calls += calls
 
         return measured
 

@@ -42,7 +42,7 @@ Done = Callable[[Stored | Exception], None]
 """Takes the outcome of a commit: what was stored, a `Refusal`, or `UnknownOutcome` where in doubt."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class _CommitJob:
     """A request, and who hears of its outcome on which loop."""
 
@@ -51,7 +51,7 @@ class _CommitJob:
     loop: asyncio.AbstractEventLoop
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class _CallJob:
     """A function to call between batches, and the future of its caller."""
 

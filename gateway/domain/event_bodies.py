@@ -165,7 +165,7 @@ def delivered_event(
 
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
+        return {key: _copy(item) for key, item in value.items()} if value else {}
     if isinstance(value, list):
         return [_copy(item) for item in value]
     return value

@@ -6,6 +6,7 @@ a WAL that two connections checkpoint at once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -80,10 +81,15 @@ def insert(
     last = 0
     for start in range(0, len(rows), MAX_ROWS):
         chunk = rows[start : start + MAX_ROWS]
-        marks = ", ".join([f"({', '.join('?' * len(chunk[0]))})"] * len(chunk))
-        statement = f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
+        statement = _insert_statement(table, columns, len(chunk), len(chunk[0]), on_conflict)
         last = db.execute(statement, [*itertools.chain.from_iterable(chunk)]).lastrowid or 0
     return last
+
+
+@functools.lru_cache(maxsize=512)
+def _insert_statement(table: str, columns: str, rows: int, values: int, on_conflict: str) -> str:
+    marks = ", ".join([f"({', '.join('?' * values)})"] * rows)
+    return f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
 
 
 class Database(SqliteWriter):

@@ -6,6 +6,7 @@ the chain with a refusal.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 import time
@@ -19,7 +20,6 @@ from gateway.plugins.scripting.calls import ScriptCall
 from gateway.plugins.scripting.decision import Handle, InvalidResult
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.values import Event
-from gateway.telemetry import logs
 
 T = TypeVar("T")
 
@@ -69,25 +69,18 @@ class AdmissionChain(Generic[T]):
         self._own_event = event
         self._started = 0.0
 
-    def start(self, done: Callable[[T | None, Exception | None], None], **fields: str) -> None:
-        """Run the handlers and call `done(changes, error)` once, in no context.
+    def start(
+        self, done: Callable[[T | None, Exception | None], None], context: contextvars.Context
+    ) -> None:
+        """Run the handlers in copies of `context` and call `done(changes, error)` once, in none.
 
-        `fields` are on the log lines of the scripts. The changes are those of the last handler that
-        did not fail, None if all of them did and may. The error is `Terminated` for the first
-        `terminate(code >= 400)`, `Refusal("hook_failed")` for a handler that failed,
-        `Refusal("overloaded")`. Without an executor `done` is called before this returns.
+        The changes are those of the last handler that did not fail, None if all of them did and may.
+        The error is `Terminated` for the first `terminate(code >= 400)`, `Refusal("hook_failed")` for
+        a handler that failed, `Refusal("overloaded")`. Without an executor `done` is called before
+        this returns.
         """
         self._done = done
-        self._context = logs.context_with(**fields)
-        self._go_on()
-
-    def cancel(self) -> None:
-        """Cancel the handler that runs, start no other one, and do not call `done`."""
-        self._done = None
-        if self._call is not None:
-            self._call.cancel()
-
-    def _go_on(self) -> None:
+        self._context = context
         try:
             if self._start_next():
                 return
@@ -95,6 +88,12 @@ class AdmissionChain(Generic[T]):
             self._finish(None, error)
         else:
             self._finish(self._changes, None)
+
+    def cancel(self) -> None:
+        """Cancel the handler that runs, start no other one, and do not call `done`."""
+        self._done = None
+        if self._call is not None:
+            self._call.cancel()
 
     def _start_next(self) -> bool:
         """Start the next handler that can be started; return False if none is left."""
@@ -123,10 +122,12 @@ class AdmissionChain(Generic[T]):
     def _take_result(self, _: object, error: Exception | None) -> None:
         try:
             self._take_decision(error)
+            if self._start_next():
+                return
         except Exception as refusal:
             self._finish(None, refusal)
         else:
-            self._go_on()
+            self._finish(self._changes, None)
 
     def _finish(self, changes: T | None, error: Exception | None) -> None:
         done, self._done = self._done, None

@@ -107,7 +107,7 @@ class Hooks:
 
         event, mask = Event(uploading_event(upload)), self._plugins.mask
         chain = AdmissionChain(self._admission, handlers, event, read_changes, mask)
-        chain.start(apply, upload_id=upload.id, event_id=event["id"])
+        chain.start(apply, logs.context_with(upload_id=upload.id, event_id=event["id"]))
         return chain
 
     async def admit_upload(self, upload: Upload) -> None:
@@ -129,7 +129,7 @@ class Hooks:
         chain = AdmissionChain(self._admission, handlers, event, read_served, mask)
 
         def submit(done: Callable[[Served | None, Exception | None], None]) -> AdmissionChain[Served]:
-            chain.start(done, event_id=event["id"])
+            chain.start(done, logs.context_with(event_id=event["id"]))
             return chain
 
         return await result_of(submit)

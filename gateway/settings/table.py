@@ -91,11 +91,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
     short_path: Annotated[
         bool,
         BeforeValidator(values.truth),
-        Option(
-            _LISTENING,
-            "serve whole small requests as soon as they are read; false: each in a task of its own",
-            "true|false",
-        ),
+        Option(_LISTENING, "serve whole small requests at once, without a task for each", "true|false"),
     ] = True
     grace: Annotated[
         Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")

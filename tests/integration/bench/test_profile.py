@@ -13,7 +13,7 @@ import pytest
 from bench import layers, threads
 from bench.in_process import BODY, Load, bare, drive
 from bench.layers import LAYERS, Scenario, measure_layers, rows, scenarios, table
-from bench.meter import Meter
+from bench.meter import Meter, Spent
 from bench.samples import Sample
 from bench.thread_names import name_threads
 from bench.threads import Account
@@ -67,9 +67,19 @@ def test_the_time_of_a_layer_is_without_that_of_the_layers_in_it() -> None:
     meter.wrap("outer", work)()
     counted = meter.per_request(1)
     thread = threading.current_thread().name
-    assert counted[thread, "inner"] >= 0.04
-    assert 0.01 <= counted[thread, "outer"] < counted[thread, "inner"]
+    assert counted[thread, "inner"].seconds >= 0.04
+    assert 0.01 <= counted[thread, "outer"].seconds < counted[thread, "inner"].seconds
+    assert (counted[thread, "outer"].calls, counted[thread, "outer"].inner_calls) == (1, 2)
     assert meter.spent == {}
+
+
+def test_what_measuring_costs_is_subtracted() -> None:
+    meter = Meter(inside=1.0, outside=2.0)
+    counted = {("loop", "outer"): Spent(22.0, 1, 2), ("loop", "inner"): Spent(12.0, 2, 0)}
+    # Nine seconds of wrappers around eleven of work: then all ran twice as slowly as without them.
+    net = meter.net_seconds(counted, {"loop": 40.0}, {"loop": 11.0})
+    assert net == {("loop", "outer"): 6.0, ("loop", "inner"): 4.0}
+    assert meter.net_seconds(counted, {}, {})["loop", "outer"] == 17.0
 
 
 def test_a_layer_is_counted_also_where_it_raises() -> None:

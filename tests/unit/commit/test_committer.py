@@ -19,6 +19,9 @@ from gateway.commit.records import CommitRequest
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
+from gateway.events.journal import Journal
+from gateway.events.outbox import MAX_RECORDED_HERE
+from gateway.events.protocols import NewEvent
 from gateway.storage.local.incoming import IncomingDirectory
 from tests.support.committer import TIMEOUT, CommitterHarness, OnFailpoint
 from tests.support.records import claim_deliveries
@@ -278,15 +281,42 @@ def fill_journal(harness: CommitterHarness, *, full: bool) -> None:
     harness.journal._database.submit(operation).result(TIMEOUT)
 
 
-async def test_a_full_journal_refuses_every_upload_and_leaves_nothing(harness: CommitterHarness) -> None:
+@pytest.mark.parametrize("count", [2, MAX_RECORDED_HERE + 1], ids=["small batch", "large batch"])
+async def test_a_full_journal_refuses_every_upload_and_leaves_nothing(
+    harness: CommitterHarness, count: int
+) -> None:
     fill_journal(harness, full=True)
     big: dict[str, Any] = {"mime": "m" * 5000}
-    outcomes = await harness.batch(harness.request("/a", **big), harness.request("/b", **big))
-    assert [code(outcome) for outcome in outcomes] == ["journal_unavailable"] * 2
+    outcomes = await harness.batch(*[harness.request(f"/{n}", **big) for n in range(count)])
+    assert [code(outcome) for outcome in outcomes] == ["journal_unavailable"] * count
     assert nothing_left(harness)
     fill_journal(harness, full=False)
     await harness.commit("/c", **big)
     assert await harness.claimable() == ["/c"]
+
+
+async def test_small_and_large_batches_and_other_writers_of_the_journal_lose_nothing(
+    harness: CommitterHarness, on_failpoint: OnFailpoint
+) -> None:
+    threads: set[str] = set()
+
+    def look(db: sqlite3.Connection) -> None:
+        db.set_trace_callback(lambda _: threads.add(threading.current_thread().name))
+
+    harness.journal._database.submit(look).result(TIMEOUT)
+    uploads = [harness.commit(f"/{number}") for number in range(MAX_RECORDED_HERE + 1)]
+    others = [NewEvent(f"e{n}", "Schedule", ("i",), {}, 1.0, path="/e") for n in range(100)]
+    writing = asyncio.gather(*[harness.journal.outbox.publish([event]) for event in others])
+    await asyncio.gather(*uploads)
+    for number in range(20):
+        await harness.commit(f"/small{number}")
+    await writing
+    await harness.commit("/last")  # nobody else writes now
+    assert threads == {"committer", "journal"}
+    assert len(harness.stored()) == MAX_RECORDED_HERE + 22
+    assert await harness.claimable() == sorted(f"/{name}" for name in harness.stored())
+    claimed = await harness.journal.queue.claim("i", 1000, 0.0)
+    assert len(claimed) == len(others)
 
 
 class Broken:
@@ -575,6 +605,23 @@ async def test_an_upload_whose_caller_is_cancelled_is_committed_all_the_same(
     await harness.committer.between_batches(lambda: None)
     assert await harness.claimable() == ["/x"]
     assert commit.cancelled()
+
+
+async def test_an_end_while_both_threads_write_keeps_all_that_was_answered(tmp_path: Path) -> None:
+    harness = CommitterHarness(tmp_path)
+    events = [NewEvent(f"e{n}", "Schedule", ("h",), {}, 1.0, path=f"/e{n}") for n in range(50)]
+    commits = [asyncio.create_task(harness.commit(f"/{number}")) for number in range(5)]
+    writes = [asyncio.create_task(harness.journal.outbox.publish([event])) for event in events]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(harness.close)
+    await asyncio.gather(*commits, *writes)
+    journal = Journal(tmp_path / "journal.db")
+    journal.open()
+    claimed = await journal.queue.claim("h", 1000, 0.0)
+    assert sorted(delivery.body["path"] for delivery in claimed) == sorted(
+        [f"/{number}" for number in range(5)] + [f"/e{number}" for number in range(50)]
+    )
+    journal.close()
 
 
 async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:

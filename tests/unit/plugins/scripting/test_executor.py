@@ -17,7 +17,12 @@ import pytest
 from gateway.errors import Refusal
 from gateway.plugins.scripting.calls import ScriptStopped
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
-from gateway.plugins.scripting.executor import MAX_REPLACEMENTS, ExecutorLost, ScriptExecutor
+from gateway.plugins.scripting.executor import (
+    MAX_REPLACEMENTS,
+    ExecutorLost,
+    ScriptExecutor,
+    Watchdog,
+)
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.values import Configs
 from gateway.telemetry import logs
@@ -316,6 +321,20 @@ async def test_scripts_that_do_not_block_are_not_named(
     names = script("async def p():\n    for _ in range(20): await asyncio.sleep(0.01)\n")
     with caplog.at_level(logging.WARNING, "gateway.executor"):
         await asyncio.gather(*(executor.call_script(names["p"], 5) for _ in range(50)))
+    assert not caplog.records
+
+
+async def test_a_thread_that_answers_while_it_is_looked_at_is_not_blocked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watchdog = Watchdog("test", asyncio.get_running_loop())
+
+    def look(_: int | None) -> None:
+        watchdog._note_alive()
+
+    monkeypatch.setattr("gateway.plugins.scripting.executor.frame_of", look)
+    watchdog.probe(1)
+    watchdog.probe(1)
     assert not caplog.records
 
 
