@@ -28,10 +28,10 @@ from gateway.plugins.models import (
     HandlerModel,
     HandlerTestModel,
 )
-from gateway.plugins.scripting.calls import never_suspends
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, run_script
+from gateway.plugins.scripting.suspension import never_suspends
 from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.yaml_documents import Document, PluginErrors
@@ -121,7 +121,7 @@ class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
-    `suspends` is False for a function that has no `await`.
+    `suspends` is False for a function that never waits.
     """
 
     name: str

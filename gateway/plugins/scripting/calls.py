@@ -1,23 +1,16 @@
-"""One call of a script, what it may end with, and whether a script ever waits."""
+"""One call of a script, what it may end with, and how to wait for its result."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
-import dis
-import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import CodeType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.plugins.scripting.live_work import LiveWork
-
-_SUSPENDING: Final = frozenset({"SEND", "YIELD_VALUE", "YIELD_FROM"})
-"""What `await`, `async for` and `async with` are compiled to."""
 
 T = TypeVar("T")
 Done = Callable[[Any, Exception | None], None]
@@ -63,6 +56,8 @@ class ScriptCall:
     task: asyncio.Task[Any] | None = None
     timer: asyncio.TimerHandle | None = None
     time_out_error: TimedOut | None = None
+    begun: float = 0.0
+    seconds: float = 0.0
 
     @property
     def started_at(self) -> float:
@@ -122,17 +117,3 @@ def as_exception(error: BaseException) -> Exception:
     stopped = ScriptStopped(f"the script raised {type(error).__name__}")
     stopped.__cause__ = error
     return stopped
-
-
-def never_suspends(function: Callable[..., Any]) -> bool:
-    """Tell whether an `async def` has no `await`, nor anything else that could suspend it."""
-    code = getattr(function, "__code__", None)
-    return isinstance(code, CodeType) and _code_never_suspends(code)
-
-
-@functools.lru_cache(maxsize=1024)
-def _code_never_suspends(code: CodeType) -> bool:
-    flags = code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
-    return flags == inspect.CO_COROUTINE and all(
-        step.opname not in _SUSPENDING for step in dis.get_instructions(code)
-    )

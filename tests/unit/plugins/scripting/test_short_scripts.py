@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.plugins.scripting.calls import ScriptStopped, TimedOut, never_suspends
+from gateway.plugins.scripting.calls import ScriptStopped, TimedOut
 from gateway.plugins.scripting.executor import ScriptExecutor
+from gateway.plugins.scripting.suspension import never_suspends
 from gateway.telemetry import logs
 
 
@@ -38,6 +39,39 @@ async def executor() -> AsyncIterator[ScriptExecutor]:
 def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, suspends: bool) -> None:
     names: dict[str, Any] = {}
     exec(f"import asyncio\nasync def p(found):\n    {body}\n", names)
+    assert never_suspends(names["p"]) is not suspends
+
+
+@pytest.mark.parametrize(
+    ("body", "suspends"),
+    [
+        ("await handle.terminate(code=403, output='no')", False),
+        ("await handle.terminate(403, {'why': event.get('x', [1])})", False),
+        ("if event: await handle.terminate(403, f'no {event}')\n    handle.progress(1, 2)", False),
+        ("for n in range(3): await handle.progress(n, 3)", False),
+        ("try: await handle.terminate(int('4'))\n    except ValueError: pass", False),
+        ("await handle.terminate(403, event['a'].b(1)(2, c=3))", False),
+        ("await handle.terminate(403, await other())", True),
+        ("await handle.terminate(403, 'a' if event else 'b')", True),
+        ("await handle.terminate(*event)", True),
+        ("await handle.terminate", True),
+        ("await handle.terminate(403).other()", True),
+        ("await handle.other()", True),
+        ("await event.terminate()", True),
+        ("await other(handle.terminate(403))", True),
+        ("handle.terminate(403); await other()", True),
+        ("await handle.terminate(403); await other()", True),
+        ("await (handle.terminate(403) or other())", True),
+        ("await handle.terminate(403)\n    async with other(): pass", True),
+        ("await handle.terminate(403)\n    async for _ in event: pass", True),
+        ("handle = event\n    await handle.terminate(403)", True),
+        ("handle.terminate = event\n    await handle.terminate(403)", True),
+        ("await handle.terminate(403)\n    def inner(): nonlocal handle; handle = 1", True),
+    ],
+)
+def test_a_script_that_awaits_its_decision_alone_never_waits(body: str, *, suspends: bool) -> None:
+    names: dict[str, Any] = {}
+    exec(f"async def p(event, handle):\n    {body}\n", names)
     assert never_suspends(names["p"]) is not suspends
 
 
