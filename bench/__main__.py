@@ -49,7 +49,8 @@ examples:
   scripts/bench --profile                      where the microseconds of a small request go
   scripts/bench --install                      with @tus/server, which npm installs into .venv/npm
   scripts/bench --write                        figures into bench/results.json, README.md and
-                                               docs/benchmarks.md"""
+                                               docs/benchmarks.md
+  scripts/bench --profile --write              the microseconds into docs/benchmarks.md"""
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -80,8 +81,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parsed = parser.parse_args(words)
     if parsed.quick and parsed.write:
         parser.error("--quick is for trying: its figures do not go into the pages")
-    if parsed.profile and (parsed.only or parsed.write):
-        parser.error("--profile plays no cases: leave out --only and --write")
+    if parsed.profile and parsed.only:
+        parser.error("--profile plays no cases: leave out --only")
     return parsed
 
 
@@ -151,7 +152,7 @@ def main(words: Sequence[str]) -> int:
     if wish.install:
         _say(install())
     try:
-        return _profile(quick=wish.quick) if wish.profile else _play(wish)
+        return _profile(quick=wish.quick, write=wish.write) if wish.profile else _play(wish)
     except BenchError as error:
         _say(f"scripts/bench: {error}")
         return 1
@@ -172,18 +173,28 @@ def _play(wish: argparse.Namespace) -> int:
     return 0 if len(outcomes) == len(keys) else 1
 
 
-def _profile(*, quick: bool) -> int:
+def _profile(*, quick: bool, write: bool) -> int:
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
     words = [sys.executable, "-m", "bench.layers", *(["--quick"] if quick else [])]
     # A process of its own: it is the gateway that is measured.
-    with subprocess.Popen(words) as layers:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as layers:
         try:
+            for line in layers.stdout or ():
+                say(line.rstrip())
             status = layers.wait()
         finally:
             layers.terminate()
     if status:
         raise BenchError("the layers could not be measured, see above")
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=TMPFS) as folder:
-        threads.play(Path(folder), QUICK.seconds if quick else FULL.seconds)
+        threads.play(Path(folder), QUICK.seconds if quick else FULL.seconds, say)
+    if write:
+        report.write_profile(lines)
     return 0
 
 

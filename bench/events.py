@@ -28,8 +28,9 @@ from pathlib import Path
 import uvloop
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec
+from gateway.events.dispatch import DeliveryDispatcher, RunResult
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryDispatcher, NewEvent, RunResult
+from gateway.events.protocols import NewEvent
 from gateway.events.runner import Runner
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -107,6 +108,13 @@ class TrivialHandler:
 
     seen: Seen
     hooks: Hooks | None = None
+
+    def submit(self, delivery: Delivery, done: Callable[[RunResult], None]) -> None:
+        """Leave it to `run`."""
+
+    def slots(self, spec: HandlerSpec) -> int:
+        """Return the concurrency of the handler."""
+        return spec.concurrency
 
     async def run(self, delivery: Delivery) -> RunResult:
         """Record the latency of a delivery."""

@@ -36,8 +36,8 @@ Outcomes = dict[str, Outcome]
 # -- tables
 
 HEADLINE = (
-    ("big", NGINX, "a 2 GiB `PUT`, nothing synced, is received at {} the rate of nginx"),
-    ("big-synced", DD, "a 2 GiB `PUT`, synced to a disk, takes {} the rate of `dd conv=fsync`"),
+    ("big", NGINX, "a large `PUT`, nothing synced, is received at {} the rate of nginx"),
+    ("big-synced", DD, "a large `PUT`, synced to a disk, takes {} the rate of `dd conv=fsync`"),
     ("small-16", COPYPARTY, "4 KiB `PUT`s on 16 connections are answered at {} the rate of copyparty"),
 )
 """What the README shows: case, peer, sentence."""
@@ -152,6 +152,12 @@ def write_pages(kept: Outcomes) -> None:
     write(README, headline(kept), "bench")
     write(PAGE, targets_table(kept), "bench goals")
     write(PAGE, case_tables(kept), "bench figures")
+
+
+def write_profile(lines: Iterable[str], page: Path = PAGE) -> None:
+    """Write what `--profile` printed into docs/benchmarks.md."""
+    text = "\n".join(lines).strip()
+    write(page, f"```text\n{text}\n```", "bench profile")
 
 
 def write(page: Path, text: str, section: str) -> None:

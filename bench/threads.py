@@ -1,7 +1,7 @@
 """What each thread of a gateway takes for a request under load, read from the kernel's accounts.
 
 Unlike `layers`, with sockets, a client beside it and cold caches: 1.5 to 2.5 times as much, most with
-one connection.
+one connection. `waits` is how often a thread waited for something, for each request.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,15 @@ from bench.samples import NotInstalledError, Sample
 
 CONNECTIONS: Final = (1, 16, 64)
 
-MIN_SHOWN: Final = 0.3e-6
-"""Seconds for a request below which a thread is left out."""
+THREADS: Final[Mapping[str, str]] = {
+    "loop": "loop",
+    "committer": "committer",
+    "journal": "journal",
+    "script-admissio": "admission",
+    "script-work": "delivery",
+    "read": "read",
+}
+"""The threads that have a column, as the kernel names them, and its heading."""
 
 STARTER: Final = (str(Path(__file__).with_name("thread_names.py")),)
 
@@ -33,13 +40,13 @@ class Account:
     """What a thread has taken: seconds of the processor, and how often it waited."""
 
     seconds: float = 0.0
-    switches: int = 0
+    waits: int = 0
 
     def __sub__(self, other: Account) -> Account:
-        return Account(self.seconds - other.seconds, self.switches - other.switches)
+        return Account(self.seconds - other.seconds, self.waits - other.waits)
 
     def __add__(self, other: Account) -> Account:
-        return Account(self.seconds + other.seconds, self.switches + other.switches)
+        return Account(self.seconds + other.seconds, self.waits + other.waits)
 
 
 def accounts(pid: int) -> dict[tuple[int, str], Account]:
@@ -68,16 +75,25 @@ def by_thread(
 
 
 def line(title: str, connections: int, sample: Sample, taken: Mapping[str, Account]) -> str:
-    """Return a line: the rate, the microseconds of all threads, then of each one with its switches."""
-    shown = sorted(taken.items(), key=lambda item: -item[1].seconds)
-    threads = ", ".join(
-        f"{name} {account.seconds / sample.amount * 1e6:.0f} ({account.switches / sample.amount:.1f})"
-        for name, account in shown
-        if account.seconds / sample.amount > MIN_SHOWN
-    )
-    total = sum(account.seconds for account in taken.values()) / sample.amount * 1e6
-    rate = sample.amount / sample.seconds
-    return f"{title:<22} {connections:>3} {rate:>8.0f} {total:>7.0f}   {threads}"
+    """Return a line of the table, for each request: microseconds of all threads, waits, each thread."""
+    whole = sum(taken.values(), Account())
+    threads = [taken.get(name, Account()).seconds for name in THREADS]
+    spent = [whole.seconds, *threads, whole.seconds - sum(threads)]
+    every, *each = [f"{seconds / sample.amount * 1e6:.0f}" for seconds in spent]
+    waits = f"{whole.waits / sample.amount:.1f}"
+    rate = f"{sample.amount / sample.seconds:.0f}"
+    return _row(title, str(connections), rate, every, waits, *each)
+
+
+def _row(title: str, connections: str, rate: str, every: str, waits: str, *threads: str) -> str:
+    cells = "".join(f"{cell:>10}" for cell in threads)
+    return f"{title:<22}{connections:>3}{rate:>8}{every:>7}{waits:>7}{cells}"
+
+
+HEADING: Final = (
+    "Microseconds of processor time for a request of 4 KiB under load, by connections and thread\n\n"
+    + _row("", "", "1/s", "all", "waits", *THREADS.values(), "others")
+)
 
 
 class NamedGateway(Ours):
@@ -141,14 +157,15 @@ def measure(contestant: Contestant, load: Wrk, turn: str) -> tuple[Sample, dict[
     return sample, taken
 
 
-def play(folder: Path, seconds: int, many: Sequence[int] = CONNECTIONS) -> None:
-    """Measure all servers, one after the other, and print a line for each number of connections."""
-    print("Microseconds of processor time for a request of 4 KiB under load (waits for a request)\n")
-    print(f"{'':<22} {'':>3} {'1/s':>8} {'µs':>7}   threads")
+def play(
+    folder: Path, seconds: int, say: Callable[[str], None], many: Sequence[int] = CONNECTIONS
+) -> None:
+    """Measure all servers, one after the other; say a line for each number of connections."""
+    say(HEADING)
     with servers(folder) as listed:
         for title, contestant, load in listed:
             for number in many:
                 sized = replace(load, connections=number, seconds=seconds)
                 measure(contestant, sized.shorter(), f"warm-up-{number}-")
                 sample, taken = measure(contestant, sized, f"r{number}-")
-                print(line(title, number, sample, taken), flush=True)
+                say(line(title, number, sample, taken))

@@ -14,8 +14,8 @@ import contextvars
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
@@ -34,8 +34,18 @@ MAX_UNSETTLED: Final = 1000
 MAX_WAIT: Final = 1.0
 """Seconds that a delivery waits here for a slot."""
 
-Run = Callable[[Delivery, "HandlerConsumer"], "asyncio.Future[None]"]
-GiveBack = Callable[[Sequence[Delivery]], None]
+
+class RunStarter(Protocol):
+    """Runs what a consumer gets."""
+
+    def begin(self, delivery: Delivery, consumer: HandlerConsumer) -> asyncio.Future[None]:
+        """Begin a run; the future is done when it is settled, and cancels it."""
+
+    def return_waiting(self, deliveries: Sequence[Delivery]) -> None:
+        """Return to the queue what has not begun."""
+
+    def slots(self, consumer: HandlerConsumer) -> int:
+        """Return how many runs of the handler may be under way."""
 
 
 class _WaitingDelivery(NamedTuple):
@@ -78,21 +88,17 @@ class EngineBackoff:
 
 
 class HandlerConsumer:
-    """One handler's deliveries and runs. `runs` holds every one that has begun until it is settled.
-
-    `run` begins a run; `give_back` returns what has not begun to the queue.
-    """
+    """One handler's deliveries and runs. `runs` holds every one that has begun until it is settled."""
 
     def __init__(
-        self, queue: Queue, spec: HandlerSpec, run: Run, give_back: GiveBack, backoff: EngineBackoff
+        self, queue: Queue, spec: HandlerSpec, delivery_runs: RunStarter, backoff: EngineBackoff
     ) -> None:
         self.spec = spec
         self.runs: dict[asyncio.Future[None], Delivery] = {}
         self.busy = 0
         self.retired = False
         self._queue = queue
-        self._run = run
-        self._give_back = give_back
+        self._delivery_runs = delivery_runs
         self._backoff = backoff
         self._waiting: deque[_WaitingDelivery] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -127,7 +133,7 @@ class HandlerConsumer:
             late.append(self._waiting.popleft())
         if late:
             self._leave_memory(late)
-            self._give_back([item.delivery for item in late])
+            self._delivery_runs.return_waiting([item.delivery for item in late])
 
     async def stop_claiming(self) -> None:
         """Claim no more. The engine takes back what a pending claim would have returned."""
@@ -172,16 +178,17 @@ class HandlerConsumer:
         self._changed.set()
         if self._waiting and not self._beginning:
             self._beginning = True
-            asyncio.get_running_loop().call_soon(self._begin_waiting, context=self._context)
+            asyncio.get_running_loop().call_soon(self._begin_waiting)
 
     def _begin_waiting(self) -> None:
         self._beginning = False
-        free = min(self.spec.concurrency - self.busy, MAX_UNSETTLED - len(self.runs))
-        begun = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        slots = self._delivery_runs.slots(self)
+        free = min(slots - self.busy, MAX_UNSETTLED - len(self.runs), len(self._waiting))
+        begun = [self._waiting.popleft() for _ in range(free)]
         self._leave_memory(begun)
         for item in begun:
             self.busy += 1
-            run = self._context.copy().run(self._run, item.delivery, self)
+            run = self._context.run(self._delivery_runs.begin, item.delivery, self)
             self.runs[run] = item.delivery
             run.add_done_callback(self._finish_run)
         if self._waiting and self._timer is None:

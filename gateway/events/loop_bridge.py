@@ -91,8 +91,9 @@ class LoopBridge:
 class BatchWriter(Generic[T]):
     """Writes single items of many coroutines in as few operations as possible.
 
-    `write` gets all that came together; `written` is called with them (on the loop) when they are
-    durable. Where `write` raises for a batch, each item is tried alone: it spoils no other.
+    `write` gets all that came together, and while the last operation was under way; `written` is called
+    with them (on the loop) when they are durable. Where `write` raises for a batch, each item is tried
+    alone: it spoils no other.
     """
 
     def __init__(
@@ -105,12 +106,13 @@ class BatchWriter(Generic[T]):
         self._write = write
         self._written = written
         self._items: list[tuple[T, asyncio.Future[None]]] = []
+        self._under_way = 0
 
     def submit(self, item: T) -> asyncio.Future[None]:
         """Write an item with the next operation; the future is done when it is durable."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        if not self._items:
+        if not self._items and not self._under_way:
             loop.call_soon(self._send_waiting)
         self._items.append((item, future))
         return future
@@ -122,10 +124,14 @@ class BatchWriter(Generic[T]):
 
     def _send(self, items: list[tuple[T, asyncio.Future[None]]]) -> None:
         values = [item for item, _ in items]
+        self._under_way += 1
         sent = self._bridge.run(lambda db: self._write(db, values))
         sent.add_done_callback(lambda done: self._finish(items, done))
 
     def _finish(self, items: list[tuple[T, asyncio.Future[None]]], done: asyncio.Future[None]) -> None:
+        self._under_way -= 1
+        if self._items and not self._under_way:
+            asyncio.get_running_loop().call_soon(self._send_waiting)
         error = done.exception()
         if error is not None and len(items) > 1 and not isinstance(error, EventEngineUnavailable):
             for item in items:

@@ -7,7 +7,7 @@ both to this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -94,7 +94,7 @@ class Queue(Protocol):
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Begin the lease of each delivery anew: its handler still runs."""
 
-    async def ack(self, delivery: Delivery, duration: float) -> None:
+    def ack(self, delivery: Delivery, duration: float) -> Awaitable[None]:
         """Settle a delivery as done. Where another process has claimed it meanwhile, nothing changes."""
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
@@ -118,21 +118,6 @@ class Queue(Protocol):
         0 means that no more wait. An engine that several nodes share returns 0: another node may have
         the handler.
         """
-
-
-@dataclass(slots=True, frozen=True)
-class RunResult:
-    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt."""
-
-    status: Literal["succeeded", "failed", "gone", "postponed"]
-    error: str = ""
-
-
-class DeliveryDispatcher(Protocol):
-    """Runs the handlers of deliveries, from the runner's point of view."""
-
-    async def run(self, delivery: Delivery) -> RunResult:
-        """Run the handler of `delivery`; end within twice its time-out."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,7 +1,6 @@
 """The journal as a queue: deliveries are claimed, run, and end done or dead.
 
-    (recorded by a commit, for its own process)
-                        |
+            (a commit) --v
     ready --claim--> running --ack----------> done
       ^                 |------dead_letter--> dead
       |                 |------mark_relayed-> relayed (a remote engine has it)
@@ -145,9 +144,9 @@ class JournalQueue:
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: there is no lease."""
 
-    async def ack(self, delivery: Delivery, duration: float) -> None:
+    def ack(self, delivery: Delivery, duration: float) -> asyncio.Future[None]:
         """Settle a delivery as done."""
-        await self._settle_run(delivery, "done", "done", duration, None, 0.0)
+        return self._settle_run(delivery, "done", "done", duration, None, 0.0)
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
         """Settle a run as failed: due again in `delay` seconds."""
@@ -269,7 +268,7 @@ class JournalQueue:
         else:
             self.memory.caught_up(handler)
 
-    async def _settle_run(
+    def _settle_run(
         self,
         delivery: Delivery,
         state: str,
@@ -277,9 +276,10 @@ class JournalQueue:
         duration: float,
         error: str | None,
         delay: float,
-    ) -> None:
+    ) -> asyncio.Future[None]:
         run = _run_of(delivery)
-        await self._settlements.submit((*run, state, delay, error, duration, outcome, delivery.handler))
+        settlement = (*run, state, delay, error, duration, outcome, delivery.handler)
+        return self._settlements.submit(settlement)
 
     def _notify_retried(self, batch: list[_Settlement]) -> None:
         if handlers := {settlement[-1] for settlement in batch if settlement[3] == "ready"}:

@@ -1,4 +1,4 @@
-"""Gets due deliveries, runs their handlers and settles what became of them.
+"""Delivers the events of one queue to the handlers of one process.
 
 One runner serves every engine that speaks `Queue`, in a gateway as in a worker. It lives on the server's
 loop; handlers run elsewhere, behind `DeliveryDispatcher`.
@@ -9,24 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.domain import failpoints
 from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
+from gateway.events.dispatch import DeliveryDispatcher
 from gateway.events.handler_consumer import EngineBackoff, HandlerConsumer
 from gateway.events.memory_queue import FirstRun
-from gateway.events.protocols import DeliveryDispatcher, Queue, RunResult
+from gateway.events.protocols import Queue
 from gateway.events.queue_returns import QueueReturns
-from gateway.events.settlement import (
-    POSTPONE_POLICY,
-    USED_UP,
-    Settlement,
-    retry_delay,
-    settlement_of,
-)
+from gateway.events.runs import RunMetrics, Runs
+from gateway.events.settlement import POSTPONE_POLICY
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.runner")
@@ -35,28 +30,18 @@ DELAYS_INTERVAL: Final = 60.0
 """Seconds between two looks for deliveries that wait too long: the clock was ahead when they failed."""
 
 
-class RunMetrics(Protocol):
-    """Counts runs."""
-
-    def record_run(self, handler: str, outcome: str, seconds: float) -> None:
-        """Count a run that is settled as done, retry or dead."""
-
-
 class Runner:
     """Delivers the events of one queue to the handlers of one process."""
 
     def __init__(self, queue: Queue, dispatcher: DeliveryDispatcher, metrics: RunMetrics) -> None:
         self._queue = queue
-        self._dispatcher = dispatcher
-        self._metrics = metrics
         self._backoff = EngineBackoff()
-        self._postponed: dict[str | None, int] = {}
         self._consumers: dict[str, HandlerConsumer] = {}
         self._retired: list[HandlerConsumer] = []
         self._periodic: list[asyncio.Task[None]] = []
         self._orphans: asyncio.Task[None] | None = None
         self._returns = QueueReturns(queue, self._backoff)
-        self._stopping = False
+        self._runs = Runs(queue, dispatcher, metrics, self._returns, self._backoff)
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
@@ -87,16 +72,14 @@ class Runner:
             if name in self._consumers:
                 self._consumers[name].update_spec(spec)
             else:
-                self._consumers[name] = HandlerConsumer(
-                    self._queue, spec, self._begin, self._returns.requeue_soon, self._backoff
-                )
+                self._consumers[name] = HandlerConsumer(self._queue, spec, self._runs, self._backoff)
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, requeue the unfinished ones.
 
         A run that fails meanwhile goes back to the queue too: what it needs may be stopping as well.
         """
-        self._stopping = self._returns.stopping = True
+        self._returns.stopping = True
         if self._queue.memory is not None:
             self._queue.memory.detach()
         if self._orphans is not None:
@@ -181,92 +164,3 @@ class Runner:
                 except Exception:
                     failed = "the leases of running deliveries could not be renewed"
                     log.exception(failed, extra=logs.event("lease.failed"))
-
-    # -- one run
-
-    def _begin(self, delivery: Delivery, consumer: HandlerConsumer) -> asyncio.Future[None]:
-        """Begin a run; the future is done when it is settled."""
-        return asyncio.create_task(self._run(delivery, consumer))
-
-    async def _run(self, delivery: Delivery, consumer: HandlerConsumer) -> None:
-        """Run one delivery and settle it."""
-        with logs.bind(
-            upload_id=delivery.upload_id, event_id=delivery.event_id, attempt=delivery.attempt
-        ):
-            started = time.monotonic()
-            try:
-                result = await self._dispatch(delivery, consumer.spec)
-            finally:
-                consumer.release_slot()
-            duration = time.monotonic() - started
-            if result.status == "postponed":
-                await self._postpone(delivery, result)
-                return
-            settlement = self._settlement_of(delivery, consumer, result)
-            if self._stopping and settlement.outcome != "done":
-                await self._returns.requeue([delivery])
-                return
-            self._metrics.record_run(consumer.spec.name, settlement.outcome, duration)
-            await self._settle(delivery, settlement, duration)
-
-    async def _dispatch(self, delivery: Delivery, spec: HandlerSpec) -> RunResult:
-        if delivery.attempt > spec.retry.attempts:
-            return USED_UP
-        failpoints.hit("mid handler")
-        try:
-            return await self._dispatcher.run(delivery)
-        except Exception as error:
-            # A defect of the gateway; unsettled, the delivery would count as running until a restart.
-            name = spec.name
-            log.exception(
-                "the gateway failed to run %s", name, extra=logs.event("delivery.broken", handler=name)
-            )
-            return RunResult("failed", f"the gateway failed: {type(error).__name__}")
-
-    def _settlement_of(
-        self, delivery: Delivery, consumer: HandlerConsumer, result: RunResult
-    ) -> Settlement:
-        if result.status == "succeeded":
-            self._postponed.pop(delivery.holder, None)
-        abandoned = consumer.retired and not self._stopping
-        return settlement_of(delivery, consumer.spec.retry, result, abandoned=abandoned)
-
-    async def _postpone(self, delivery: Delivery, result: RunResult) -> None:
-        """Requeue a delivery unharmed, for later: a node that restarts must not use up attempts."""
-        count = self._postponed[delivery.holder] = self._postponed.get(delivery.holder, 0) + 1
-        delay = retry_delay(POSTPONE_POLICY, count)
-        handler = delivery.handler
-        log.warning(
-            "%s is postponed for %.1f s: %s",
-            handler,
-            delay,
-            result.error,
-            extra=logs.event("delivery.postponed", handler=handler, delay=delay),
-        )
-        await self._returns.requeue([delivery], delay)
-
-    async def _settle(self, delivery: Delivery, settlement: Settlement, duration: float) -> None:
-        """Write the settlement down, waiting while the engine is unavailable."""
-        (outcome, error, delay), handler = settlement, delivery.handler
-        if outcome == "retry":
-            log.warning(
-                "%s runs again in %.1f s",
-                handler,
-                delay,
-                extra=logs.event("delivery.failed", handler=handler, delay=delay),
-            )
-        elif outcome == "dead":
-            dead = "%s gave up on a delivery, which is dead now"
-            log.error(dead, handler, extra=logs.event("delivery.dead", handler=handler))
-        while True:
-            try:
-                if outcome == "done":
-                    await self._queue.ack(delivery, duration)
-                elif outcome == "retry":
-                    await self._queue.retry(delivery, delay, error, duration)
-                else:
-                    await self._queue.dead_letter(delivery, error, duration)
-            except EventEngineUnavailable as unavailable:
-                await self._backoff.wait(unavailable)
-            else:
-                return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Final, Literal, NamedTuple
 
 from gateway.domain.model import Delivery, RetryPolicy
-from gateway.events.protocols import RunResult
+from gateway.events.dispatch import RunResult
+from gateway.telemetry.logs import event
 
 MAX_ERROR_LENGTH: Final = 8000
 """Characters of an error, traceback included, that the engine keeps."""
@@ -15,6 +17,9 @@ POSTPONE_POLICY: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
 """The delays of a postponed delivery. It has no last attempt."""
 
 USED_UP: Final = RunResult("failed", "every attempt was used up; the last one ended with the process")
+
+
+log = logging.getLogger("gateway.runner")
 
 
 class Settlement(NamedTuple):
@@ -41,6 +46,13 @@ def retry_delay(policy: RetryPolicy, attempt: int) -> float:
     """Return the seconds to wait after the failed `attempt`: doubling, bounded, half of it random."""
     longest = min(policy.backoff * 2.0 ** min(attempt - 1, 60), policy.max_backoff)
     return longest * (0.5 + random.random() / 2)  # noqa: S311 (spreads load, guards nothing)
+
+
+def broken_run(handler: str, error: Exception) -> RunResult:
+    """Report a defect of the gateway; unsettled, the delivery would count as running until a restart."""
+    failed = "the gateway failed to run %s"
+    log.error(failed, handler, exc_info=error, extra=event("delivery.broken", handler=handler))
+    return RunResult("failed", f"the gateway failed: {type(error).__name__}")
 
 
 def _storable(text: str) -> str:

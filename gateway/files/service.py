@@ -71,8 +71,17 @@ class FilesService:
 
     # -- deliveries
 
+    def event_now(self, delivery: Delivery) -> dict[str, Any] | None:
+        """Return the event that a handler gets, None where its file has to be looked for first."""
+        if delivery.holder is not None:
+            return None
+        host, port = (self._peers and self._peers.own()) or (None, None)
+        return delivered_event(delivery, host, port, self._disk.directory if self._disk else None)
+
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
+        if (event := self.event_now(delivery)) is not None:
+            return event
         upload_id = delivery.upload_id
         if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
             own = await self._versions.find([upload_id])

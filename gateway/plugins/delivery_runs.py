@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.domain.model import Delivery
 from gateway.errors import HandlerFailed, Postponed, Refusal
@@ -19,6 +19,12 @@ from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
 from gateway.telemetry import logs
+
+MAX_BURST: Final = 64
+"""Runs of a handler that never awaits which may cross to its thread together: they cannot overlap."""
+
+BURST_TIME: Final = 0.02
+"""Seconds that such runs may take together: all other scripts of that thread wait meanwhile."""
 
 Done = Callable[[Exception | None], None]
 
@@ -33,6 +39,7 @@ class DeliveryRuns:
         """The handles of those that run, by event and handler."""
         self.waits: set[asyncio.Task[None]] = set()
         """Waits for what failed runs have left running."""
+        self._seconds: dict[str, float] = {}
 
     def submit(
         self, handler: Handler, delivery: Delivery, event: dict[str, Any], done: Done
@@ -41,6 +48,19 @@ class DeliveryRuns:
         run = DeliveryRun(self, handler, delivery, done)
         run.start(Event(event))
         return run
+
+    def slots(self, handler: Handler) -> int:
+        """Return how many runs of a handler may be under way: more than its `concurrency` where they
+        never overlap and are short."""
+        if handler.suspends or handler.name not in self._seconds:
+            return handler.concurrency
+        burst = BURST_TIME / max(self._seconds[handler.name], BURST_TIME / MAX_BURST)
+        return max(handler.concurrency, int(burst))
+
+    def note_seconds(self, handler: str, seconds: float) -> None:
+        """Take a run that never awaited into the mean of the last ones."""
+        mean = self._seconds.get(handler, seconds)
+        self._seconds[handler] = mean + (seconds - mean) / 8
 
     def progress(self, event_id: str, handler: str) -> dict[str, float] | None:
         """Return the latest `done` and `total` of a running delivery, None if it reported none."""
@@ -110,6 +130,8 @@ class DeliveryRun:
 
     def _take_result(self, _: object, error: Exception | None) -> None:
         self._forget()
+        if self._call is not None and not self._handler.suspends:
+            self._runs.note_seconds(self._handler.name, self._call.seconds)
         succeeded = error is None and self._handle.invalid is None and self._handle.refusal is None
         if succeeded and not log.isEnabledFor(logging.INFO):
             self._finish(None)

@@ -162,6 +162,11 @@ class Hooks:
 
         await result_of(submit)
 
+    def delivery_slots(self, spec: HandlerSpec) -> int:
+        """Return how many runs of a handler may be under way."""
+        handler = self._plugins.current.handler(spec.event, spec.name)
+        return spec.concurrency if handler is None else self._deliveries.slots(handler)
+
     def delivery_progress(self, event_id: str, handler: str) -> dict[str, float] | None:
         """Return the latest `done` and `total` of a running delivery, None if it reported none."""
         return self._deliveries.progress(event_id, handler)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.domain.addresses import host_port
-from gateway.domain.model import Delivery
+from gateway.domain.model import Delivery, HandlerSpec
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
+from gateway.events.dispatch import RunResult, SubmittedRun
 from gateway.events.nats import make_engine
 from gateway.events.nats.address import address_advice, record_address
-from gateway.events.protocols import Ledger, QueueName, RunResult
+from gateway.events.protocols import Ledger, QueueName
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
+from gateway.events.settlement import broken_run
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.logs import event
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # a worker needs no journal
     from gateway.server.resources import Resources
 
 log = logging.getLogger("gateway.relay")
+SUCCEEDED: Final = RunResult("succeeded")
 
 
 class PluginDispatcher:
@@ -39,6 +42,17 @@ class PluginDispatcher:
         self._hooks = hooks
         self._files = files
 
+    def submit(self, delivery: Delivery, done: Callable[[RunResult], None]) -> SubmittedRun | None:
+        """Run the handler on its whole event; None where the file has to be looked for first."""
+        event = self._files.event_now(delivery)
+        if event is None:
+            return None
+
+        def take(error: Exception | None) -> None:
+            done(SUCCEEDED if error is None else self._result(delivery, error))
+
+        return self._hooks.submit_delivery(delivery, event, take) or _ENDED
+
     async def run(self, delivery: Delivery) -> RunResult:
         """Run the handler on its whole event.
 
@@ -47,15 +61,34 @@ class PluginDispatcher:
         event = await self._files.event_for(delivery)
         try:
             await self._hooks.run_delivery(delivery, event)
-        except HandlerGone as error:
+        except Exception as error:
+            return self._result(delivery, error)
+        return SUCCEEDED
+
+    def slots(self, spec: HandlerSpec) -> int:
+        """Return how many runs of a handler may be under way."""
+        return self._hooks.delivery_slots(spec)
+
+    def _result(self, delivery: Delivery, error: Exception) -> RunResult:
+        if isinstance(error, HandlerGone):
             return RunResult("gone", str(error))
-        except Postponed as error:
+        if isinstance(error, Postponed):
             return RunResult("postponed", str(error))
-        except HandlerFailed as error:
+        if isinstance(error, HandlerFailed):
             if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return RunResult("postponed", str(unavailable))
             return RunResult("failed", "\n".join(filter(None, (str(error), error.traceback))))
-        return RunResult("succeeded")
+        return broken_run(delivery.handler, error)
+
+
+class _Ended:
+    """A run whose result was given at once."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+_ENDED = _Ended()
 
 
 class EventDelivery:

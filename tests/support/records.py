@@ -67,8 +67,12 @@ def settle_run(
     journal: Journal, delivery: Delivery, outcome: str, error: str = "why", delay: float = 0.0
 ) -> None:
     """End a run, after half a second of work: done, retry or dead."""
+
+    async def ack() -> None:
+        await journal.queue.ack(delivery, 0.5)
+
     if outcome == "done":
-        run_sync(journal.queue.ack(delivery, 0.5))
+        run_sync(ack())
     elif outcome == "retry":
         run_sync(journal.queue.retry(delivery, delay, error, 0.5))
     else:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
+from gateway.events.dispatch import RunResult
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryHistory, Queue, RunResult
+from gateway.events.protocols import DeliveryHistory, Queue
 from gateway.events.runner import Runner
+from gateway.events.settlement import broken_run
 from tests.support.records import publish_uploads, run_sync
 
 SECONDS = 30.0
@@ -23,11 +25,15 @@ def spec(
 
 
 class RunnerBench:
-    """A runner with a journal, counting how its runs end; `deliver` is the test's."""
+    """A runner with a journal, counting how its runs end; `deliver` is the test's.
+
+    `submits`: runs are submitted, not awaited.
+    """
 
     def __init__(self, journal: Journal, queue: Queue | None = None) -> None:
         self.journal = journal
         self.deliver: Deliver = self.succeed
+        self.submits = True
         self.outcomes: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
         self.runner = Runner(queue or journal.queue, self, self)
@@ -35,8 +41,25 @@ class RunnerBench:
     async def succeed(self, delivery: Delivery) -> None:
         """Be a handler that succeeds."""
 
+    def submit(self, delivery: Delivery, done: Callable[[RunResult], None]) -> asyncio.Task[None] | None:
+        """Run the handler in a task, as the executor of scripts would."""
+        if not self.submits:
+            return None
+
+        async def run() -> None:
+            try:
+                result = await self.deliver(delivery) or DONE
+            except Exception as error:
+                result = broken_run(delivery.handler, error)
+            done(result)
+
+        return asyncio.create_task(run())
+
     async def run(self, delivery: Delivery) -> RunResult:
         return await self.deliver(delivery) or DONE
+
+    def slots(self, spec: HandlerSpec) -> int:
+        return spec.concurrency
 
     def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         self.outcomes.append((handler, outcome))

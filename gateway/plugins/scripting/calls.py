@@ -56,6 +56,8 @@ class ScriptCall:
     task: asyncio.Task[Any] | None = None
     timer: asyncio.TimerHandle | None = None
     time_out_error: TimedOut | None = None
+    begun: float = 0.0
+    seconds: float = 0.0
 
     @property
     def started_at(self) -> float:

@@ -192,6 +192,7 @@ class ExecutorThread:
         A callback at the end of the task would send it one turn of the loop later: the thread would
         have to wait for the interpreter once more.
         """
+        call.begun = time.monotonic()
         try:
             value = await call.function()
             if call.task is not None and call.task.cancelling():
@@ -220,9 +221,11 @@ class ExecutorThread:
         """Send the result of a call, or its time-out, also where it has blocked until then."""
         if call.timer is not None:
             call.timer.cancel()
+        now = time.monotonic()
+        call.seconds = now - call.begun
         if call.time_out_error is not None:
             error = call.time_out_error
-        elif time.monotonic() > call.deadline:
+        elif now > call.deadline:
             error = TimedOut(call.timeout, None)
         if error is None:
             self._send_result(call, value, None, ended=True)

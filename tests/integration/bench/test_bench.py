@@ -297,7 +297,7 @@ def _marked(process: psutil.Process, mark: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "words", [["--quick", "--write"], ["--only", "nothing"], ["--profile", "--write"]]
+    "words", [["--quick", "--write"], ["--only", "nothing"], ["--profile", "--only", "big"]]
 )
 def test_a_wish_that_makes_no_sense_is_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:
@@ -406,12 +406,21 @@ def test_figures_are_kept_case_by_case_and_come_back_as_they_were(tmp_path: Path
     assert report.load(store) == {**tls, **first}
 
 
+def profile_page(folder: Path) -> Path:
+    page = folder / "profile.md"
+    opening = "<!-- bench profile: written by scripts/bench --write -->"
+    page.write_text(f"{opening}\n<!-- /bench profile -->\n")
+    return page
+
+
 def test_pages_keep_what_stands_around_the_figures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     opening, closing = "<!-- bench goals: written by scripts/bench --write -->", "<!-- /bench goals -->"
     page.write_text(f"before\n{opening}\nold\n{closing}\nafter\n")
     report.write(page, "new", "bench goals")
     assert page.read_text() == f"before\n{opening}\n\nnew\n\n{closing}\nafter\n"
+    report.write_profile(["PUT  1", "loop 2", ""], profile_page(tmp_path))
+    assert "\n```text\nPUT  1\nloop 2\n```\n" in (tmp_path / "profile.md").read_text()
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         report.write(page, "new", "bench goals")

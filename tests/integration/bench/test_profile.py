@@ -154,19 +154,10 @@ def test_what_a_thread_takes_is_the_difference_of_two_readings() -> None:
     taken = threads.by_thread(before, after)
     assert taken["loop"] == Account(0.5, 20)
     assert taken["read"].seconds == pytest.approx(0.2)
-    printed = threads.line("GET", 16, Sample(2, 1000), taken)
-    assert printed.split() == [
-        "GET",
-        "16",
-        "500",
-        "700",
-        "loop",
-        "500",
-        "(0.0),",
-        "read",
-        "200",
-        "(0.0)",
-    ]
+    assert taken["read"].waits == 2
+    printed = threads.line("GET", 16, Sample(2, 1000), taken | {"pool": Account(0.1, 0)})
+    assert printed.split() == ["GET", "16", "500", "800", "0.0", "500", "0", "0", "0", "0", "200", "100"]
+    assert len(threads.HEADING.splitlines()[-1]) == len(printed)
 
 
 def test_the_threads_of_a_gateway_have_their_names(tmp_path: Path) -> None:

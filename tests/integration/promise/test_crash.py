@@ -18,7 +18,7 @@ from tests.support.harness import (
     wait_settled,
     write_plugin,
 )
-from tests.support.promise import RunRecorder, body_of, judge, upload
+from tests.support.promise import READ, RunRecorder, UploadAttempt, body_of, judge, upload
 
 pytestmark = [pytest.mark.slow, pytest.mark.both_paths]
 
@@ -60,6 +60,29 @@ async def test_a_kill_leaves_all_or_nothing(
         assert new.status is None if point in EVERYTHING else new.status in {None, 200}
         assert stored == {"x": new.body}
         assert set(recorder.tags()) == {"old", "new"}
+
+
+@pytest.mark.parametrize("work", [READ, "pass"], ids=["awaits", "never awaits"])
+@pytest.mark.parametrize(
+    "point", ["before hand-over", "after hand-over", "before settlement", "after settlement"]
+)
+async def test_a_kill_around_a_run_from_memory_loses_no_event(
+    gateway_process: StartProcess, tmp_path: Path, point: str, work: str
+) -> None:
+    recorder = RunRecorder(tmp_path, work=work)
+    dying = gateway_process(*recorder.flags, die_at=f"{point}:3")
+    attempts: list[UploadAttempt] = []
+    while dying.process.poll() is None:  # the first ones may be claimed
+        attempts.append(await upload(dying, f"n{len(attempts)}"))
+    assert dying.wait() == -9
+
+    gateway = gateway_process(*recorder.flags)
+    await wait_settled(gateway)
+    stored = files_below(tmp_path / "data/upload")
+    assert judge(attempts, stored, recorder.digests()).broken() == {}
+    listed = (await get(gateway, "/-/events")).json["deliveries"]
+    assert {delivery["state"] for delivery in listed} == {"done"}
+    assert {delivery["attempt"] for delivery in listed} <= {1, 2}
 
 
 @pytest.mark.parametrize("policy", ["reject", "rename"])

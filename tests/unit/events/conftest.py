@@ -15,10 +15,14 @@ from tests.support.runner_bench import RunnerBench
 __all__ = ["journal"]
 
 
-@pytest.fixture
-async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunnerBench]:
+@pytest.fixture(params=["submitted", "awaited"])
+async def bench(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[RunnerBench]:
+    """A runner on the journal, for both ways in which it runs a delivery."""
     monkeypatch.setattr(handler_consumer, "CLAIM_TIMEOUT", 1e6)
     monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
     made = RunnerBench(journal)
+    made.submits = request.param == "submitted"
     yield made
     await made.stop(0)

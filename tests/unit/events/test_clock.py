@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
 from gateway.events import claims, ledger, ledger_queries, outbox, queue, relay
+from gateway.events.dispatch import RunResult
 from gateway.events.journal import Journal
-from gateway.events.protocols import NewEvent, RunResult, Selection, Verb, run_all
+from gateway.events.protocols import NewEvent, Selection, Verb, run_all
 from gateway.events.relay import OutgoingDelivery, Relay, RelayContext
 from gateway.events.runner import Runner
 from tests.support.records import (
@@ -174,9 +175,15 @@ class Dispatcher:
     def __init__(self) -> None:
         self.ran = asyncio.Event()
 
+    def submit(self, delivery: Delivery, done: Callable[[RunResult], None]) -> None:
+        """Leave it to `run`."""
+
     async def run(self, delivery: Delivery) -> RunResult:
         self.ran.set()
         return RunResult("succeeded")
+
+    def slots(self, spec: HandlerSpec) -> int:
+        return spec.concurrency
 
     def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         """Count nothing."""

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.domain.model import Delivery
 from gateway.events import handler_consumer, memory_queue
+from gateway.events.dispatch import RunResult
 from gateway.events.journal import Journal
 from gateway.events.outbox import UploadRecord
-from gateway.events.protocols import RunResult, Selection, run_all
+from gateway.events.protocols import Selection, run_all
 from tests.support.harness import wait_until
 from tests.support.records import (
     claim_deliveries,

@@ -188,11 +188,11 @@ def test_handing_back_takes_only_the_very_run(journal: Journal) -> None:
     assert delivery_states(journal)["e-a", "h"] == "running"
 
 
-def test_a_delivery_of_another_engine_is_refused(journal: Journal) -> None:
+async def test_a_delivery_of_another_engine_is_refused(journal: Journal) -> None:
     publish_uploads(journal, "a")
     (delivery,) = claim_deliveries(journal)
     with pytest.raises(TypeError, match="another engine"):
-        run_sync(journal.queue.ack(replace(delivery, token="theirs"), 0.1))
+        await journal.queue.ack(replace(delivery, token="theirs"), 0.1)
 
 
 def test_a_start_revives_what_was_waiting_or_running(journal: Journal) -> None:

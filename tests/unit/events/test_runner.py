@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from gateway.domain.model import Delivery, RetryPolicy
 from gateway.errors import EventEngineUnavailable
-from gateway.events import queue, runner
+from gateway.events import queue, runs
+from gateway.events.dispatch import RunResult
 from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
-from gateway.events.protocols import Queue, RunResult
+from gateway.events.protocols import Queue
 from gateway.events.settlement import MAX_ERROR_LENGTH, retry_delay
 from tests.support.records import claim_deliveries, delivery_states, publish_uploads, result_of
 from tests.support.runner_bench import SECONDS, RunnerBench, spec
@@ -78,6 +79,27 @@ async def test_a_slow_handler_does_not_hold_up_another(bench: RunnerBench) -> No
     assert {handler for handler, _ in bench.outcomes} == {"quick"}
     go_on.set()
     await bench.ended(16)
+
+
+async def test_more_runs_than_slots_are_under_way_where_the_dispatcher_allows_it(
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "slots", lambda spec: 5)
+    begun: list[Delivery] = []
+    go_on = asyncio.Event()
+
+    async def deliver(delivery: Delivery) -> None:
+        begun.append(delivery)
+        await go_on.wait()
+
+    bench.deliver = deliver
+    await bench.start(spec(concurrency=2))
+    bench.publish(*"abcdefg")
+    await bench.journal.queue.claim("stranger", 1, 0.0)
+    await asyncio.sleep(0)
+    assert len(begun) == 5
+    go_on.set()
+    await bench.ended(7)
 
 
 async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench: RunnerBench) -> None:
@@ -247,7 +269,7 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
 async def test_a_holder_that_is_away_uses_up_no_attempts(
     bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "POSTPONE_POLICY", RetryPolicy(1, 0.001, 0.001))
+    monkeypatch.setattr(runs, "POSTPONE_POLICY", RetryPolicy(1, 0.001, 0.001))
     attempts: list[int] = []
 
     async def deliver(delivery: Delivery) -> RunResult | None:

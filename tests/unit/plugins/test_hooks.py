@@ -276,6 +276,22 @@ async def test_a_delivery_runs_its_handler_on_the_complete_event(start: Start) -
 
 
 @pytest.mark.parametrize(
+    ("body", "more"),
+    [("pass", True), ("await asyncio.sleep(0)", False), ("import time; time.sleep(0.01)", False)],
+    ids=["quick", "awaits", "slow"],
+)
+async def test_short_runs_of_a_handler_that_never_awaits_use_more_slots_than_its_concurrency(
+    start: Start, body: str, more: bool
+) -> None:
+    hooks = await start(plugin("h", body, UPLOADED, more="concurrency: 3\n"))
+    [spec] = hooks.handler_specs(UPLOADED)
+    assert hooks.delivery_slots(spec) == 3
+    for _ in range(20):
+        await hooks.run_delivery(delivery(), {})
+    assert (hooks.delivery_slots(spec) > 3) is more
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         ("raise ValueError('why')", "ValueError: why"),

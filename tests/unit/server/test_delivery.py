@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from gateway.domain.model import UPLOADED, Delivery
 from gateway.errors import HandlerFailed, HandlerGone, PeerUnavailable
-from gateway.events.protocols import RunResult
+from gateway.events.dispatch import RunResult
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
 from gateway.server.delivery import PluginDispatcher
@@ -24,6 +26,12 @@ class FakeHooks:
         self.error = error
         self.events: list[dict[str, Any]] = []
 
+    def submit_delivery(
+        self, _: Delivery, event: dict[str, Any], done: Callable[[Exception | None], None]
+    ) -> None:
+        self.events.append(event)
+        done(self.error)
+
     async def run_delivery(self, _: Delivery, event: dict[str, Any]) -> None:
         self.events.append(event)
         if self.error is not None:
@@ -35,6 +43,11 @@ class FakeFiles:
 
     def __init__(self, unavailable: PeerUnavailable | None) -> None:
         self.unavailable = unavailable
+
+    def event_now(self, delivery: Delivery) -> dict[str, Any] | None:
+        if delivery.holder is not None:
+            return None
+        return {**delivery.body, "attempt": delivery.attempt}
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         return {**delivery.body, "attempt": delivery.attempt}
@@ -61,10 +74,22 @@ async def test_each_end_of_a_run_has_its_outcome(
     error: Exception | None, unavailable: PeerUnavailable | None, result: RunResult
 ) -> None:
     hooks = FakeHooks(error)
-    assert await dispatcher(hooks, unavailable).run(DELIVERY) == result
-    assert hooks.events == [{"path": "/a", "attempt": 2}]
+    results = [await dispatcher(hooks, unavailable).run(DELIVERY)]
+    submitted = dispatcher(hooks, unavailable).submit(DELIVERY, results.append)
+    assert submitted is not None
+    submitted.cancel()
+    assert results == [result, result]
+    assert hooks.events == [{"path": "/a", "attempt": 2}] * 2
 
 
-async def test_a_defect_of_the_gateway_is_no_outcome_of_the_handler() -> None:
-    with pytest.raises(KeyError):
-        await dispatcher(FakeHooks(KeyError("x"))).run(DELIVERY)
+async def test_a_defect_of_the_gateway_is_a_failed_run() -> None:
+    failed = RunResult("failed", "the gateway failed: KeyError")
+    results = [await dispatcher(FakeHooks(KeyError("x"))).run(DELIVERY)]
+    dispatcher(FakeHooks(KeyError("x"))).submit(DELIVERY, results.append)
+    assert results == [failed, failed]
+
+
+def test_a_delivery_whose_file_has_to_be_looked_for_is_not_submitted() -> None:
+    hooks, results = FakeHooks(None), list[RunResult]()
+    assert dispatcher(hooks).submit(replace(DELIVERY, holder="b:1"), results.append) is None
+    assert (hooks.events, results) == ([], [])
