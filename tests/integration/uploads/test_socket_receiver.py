@@ -151,14 +151,14 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
     errors: list[str] = []
-    end = gateway.endpoints.inflight.end_upload
+    end = gateway.endpoints.inflight.end_failed
 
-    def note(progress: Progress, error: str | None = None) -> None:
-        if error is not None and progress.upload.params.get("number") == [number]:
+    def note(progress: Progress, error: str) -> None:
+        if progress.upload.params.get("number") == [number]:
             errors.append(error)
         end(progress, error)
 
-    with mock.patch.object(gateway.endpoints.inflight, "end_upload", note):
+    with mock.patch.object(gateway.endpoints.inflight, "end_failed", note):
         async with raw_connection(gateway) as connection:
             if plan.kept_alive:
                 await connection.send(request_head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
