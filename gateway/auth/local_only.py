@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.domain.proxy_headers import shows_proxy
+from gateway.domain.proxy_headers import USUAL_NAMES, shows_proxy
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
@@ -38,7 +38,7 @@ class LocalOnly:
 
         Raises Refusal `forbidden`, whose message is for the operator.
         """
-        if not self._refuses_proxies:
+        if not self._refuses_proxies or USUAL_NAMES.issuperset(headers):
             return
         for name in headers:
             if shows_proxy(name.lower()):

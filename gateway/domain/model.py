@@ -84,13 +84,15 @@ def new_id(slot: int) -> str:
     The slot names the journal that has the upload. 80 random bits make the URL of a status page
     unguessable. Source: github.com/ulid/spec.
     """
-    return f"{_time_letters(time.time_ns() // 1_000_000)}{_random.letters(16)}-{slot}"
+    milliseconds = time.time_ns() // 1_000_000
+    later = _PAIRS[milliseconds >> 10 & 1023] + _PAIRS[milliseconds & 1023]
+    return f"{_first_letters(milliseconds >> 20)}{later}{_random.letters(16)}-{slot}"
 
 
-@functools.lru_cache(maxsize=4)
-def _time_letters(milliseconds: int) -> str:
-    """Return the first ten letters of an id; ids of one millisecond share them."""
-    return "".join([_PAIRS[milliseconds >> shift & 1023] for shift in range(40, -1, -10)])
+@functools.lru_cache(maxsize=2)
+def _first_letters(time: int) -> str:
+    """Return the first six letters of an id, which are the same for a quarter of an hour."""
+    return "".join([_PAIRS[time >> shift & 1023] for shift in (20, 10, 0)])
 
 
 @dataclass(slots=True)

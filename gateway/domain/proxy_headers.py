@@ -33,6 +33,16 @@ _TRACES: Final = frozenset(
 """Traces of a proxy that nobody relies on."""
 
 
+USUAL_NAMES: Final = frozenset(
+    {
+        "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection",
+        "Content-Length", "Content-Type", "Cookie", "Host", "If-None-Match", "Origin", "Range",
+        "Referer", "Transfer-Encoding", "User-Agent", "X-Auth-Token",
+    }
+)  # fmt: skip
+"""Names as nearly all clients spell them; none is of a proxy. They are looked up all at a time."""
+
+
 def tells_origin(name: str) -> bool:
     """Tell whether only a trusted proxy may set this header, whose name is in lower case."""
     return name in ORIGIN_NAMES or (name.startswith(ORIGIN_PREFIXES) and name != _FILE_NAME)

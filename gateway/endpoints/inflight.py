@@ -72,16 +72,20 @@ class Inflight:
         self._active[upload.id] = progress
         return progress
 
-    def end_upload(self, progress: Progress, error: str | None = None) -> None:
-        """Count an upload out; with `error` (an error code) its end can be queried for a while."""
-        self._active.pop(progress.upload.id, None)
-        progress.lease.close()
-        if error is not None:
-            progress.state, progress.error = "failed", error
-            # Not the upload itself: its headers may have megabytes.
-            self._failed[progress.upload.id] = progress.describe()
-            if len(self._failed) > MAX_FAILED:
-                self._failed.popitem(last=False)
+    def end_upload(self, upload_id: str) -> None:
+        """Count an upload out. A second call does nothing."""
+        progress = self._active.pop(upload_id, None)
+        if progress is not None:
+            progress.lease.close()
+
+    def end_failed(self, progress: Progress, error: str) -> None:
+        """Count a failed upload out; its end (`error`: an error code) can be queried for a while."""
+        self.end_upload(progress.upload.id)
+        progress.state, progress.error = "failed", error
+        # Not the upload itself: its headers may have megabytes.
+        self._failed[progress.upload.id] = progress.describe()
+        if len(self._failed) > MAX_FAILED:
+            self._failed.popitem(last=False)
 
     def find(self, upload_id: str) -> Progress | None:
         """Return the progress of an upload in flight."""

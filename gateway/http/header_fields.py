@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 _INTERNAL: Final = INTERNAL_HEADER.lower()
+
+
+Lines = Mapping[str, Sequence[str]]
+"""The lines of each header, by its name in lower case."""
 
 
 class HeaderFields(NamedTuple):
@@ -17,7 +21,7 @@ class HeaderFields(NamedTuple):
     what scripts get: see `headers_as_dict`.
     """
 
-    lines: dict[str, list[str]]
+    lines: Lines
     values: dict[str, str]
 
 
@@ -25,16 +29,16 @@ def read_headers(headers: Mapping[str, str]) -> HeaderFields:
     """Read headers in one pass; a repeated name, and the internal credential, need a second one."""
     lines: dict[str, list[str]] = {}
     values: dict[str, str] = {}
-    rare = False
+    is_rare = False
     for name, value in headers.items():
         lowered = name.lower()
         if lowered in lines:
             lines[lowered].append(value)
-            rare = True
+            is_rare = True
         else:
             lines[lowered] = [value]
             values[name] = value if value.isascii() else replace_surrogates(value)
-    if rare or _INTERNAL in lines:
+    if is_rare or _INTERNAL in lines:
         values = headers_as_dict(headers)
     return HeaderFields(lines, values)
 

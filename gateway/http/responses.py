@@ -50,7 +50,8 @@ _DRAIN_CHUNK_BYTES: Final = 64 << 10
 _WITHOUT_BODY: Final = frozenset({204, 304})
 """Statuses whose responses have neither a body nor its length (RFC 9110 section 8.6)."""
 
-encode_json_string: Final = json.JSONEncoder(ensure_ascii=False).encode
+encode_json_string: Final = json.encoder.encode_basestring
+"""Returns a text as JSON, in UTF-8 where it is not ASCII."""
 
 
 class GatewayResponse(web.StreamResponse):

@@ -86,7 +86,7 @@ class PlainCall:
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._pool.open(self._request.upstream)
-        except OSError as error:  # TimeoutError is one of them
+        except Exception as error:  # OSError, TimeoutError, or a name that cannot be resolved
             self._done(None, unreachable(error, seconds))
             drop_tracebacks(error)
         else:

@@ -27,11 +27,11 @@ from gateway.http.short_request import ShortRequest
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
+MAX_REMEMBERED_BYTES: Final = 8 << 10
+"""Bytes of the longest head that is remembered."""
+
 _VARYING: Final = frozenset({b"content-length", b"date"})
 """Headers of a response that differ each time, beside the id of the request."""
-
-_LENGTH: Final = frozenset({b"content-length"})
-"""The header of a request that differs each time."""
 
 _ID, _NOW = -1, -2
 _SLOT: Final = re.compile("\0(-?[0-9]+)\0")
@@ -49,7 +49,7 @@ class RequestMemo:
     `headers` are those that the steps have made, which would make the same of them again.
     """
 
-    __slots__ = ("_heads", "_lines", "_method", "_target", "headers", "match", "table")
+    __slots__ = ("_heads", "_lengths", "_lines", "_method", "_target", "headers", "match", "table")
 
     def __init__(self, table: RouteTable, match: RouteMatch, headers: CIMultiDict[str]) -> None:
         self.table = table
@@ -63,7 +63,7 @@ class RequestMemo:
             self.table is table
             and self._target == request.raw_path
             and self._method == request.method
-            and _are_same(self._lines, request.raw_headers, _LENGTH)
+            and _are_same(self._lines, request.raw_headers, self._lengths)
         )
 
     def encode(
@@ -77,7 +77,10 @@ class RequestMemo:
             self._heads[upstream] = head
             self._method, self._target = request.method, request.raw_path
             self._lines = request.raw_headers
-            if context.operation is None or context.operation.check_headers is None:
+            names = [name.lower() for name, _ in self._lines]
+            self._lengths = [at for at, name in enumerate(names) if name == b"content-length"]
+            checks = context.operation is not None and context.operation.check_headers is not None
+            if len(head) <= MAX_REMEMBERED_BYTES and not checks:
                 request.connection.memo = self
         return complete_request(head, context.upstream_method, context.body or b"")
 
@@ -115,10 +118,10 @@ def encode_response(
         or not isinstance(memo, _ResponseMemo)
         or memo.status != message.code
         or memo.reason != message.reason
-        or not _are_same(memo.lines, lines, _VARYING)
+        or not _are_same(memo.lines, lines, memo.slots)
     ):
         memo = _response_memo(response, more)
-        if not more:
+        if not more and sum(map(len, memo.texts)) <= MAX_REMEMBERED_BYTES:
             response.memo = memo
     parts = [memo.texts[0]]
     for slot, text in zip(memo.slots, memo.texts[1:], strict=True):
@@ -156,15 +159,16 @@ def _response_memo(response: PlainResponse, more: Mapping[str, str]) -> _Respons
     )
 
 
-def _are_same(remembered: RawHeaders, lines: RawHeaders, varying: Container[bytes]) -> bool:
-    """Tell whether header lines differ in the values of `varying` at most."""
+def _are_same(remembered: RawHeaders, lines: RawHeaders, varying: Container[int]) -> bool:
+    """Tell whether header lines differ in the values of those at `varying` at most."""
     if remembered == lines:
         return True
     if len(remembered) != len(lines):
         return False
-    for old, new in zip(remembered, lines, strict=True):
-        if old != new and (
-            old[0] != new[0] or old[0].lower() not in varying or not _VISIBLE.fullmatch(new[1])
-        ):
+    for index, (old, new) in enumerate(zip(remembered, lines, strict=True)):
+        same = old == new or (
+            index in varying and old[0] == new[0] and _VISIBLE.fullmatch(new[1]) is not None
+        )
+        if not same:
             return False
     return True

@@ -120,7 +120,8 @@ class Admission:
         """
         lines, values = read_headers(head.headers)
         length = preconditions.declared_length(head.headers)
-        whole_length = check_whole_file(lines, head.params, length)
+        params = head.params
+        whole_length = check_whole_file(lines, params, length)
         preconditions.check_conditions(lines)
         expected = expected_digests(lines)
         caller = self.auth.authenticate_now(head, jwt=self._needs_web_token())
@@ -130,7 +131,7 @@ class Admission:
             id=upload_id,
             path=match.path,
             resources=match.resources,
-            params=head.params,
+            params=params,
             headers=values,
             method=head.method,
             remote=self.auth.proxies.client_address(head.remote, head.headers),

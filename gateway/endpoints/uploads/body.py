@@ -2,7 +2,8 @@
 
 Only "all declared bytes" or "a clean last chunk" is an end; everything else raises. A large body on
 plain TCP is read by a thread of a small pool, in turns. A turn ends when the socket has no more bytes or
-the time is up: slow clients hold no thread, and a fast one does not starve others.
+the time is up: slow clients hold no thread, and a fast one does not starve others. One over TLS is read
+on the loop, past the parser.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -25,10 +26,11 @@ from gateway.commit.writer import PendingWrite, ThreadedWrite
 from gateway.domain import failpoints
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket, socket_path_works
+from gateway.endpoints.uploads.tls_body import DecryptionBuffer, take_over_tls
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.request_body import idle_refusal, read_chunk
 from gateway.http.socket_turns import SocketTurns
-from gateway.limits import MinRate, TransferMeter
+from gateway.limits import MinRate
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 MIN_DETACH_BYTES: Final = 8 << 20
@@ -75,18 +77,15 @@ def check_received(received: int, limit: int | None) -> None:
 
 
 async def receive_streamed(
-    request: web.BaseRequest,
-    progress: Progress,
-    pending: PendingWrite,
-    idle_timeout: float,
-    meter: TransferMeter,
+    read: Callable[[], Awaitable[bytes]], progress: Progress, pending: PendingWrite
 ) -> None:
     """Read the body to its end; the client is read no faster than the storage writes.
 
-    Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
+    `read` returns the next bytes, b"" at the end. Raises `Refusal` (`too_large`, `no_space`,
+    `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
     """
     upload = progress.upload
-    while chunk := await read_chunk(request.content, idle_timeout, meter):
+    while chunk := await read():
         progress.received += len(chunk)
         check_received(progress.received, upload.max_bytes)
         await pending.write(chunk)
@@ -98,7 +97,7 @@ class BodyReceiver:
     """Moves bodies into pending writes. `idle_timeout` is the time without a byte, in seconds, and
     `min_rate` what a client must send while it is waited for.
 
-    `socket_path` says whether sockets may be detached; `min_detach_bytes` from which size on.
+    `socket_path` says whether connections may be detached; `min_detach_bytes` from which size on.
     """
 
     def __init__(self, idle_timeout: float, min_rate: MinRate) -> None:
@@ -108,6 +107,7 @@ class BodyReceiver:
         self._idle_timeout = idle_timeout
         self._min_rate = min_rate
         self._buffers = threading.local()
+        self._decryption_buffer = DecryptionBuffer()
 
     async def open(self) -> None:
         """Test whether sockets can be detached here; where not, log it and stream all bodies."""
@@ -127,8 +127,16 @@ class BodyReceiver:
             if detached is not None:
                 await self._receive_detached(detached, progress, threaded)
                 return
-        meter = self._min_rate.meter()
-        await receive_streamed(request, progress, pending, self._idle_timeout, meter)
+        timing = self._idle_timeout, self._min_rate.meter()
+        if self.socket_path and declared is not None:
+            tls = take_over_tls(request, declared, self.min_detach_bytes, self._decryption_buffer)
+            if tls is not None:
+                try:
+                    await receive_streamed(lambda: tls.read_chunk(*timing), progress, pending)
+                finally:
+                    tls.close(request)
+                return
+        await receive_streamed(lambda: read_chunk(request.content, *timing), progress, pending)
 
     async def _receive_detached(
         self, detached: DetachedSocket, progress: Progress, pending: ThreadedWrite

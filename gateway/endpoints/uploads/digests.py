@@ -14,9 +14,7 @@ from typing import Final
 
 from gateway.domain.digests import SIZES
 from gateway.errors import Refusal
-
-Lines = Mapping[str, Sequence[str]]
-"""The lines of each header, by its name in lower case."""
+from gateway.http.header_fields import Lines
 
 NAMES: Final[Mapping[str, str]] = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5", "sha": "sha1"}
 """Digests by the names that RFC 9530 (section 7.2) gives them."""

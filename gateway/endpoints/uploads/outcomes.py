@@ -26,8 +26,7 @@ class UploadOutcomes:
 
     def upload_stored(self, stored: Stored) -> None:
         """Record a committed upload."""
-        if (progress := self.inflight.find(stored.upload_id)) is not None:
-            self.inflight.end_upload(progress)
+        self.inflight.end_upload(stored.upload_id)
         self.metrics.uploads.add("stored")
         self.metrics.received_bytes.add(amount=stored.bytes)
 
@@ -44,12 +43,12 @@ class UploadOutcomes:
         progress = self.inflight.find(upload_id)
         if progress is None or progress.state == "admitting":
             if progress is not None:
-                self.inflight.end_upload(progress, _reason(error))
+                self.inflight.end_failed(progress, _reason(error))
             if isinstance(error, Refusal):
                 self.metrics.unsent_bytes.inc(withheld)
             return
         committing, reason = progress.state == "committing", _reason(error)
-        self.inflight.end_upload(progress, reason)
+        self.inflight.end_failed(progress, reason)
         if committing and not isinstance(error, Refusal):
             return  # interrupted or unanswered: it may be stored, the journal knows
         log.warning(

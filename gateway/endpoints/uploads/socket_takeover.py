@@ -51,26 +51,33 @@ def detach_socket(request: web.BaseRequest, declared: int, min_remaining: int) -
 
     No await happens inside, so that no byte moves meanwhile. None leaves everything as it was.
     """
-    transport, protocol, content = request.transport, request.protocol, request.content
-    if declared - content.total_bytes < min_remaining or content.exception() is not None:
-        return None
-    # A protocol that is being closed drops what comes: then there may be a hole already.
-    if transport is None or transport.is_closing() or protocol._close or protocol._force_close:
+    transport = request.transport
+    if transport is None or not has_to_come(request, declared, min_remaining):
         return None
     own = duplicate_tcp_socket(transport)
     if own is None:
         return None
     try:
-        parsed = _parsed(request)
+        parsed = parsed_bytes(request)
     except BaseException:
         own.close()
         raise
     transport.pause_reading()
     request[DETACHED] = True
-    return DetachedSocket(own, parsed, declared - content.total_bytes)
+    return DetachedSocket(own, parsed, declared - request.content.total_bytes)
 
 
-def _parsed(request: web.BaseRequest) -> list[bytes]:
+def has_to_come(request: web.BaseRequest, declared: int, min_remaining: int) -> bool:
+    """Tell whether `min_remaining` bytes of an undamaged body, or more, are still to come."""
+    transport, protocol, content = request.transport, request.protocol, request.content
+    if declared - content.total_bytes < min_remaining or content.exception() is not None:
+        return False
+    # A protocol that is being closed drops what comes: then there may be a hole already.
+    closing = transport is None or transport.is_closing() or protocol._close or protocol._force_close
+    return not closing
+
+
+def parsed_bytes(request: web.BaseRequest) -> list[bytes]:
     """Take all that aiohttp has read from the socket, also what a paused parser holds back."""
     content, protocol = request.content, request.protocol
     chunks = []

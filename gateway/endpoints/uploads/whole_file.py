@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.endpoints.uploads.digests import Lines
 from gateway.errors import Refusal
+from gateway.http.header_fields import Lines
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(-1|\d{1,19})/(\d{1,19})", re.ASCII)
 """The last byte of an empty file is -1 for curl."""

@@ -13,6 +13,8 @@ entered by its own descriptor, without following a link, and checked by path and
 - Bytes come from the page cache (preadv2(2), RWF_NOWAIT). Where a read would write the time of access,
   which may wait for the file system's journal, a thread reads.
 
+- A scanner that has to allow each open (fanotify(7), FAN_OPEN_PERM) makes the loop wait.
+
 tmpfs has no RWF_NOWAIT, and needs none. overlayfs has none either (Linux 6.18), and NFS and FUSE ask a
 server: there this module is not used.
 """
@@ -84,6 +86,7 @@ def _openat2(fd: int, name: str, how: bytes) -> int:
 
 
 class _File(NamedTuple):
+    names: tuple[str, ...]
     version: tuple[int, ...]
     stat: Stat
 
@@ -126,11 +129,12 @@ class CachedReader:
             or opened - status.st_ctime < MIN_AGE
         ):
             return
+        names = paths.check_path(stat.path)
         with self._lock:
             self._files.pop(stat.path, None)
             if len(self._files) >= MAX_FILES:
                 del self._files[next(iter(self._files))]
-            self._files[stat.path] = _File(_version(status), stat)
+            self._files[stat.path] = _File(names, _version(status), stat)
 
     def read(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
@@ -143,7 +147,7 @@ class CachedReader:
         if remembered is None:
             return None
         try:
-            names = paths.check_path(path)
+            names = remembered.names
             fd = self._open(names)
             if fd < 0:
                 return None
@@ -172,8 +176,10 @@ class CachedReader:
                     return -1
                 if parent != root:
                     os.close(parent)
-                parent = child
-                refuse_protected(names[:depth], os.fstat(child))
+                parent, status = child, os.fstat(child)
+                refuse_protected(names[:depth], status)
+                if _is_search_only(status.st_mode):
+                    return -1
             return _openat2(parent, names[-1], _FILE)
         finally:
             if parent != root:
@@ -213,6 +219,11 @@ class CachedReader:
         accessed, now = status.st_atime, time.time()
         changed = max(status.st_mtime, status.st_ctime)
         return accessed <= changed or not 0 <= now - accessed < ACCESS_TIME_TTL
+
+
+def _is_search_only(mode: int) -> bool:
+    """Tell whether some may enter a folder and not read it: threads open it for reading (EACCES)."""
+    return mode & 0o111 & ~(mode >> 2) != 0
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

@@ -168,7 +168,7 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start_gateway: 
 def test_a_failed_upload_is_remembered_without_its_headers() -> None:
     inflight = Inflight()
     progress = inflight.begin_upload(Upload("an id", "/x", headers={"X-Long": "x" * 16_000}))
-    inflight.end_upload(progress, "forbidden")
+    inflight.end_failed(progress, "forbidden")
     del progress
     told = inflight.describe("an id")
     assert told is not None

@@ -13,7 +13,7 @@ from tests.support.harness import RawResponse, raw_connection, write_plugin
 from tests.support.routing.api import api
 from tests.support.routing.scripted import SPEC, Serve, ask, route
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.both_paths
 
 PAGES = ["/-/events", "/-/metrics", "/-/openapi.json", "/-/health", "/-/ready", "/-/objects/upload/a"]
 EVIL = "Origin: https://evil.example"

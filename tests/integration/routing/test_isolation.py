@@ -18,6 +18,8 @@ from tests.support.routing.api import api
 from tests.support.routing.proxying import answer_all, read_head, upstream
 from tests.support.routing.scripted import Serve, ask, route
 
+pytestmark = pytest.mark.both_paths
+
 
 @contextlib.asynccontextmanager
 async def waiting(gateway: Gateway, count: int, path: str) -> AsyncIterator[list[RawConnection]]:

@@ -23,7 +23,7 @@ from tests.support.harness import RawResponse, raw_connection, request_head, wri
 from tests.support.routing.nginx import nginx
 from tests.support.routing.proxying import aiohttp_upstream
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.both_paths
 
 SECRET = b"ADMIN"
 ROUTES = """

@@ -15,7 +15,7 @@ from tests.support.harness import curl, get, raw_connection, request_head, write
 from tests.support.routing.nginx import Nginx, nginx
 from tests.support.routing.proxying import lines_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_paths]
 
 __all__ = ["two_gib"]
 

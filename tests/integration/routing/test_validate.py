@@ -9,6 +9,8 @@ import pytest
 from tests.support.harness import raw_connection, request_head
 from tests.support.routing.scripted import SPEC, Serve, ask, route
 
+pytestmark = pytest.mark.both_paths
+
 SCRIPT = "return [request.headers['content-type'], request.headers['x-flag'], json.loads(request.body)]"
 
 

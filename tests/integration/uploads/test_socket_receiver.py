@@ -76,6 +76,14 @@ async def begin(connection: RawConnection, size: int, *lines: str, name: str = "
     assert await connection.line() == b"\r\n"
 
 
+@pytest.fixture(params=["plain", "tls"])
+def scheme(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The settings of a gateway without and with TLS."""
+    if request.param == "plain":
+        return {}
+    return dict(zip(("tls_cert", "tls_key"), self_signed_certificate(tmp_path), strict=True))
+
+
 # -- both receive paths
 
 
@@ -143,14 +151,14 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
     errors: list[str] = []
-    end = gateway.endpoints.inflight.end_upload
+    end = gateway.endpoints.inflight.end_failed
 
-    def note(progress: Progress, error: str | None = None) -> None:
-        if error is not None and progress.upload.params.get("number") == [number]:
+    def note(progress: Progress, error: str) -> None:
+        if progress.upload.params.get("number") == [number]:
             errors.append(error)
         end(progress, error)
 
-    with mock.patch.object(gateway.endpoints.inflight, "end_upload", note):
+    with mock.patch.object(gateway.endpoints.inflight, "end_failed", note):
         async with raw_connection(gateway) as connection:
             if plan.kept_alive:
                 await connection.send(request_head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
@@ -181,7 +189,7 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
 async def leave(connection: RawConnection, way: str) -> None:
     if way == "reset":
         connection.reset()
-    elif way == "half":
+    elif way == "half" and connection.writer.can_write_eof():
         connection.writer.write_eof()
         assert await connection.closed() == b""
     else:
@@ -189,10 +197,10 @@ async def leave(connection: RawConnection, way: str) -> None:
 
 
 async def test_both_receive_paths_store_answer_and_refuse_alike(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, scheme: dict[str, str]
 ) -> None:
-    on_socket = await on_socket_path(start_gateway, tmp_path / "socket", durability="none")
-    streaming = await start_gateway(directory=str(tmp_path / "streamed"), durability="none")
+    on_socket = await on_socket_path(start_gateway, tmp_path / "socket", durability="none", **scheme)
+    streaming = await start_gateway(directory=str(tmp_path / "streamed"), durability="none", **scheme)
     streaming.endpoints.body_receiver.socket_path = False
     for folder in ("socket", "streamed"):
         (tmp_path / folder / "upload").mkdir()
@@ -259,15 +267,18 @@ async def test_a_large_body_is_received_from_its_socket_by_default(start_gateway
     assert (answer.status, answer.headers["Connection"]) == (201, "close")
 
 
-async def test_https_is_streamed(start_gateway: StartGateway, tmp_path: Path) -> None:
+async def test_a_large_body_over_https_is_received_past_the_parser(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     cert, key = self_signed_certificate(tmp_path)
-    gateway = await on_socket_path(start_gateway, tmp_path / "data", tls_cert=cert, tls_key=key)
-    source = tmp_path / "source"
-    source.write_bytes(content(2 * MIB))
-    result = await curl("-k", "-i", "-T", str(source), f"{gateway.url}/upload/x")
-    assert result.status == 201
-    assert "connection: close" not in result.body.lower()
-    assert files_below(tmp_path / "data/upload") == {"x": content(2 * MIB)}
+    gateway = await start_gateway(directory=str(tmp_path / "data"), tls_cert=cert, tls_key=key)
+    for size, closes in ((2 * MIB, False), (16 * MIB, True)):
+        source = tmp_path / "source"
+        source.write_bytes(content(size))
+        result = await curl("-k", "-i", "-T", str(source), f"{gateway.url}/upload/{size}")
+        assert result.status == 201
+        assert ("connection: close" in result.body.lower()) == closes
+        assert files_below(tmp_path / "data/upload")[str(size)] == content(size)
 
 
 async def test_a_chunked_body_is_streamed(start_gateway: StartGateway, tmp_path: Path) -> None:
@@ -281,9 +292,9 @@ async def test_a_chunked_body_is_streamed(start_gateway: StartGateway, tmp_path:
 
 
 async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, scheme: dict[str, str]
 ) -> None:
-    gateway = await on_socket_path(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", **scheme)
     body = content(2 * MIB)
     for _ in range(10):
         async with raw_connection(gateway) as connection:
@@ -307,9 +318,9 @@ async def test_a_client_that_has_said_all_may_close_its_side_before_the_answer(
 
 
 async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, scheme: dict[str, str]
 ) -> None:
-    gateway = await on_socket_path(start_gateway, tmp_path / "data", idle_timeout="1")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", idle_timeout="1", **scheme)
     for _ in range(10):  # anew where it was this machine that was silent
         longest = 0.0
         async with raw_connection(gateway) as connection:
@@ -346,9 +357,12 @@ async def test_progress_is_told_while_the_body_comes(
 
 
 async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still_sends(
-    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: dict[str, str],
 ) -> None:
-    gateway = await on_socket_path(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", **scheme)
     real, writes = incoming._write_all, 0
 
     def full(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
@@ -368,9 +382,9 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
 
 
 async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, scheme: dict[str, str]
 ) -> None:
-    gateway = await on_socket_path(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", **scheme)
     async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * 1000)

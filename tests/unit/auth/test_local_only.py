@@ -8,6 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.auth.local_only import LocalOnly
+from gateway.domain.proxy_headers import USUAL_NAMES, shows_proxy
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
@@ -80,3 +81,7 @@ def test_a_list_of_names_counts_whatever_auth_says() -> None:
     assert refuses_host(check, "evil.example")
     assert not refuses_host(check, "files.lan")
     assert not refuses_host(check, "127.0.0.1:8080")
+
+
+def test_no_usual_name_shows_a_proxy() -> None:
+    assert not [name for name in USUAL_NAMES if shows_proxy(name.lower())]

@@ -22,6 +22,6 @@ def test_a_client_with_its_share_of_uploads_in_flight_leaves_the_rest_to_others(
     by_token = Upload("b0", "/x", remote="192.0.2.1", principal={"name": "b", "kind": "token"})
     inflight.begin_upload(by_token)
     for progress in held:
-        inflight.end_upload(progress)
+        inflight.end_upload(progress.upload.id)
     inflight.begin_upload(Upload("a3", "/x", remote="192.0.2.1"))
     assert len(inflight) == 2

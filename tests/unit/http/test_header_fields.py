@@ -15,13 +15,17 @@ def test_lines_of_one_name_are_joined_under_its_first_spelling() -> None:
     sent = CIMultiDict([("X-A", "1"), ("Cookie", "a=1"), ("x-a", "2"), ("cookie", "b=2")])
     fields = read_headers(sent)
     assert fields.values == {"X-A": "1, 2", "Cookie": "a=1; b=2"}
-    assert fields.lines == {"x-a": ["1", "2"], "cookie": ["a=1", "b=2"]}
+    assert lines_of(sent) == {"x-a": ["1", "2"], "cookie": ["a=1", "b=2"]}
+
+
+def lines_of(headers: CIMultiDict[str]) -> dict[str, list[str]]:
+    return {name: list(lines) for name, lines in read_headers(headers).lines.items()}
 
 
 def test_bytes_that_are_not_utf8_are_replaced_in_values_alone() -> None:
     fields = read_headers(CIMultiDict([("X-A", "caf\udce9")]))
     assert fields.values == {"X-A": "caf\ufffd"}
-    assert fields.lines == {"x-a": ["caf\udce9"]}
+    assert lines_of(CIMultiDict([("X-A", "caf\udce9")])) == {"x-a": ["caf\udce9"]}
 
 
 def test_the_internal_credential_is_no_value() -> None:
@@ -30,11 +34,13 @@ def test_the_internal_credential_is_no_value() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(("", "1", "\udce9")))))
-def test_one_pass_reads_what_two_do(sent: list[tuple[str, str]]) -> None:
+def test_one_pass_reads_what_two_do(
+    sent: list[tuple[str, str]],
+) -> None:
     headers = CIMultiDict(sent)
     fields = read_headers(headers)
-    assert fields.values == headers_as_dict(headers)
-    assert list(fields.values) == list(headers_as_dict(headers))
-    assert sorted(line for lines in fields.lines.values() for line in lines) == sorted(
-        value for _, value in sent
-    )
+    assert list(fields.values.items()) == list(headers_as_dict(headers).items())
+    expected: dict[str, list[str]] = {}
+    for name, value in sent:
+        expected.setdefault(name.lower(), []).append(value)
+    assert lines_of(headers) == expected

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gateway.endpoints.routing.upstreams import MAX_FAILURES, Upstreams
+import pytest
+
+from gateway.endpoints.routing.upstream_errors import UpstreamFailed
+from gateway.endpoints.routing.upstreams import MAX_FAILURES, Upstreams, UpstreamTries
+from gateway.errors import Refusal
 
 
 class Clock:
@@ -112,3 +116,44 @@ def test_where_all_have_failed_the_one_that_failed_first_is_tried() -> None:
     assert upstreams.order("abc") == ["b"]
     fail(upstreams, "b")
     assert upstreams.order("abc") == ["a"]
+
+
+# -- the tries of one request
+
+
+def failure(*, connected: bool, closed: bool = False) -> UpstreamFailed:
+    return UpstreamFailed(Refusal("bad_gateway", "no"), connected=connected, closed=closed)
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_a_request_that_was_not_sent_goes_to_every_upstream_once(repeatable: bool) -> None:
+    tries = UpstreamTries(["a", "b"], repeatable=repeatable)
+    assert tries.next() == "a"
+    tries.go_on("a", failure(connected=False))
+    assert tries.next() == "b"
+    with pytest.raises(Refusal):
+        tries.go_on("b", failure(connected=False))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_request_that_may_have_arrived_and_may_not_be_repeated_ends_there(closed: bool) -> None:
+    tries = UpstreamTries(["a", "b"], repeatable=False)
+    with pytest.raises(Refusal):
+        tries.go_on(tries.next(), failure(connected=True, closed=closed))
+
+
+def test_a_request_that_may_be_repeated_is_so_once_and_elsewhere_if_there_is_another() -> None:
+    tries = UpstreamTries(["a", "b", "c"], repeatable=True)
+    tries.go_on(tries.next(), failure(connected=True, closed=True))
+    assert tries.next() == "b"
+    with pytest.raises(Refusal):
+        tries.go_on("b", failure(connected=True, closed=True))
+
+
+def test_the_only_upstream_gets_a_request_again_if_it_closed_the_connection() -> None:
+    tries = UpstreamTries(["a"], repeatable=True)
+    tries.go_on(tries.next(), failure(connected=True, closed=True))
+    assert tries.next() == "a"
+    silent = UpstreamTries(["a"], repeatable=True)
+    with pytest.raises(Refusal):
+        silent.go_on(silent.next(), failure(connected=True))

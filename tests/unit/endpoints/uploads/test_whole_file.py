@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from gateway.endpoints.uploads.digests import Lines
 from gateway.endpoints.uploads.preconditions import check_conditions
 from gateway.endpoints.uploads.whole_file import (
     COMPLETE_FIELDS,
@@ -16,7 +15,7 @@ from gateway.endpoints.uploads.whole_file import (
     check_whole_file,
 )
 from gateway.errors import Refusal
-from gateway.http.header_fields import read_headers
+from gateway.http.header_fields import Lines, read_headers
 
 
 def lines_of(*lines: str) -> Lines:
