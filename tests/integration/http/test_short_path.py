@@ -296,3 +296,35 @@ def _connections(server: Server) -> list[Any]:
     assert server.runner is not None
     assert server.runner.server is not None
     return list(server.runner.server.connections)
+
+
+class Unconnected(asyncio.Transport):
+    """The connection of nobody."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError("nobody reads")
+
+
+async def test_a_client_that_leaves_as_its_request_is_given_to_a_task_leaves_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as server:
+        assert server.runner is not None
+        assert server.runner.server is not None
+        connection = server.runner.server()
+        connection.connection_made(Unconnected())
+        task = connection._task_handler
+        assert task is not None
+        await asyncio.sleep(0)  # it waits for a request
+        connection.data_received(request_head("GET", "/ordinary"))
+        connection.connection_lost(None)
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert server.ordinary == []
+    assert caplog.records == []
