@@ -4,8 +4,9 @@ Contestants are started by their command lines, the gateway too, and stored byte
 figure counts. Only benches of one part without a server (`events`, `in_process`) import `gateway`.
 
     samples      the result of a turn          contestants, peers, nginx   how servers are started
-    processes    a server as a process         load, probes   what drives them; the disk without HTTP
-    cases        who is compared over what     targets, report   goals and output
-    scheduling   the processors for the bench  entrants   who takes turns, and how
+    processes    a server as a process         load, sources   what is sent, and checked
+    probes       the disk without HTTP         targets, report   goals and output
+    cases        who is compared over what     entrants   who takes turns, and how
+    scheduling   the processors for the bench
     layers       where the microseconds of a small request go: in_process, meter; under load: threads
 """

@@ -19,10 +19,11 @@ from bench.contestants import (
     program,
 )
 from bench.entrants import Case, Entrant, probing, proxying, serving
-from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk, make_source
+from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk
 from bench.nginx import Nginx, NginxProxy, NginxRefusing, NginxStatic
 from bench.peers import Copyparty, Rclone, Tus
 from bench.probes import batches, dd
+from bench.sources import make_source
 
 MIB = 1 << 20
 

@@ -21,13 +21,14 @@ from typing import Literal, Protocol, Self
 
 from bench.contestants import Contestant, program
 from bench.samples import BenchError, Sample
+from bench.sources import part_of, random_block, same
 
 LIMIT = 120
 """Seconds after which a client gives up."""
 
-BLOCK = 1 << 20
+FILE_AGE = 0.2
+"""Seconds that a file is unchanged before it is fetched: a server may cache nothing of a newer one."""
 
-WARM_UP_BYTES = 32 * BLOCK
 WARM_UP_SECONDS = 1
 WARM_UP_REFUSALS = 10
 
@@ -49,38 +50,6 @@ class Load(Protocol):
 
     def shorter(self) -> Self:
         """Return the same load, short: what warms a server up."""
-
-
-def make_source(path: Path, size: int) -> Path:
-    """Write `size` bytes, a multiple of 1 MiB, of which no two blocks are the same."""
-    noise = random_block()
-    with path.open("wb") as file:
-        for number in range(size // BLOCK):
-            file.write(number.to_bytes(8, "big") + noise[8:])
-    return path
-
-
-def _part_of(source: Path) -> Path:
-    """Return a short file beside `source`, or `source` where it is short itself."""
-    if source.stat().st_size <= WARM_UP_BYTES:
-        return source
-    part = source.with_name("warm-up")
-    return part if part.exists() else make_source(part, WARM_UP_BYTES)
-
-
-def random_block() -> bytes:
-    """Return 1 MiB of noise."""
-    with open("/dev/urandom", "rb") as file:
-        return file.read(BLOCK)
-
-
-def same(first: Path, second: Path) -> bool:
-    """Return whether two files have the same content."""
-    with first.open("rb") as left, second.open("rb") as right:
-        while block := left.read(BLOCK):
-            if block != right.read(BLOCK):
-                return False
-        return not right.read(1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +88,7 @@ class Upload:
                 raise BenchError(f"{landed.name} does not hold the bytes that were sent")
 
     def shorter(self) -> Self:
-        return replace(self, source=_part_of(self.source))
+        return replace(self, source=part_of(self.source))
 
 
 @contextlib.contextmanager
@@ -210,6 +179,7 @@ class Fetch(Wrk):
 
     def run(self, contestant: Contestant, turn: str) -> Sample:
         (contestant.landed / turn).write_bytes(random_block()[: self.size])
+        time.sleep(FILE_AGE)
         return self._wrk(contestant, "get", f"{contestant.prefix}{turn}")
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
@@ -239,7 +209,7 @@ class Download:
         fetched.unlink()
 
     def shorter(self) -> Self:
-        return replace(self, source=_part_of(self.source))
+        return replace(self, source=part_of(self.source))
 
     def _fetch(self, contestant: Contestant, turn: str, out: str) -> None:
         words = [program("curl"), "-sS", "--fail", "--max-time", str(LIMIT), "-o", out]

@@ -154,7 +154,7 @@ TARGETS = (
     ),
     *_by_connections(
         "small",
-        "the same with OnFileUploading",
+        "4 KiB PUTs, not synced, with OnFileUploading",
         HOOK,
         LOOP,
         {1: (0.25, 0.35), 16: (0.55, 0.8), 64: (0.6, 0.85)},

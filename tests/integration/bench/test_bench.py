@@ -21,11 +21,12 @@ from bench import peers, report
 from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, OURS_2, Sizes, Sources
 from bench.contestants import Bare, Contestant, Ours
 from bench.entrants import Case, Entrant, Player, play, serving
-from bench.load import Download, Fetch, Load, Refusal, Upload, Wrk, make_source, same
+from bench.load import Download, Fetch, Load, Refusal, Upload, Wrk
 from bench.peers import Tus
 from bench.probes import batches, dd
 from bench.report import Outcome
 from bench.samples import BenchError, NotInstalledError, Sample, Spread, Turns
+from bench.sources import make_source, same
 from bench.targets import CONTEXT, TARGETS, Target
 from tests.support import PROJECT
 
