@@ -86,6 +86,7 @@ def _openat2(fd: int, name: str, how: bytes) -> int:
 
 
 class _File(NamedTuple):
+    names: tuple[str, ...]
     version: tuple[int, ...]
     stat: Stat
 
@@ -128,11 +129,12 @@ class CachedReader:
             or opened - status.st_ctime < MIN_AGE
         ):
             return
+        names = paths.check_path(stat.path)
         with self._lock:
             self._files.pop(stat.path, None)
             if len(self._files) >= MAX_FILES:
                 del self._files[next(iter(self._files))]
-            self._files[stat.path] = _File(_version(status), stat)
+            self._files[stat.path] = _File(names, _version(status), stat)
 
     def read(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
@@ -145,7 +147,7 @@ class CachedReader:
         if remembered is None:
             return None
         try:
-            names = paths.check_path(path)
+            names = remembered.names
             fd = self._open(names)
             if fd < 0:
                 return None
