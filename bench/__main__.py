@@ -71,6 +71,12 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--folder", default="/var/tmp", help="where the cases on a disk run (default: /var/tmp)"
     )
+    parser.add_argument(
+        "--memory",
+        default=TMPFS,
+        metavar="FOLDER",
+        help=f"a tmpfs for all other cases (default: {TMPFS})",
+    )
     parser.add_argument("--install", action="store_true", help="install the peers of npm first")
     parser.add_argument(
         "--profile", action="store_true", help="print microseconds by layer instead of playing the cases"
@@ -165,7 +171,7 @@ def _play(wish: argparse.Namespace) -> int:
     if wish.rounds:
         sizes = replace(sizes, rounds=wish.rounds)
     keys, started = wish.only or list(CASES), time.monotonic()
-    outcomes = run(keys, sizes, wish.folder, quick=wish.quick)
+    outcomes = run(keys, sizes, wish.folder, quick=wish.quick, memory=wish.memory)
     print(f"## Goals\n\n{report.targets_table(outcomes)}")
     _say(f"{len(outcomes)} of {len(keys)} cases in {(time.monotonic() - started) / 60:.1f} minutes")
     if wish.write:

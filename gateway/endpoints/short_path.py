@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
 from typing import Final
 
 from aiohttp import web
@@ -42,6 +41,24 @@ class ExchangeContext:
         self.access_log = access_log
         self.redaction = redaction
         self.serving = serving
+
+
+class RequestContext:
+    """Enters the two blocks of a request's log lines; an `ExitStack` takes twice as long."""
+
+    __slots__ = ("_bind", "_hide")
+
+    def __init__(self, bind: logs.bind, hide: logs.hide) -> None:
+        self._bind = bind
+        self._hide = hide
+
+    def __enter__(self) -> None:
+        self._bind.__enter__()
+        self._hide.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._hide.__exit__(*error)
+        self._bind.__exit__(*error)
 
 
 class ShortExchange:
@@ -83,16 +100,13 @@ class ShortExchange:
         """Call `callback` once the client disconnects; return what ends that."""
         return self._request.on_disconnect(callback)
 
-    def context(self) -> ExitStack:
+    def context(self) -> RequestContext:
         """Bind the log fields of the request, and hide its secrets, around what may log."""
-        stack = ExitStack()
         fields = {"request_id": self.request_id}
         if self.upload_id is not None:
             fields["upload_id"] = self.upload_id
-        stack.enter_context(logs.bind(**fields))
         headers, query, redaction = self.head.headers, self.head.raw_query, self._context.redaction
-        stack.enter_context(logs.hide(lambda: redaction.values(headers, query)))
-        return stack
+        return RequestContext(logs.bind(**fields), logs.hide(lambda: redaction.values(headers, query)))
 
     def begin(self) -> None:
         """Take the request."""

@@ -88,7 +88,10 @@ class ClientConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Call those that wait for something else than the client."""
+        task, waiter = self._task_handler, self._waiter
         super().connection_lost(exc)
+        if task is not None and waiter is not None and waiter.done():
+            task.cancel()  # it was woken for a request that is dropped here
         if self._lease is not None:
             self._lease.close()
         self._latest_body = None

@@ -201,9 +201,9 @@ class ShortPathConnection(ClientConnection):
         super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Drop what waits, but begin a request that is in front: it fails as others do."""
+        """Drop what waits; a request that waits for its body begins first, and fails as others do."""
         self._held.clear()
-        if not self._messages or (self._ordinary and self._respond is None):
+        if self._body_timer is None:
             super().connection_lost(exc)
             return
         self._wake_task()

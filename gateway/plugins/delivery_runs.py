@@ -130,8 +130,10 @@ class DeliveryRun:
 
     def _take_result(self, _: object, error: Exception | None) -> None:
         self._forget()
-        if self._call is not None and not self._handler.suspends:
-            self._runs.note_seconds(self._handler.name, self._call.seconds)
+        call = self._call
+        if call is not None and call.begun and not self._handler.suspends:
+            seconds = call.seconds or time.monotonic() - call.begun  # it hangs
+            self._runs.note_seconds(self._handler.name, seconds)
         succeeded = error is None and self._handle.invalid is None and self._handle.refusal is None
         if succeeded and not log.isEnabledFor(logging.INFO):
             self._finish(None)
@@ -154,8 +156,11 @@ class DeliveryRun:
         if isinstance(run.error, Postponed):
             return run.error
         failure: Exception
-        if isinstance(run.error, ExecutorLost) and self._runs.executor.lost:
+        lost = isinstance(run.error, ExecutorLost)
+        if lost and self._runs.executor.lost:
             failure = Postponed("no script executor is left to run it: restart this process")
+        elif lost and (self._call is None or not self._call.begun):
+            failure = Postponed(f"it had not begun: {run.error}")
         elif message is None:
             return None
         else:

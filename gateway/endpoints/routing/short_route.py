@@ -16,23 +16,24 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.plain_call import PlainCall, PlainRequest
-from gateway.endpoints.routing.plain_text import (
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.plain_call import PlainCall, PlainRequest
+from gateway.endpoints.routing.proxy.plain_text import (
     RequestMemo,
     encode_response,
+    is_chunked,
     recall_request,
 )
-from gateway.endpoints.routing.proxy import CountedAttempt, Proxy
-from gateway.endpoints.routing.proxy_request import UpstreamTimeout
-from gateway.endpoints.routing.proxy_response import (
+from gateway.endpoints.routing.proxy.proxy import CountedAttempt, Proxy
+from gateway.endpoints.routing.proxy.request import UpstreamTimeout
+from gateway.endpoints.routing.proxy.response import (
     MAX_SHORT_BYTES,
     ProxyResponse,
     UpstreamResponse,
 )
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
-from gateway.endpoints.routing.upstream_connection import PlainResponse
-from gateway.endpoints.routing.upstream_errors import UpstreamFailed
 from gateway.endpoints.short_path import ShortExchange
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.responses import GatewayResponse
@@ -266,9 +267,12 @@ class ShortForward:
 
 
 def _may_be_small(response: PlainResponse) -> bool:
-    """Tell whether a response has a body of a small declared length, or of none that is a surprise."""
+    """Tell whether a response has a body, which is small as it says, or is here and small."""
     headers = response.headers
-    if response.status in {204, 304} or hdrs.TRANSFER_ENCODING in headers:
+    if response.status in {204, 304}:
         return False
+    if hdrs.TRANSFER_ENCODING in headers:
+        content = response.content
+        return is_chunked(response) and content.is_eof() and content.total_bytes <= MAX_SHORT_BYTES
     declared = headers.get(hdrs.CONTENT_LENGTH, "")
     return declared.isdecimal() and len(declared) < 6 and int(declared) <= MAX_SHORT_BYTES

@@ -58,11 +58,19 @@ class ExecutorThread:
         return self._thread.ident
 
     def submit(self, call: ScriptCall) -> None:
-        """Let the thread run a call."""
+        """Let the thread run a call.
+
+        It is woken when the caller's loop has served all that is ready. The loop releases the
+        interpreter between two connections: a thread that is awake by then takes it, for one call.
+        """
         self.calls.add(call)
         self._submitted.append(call)
         if not self._start_scheduled:
             self._start_scheduled = True
+            self._caller_loop.call_soon(self._wake, context=contextvars.Context())
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may have been closed since
             self.loop.call_soon_threadsafe(self._start_submitted)
 
     async def wait_for_results(self, seconds: float) -> None:
@@ -149,7 +157,9 @@ class ExecutorThread:
             if self._stopping:
                 return
             call = self._submitted.popleft()
-            if call.suspends:
+            if call.done is None:  # cancelled before it began
+                self._send_result(call, None, None, ended=True)
+            elif call.suspends:
                 self._start_task(call)
                 tasks.append(call)
             else:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -257,26 +259,32 @@ def test_sources_differ_in_every_block(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_ends_every_server_and_removes_every_file(tmp_path: Path) -> None:
-    before = set(Path("/dev/shm").glob("gateway-bench-*"))
     sizes = Sizes(big=MIB, part=MIB, middle=MIB, seconds=1, refusals=2, rounds=1)
-    disk = tmp_path / "disk"
+    disk, memory = tmp_path / "disk", tmp_path / "memory"
     disk.mkdir()
-    outcomes = command.run(["big-synced", "refusal"], sizes, str(disk), quick=True)
+    memory.mkdir()
+    outcomes = command.run(["big-synced", "refusal"], sizes, str(disk), quick=True, memory=str(memory))
     assert {who for outcome in outcomes.values() for who in outcome.results} >= {OURS, "dd conv=fsync"}
     assert list(disk.iterdir()) == []
-    assert set(Path("/dev/shm").glob("gateway-bench-*")) == before
+    assert list(memory.iterdir()) == []
     children = psutil.Process().children(recursive=True)
     assert [child.name() for child in children if "gateway" in child.cmdline()] == []
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_middle_leaves_nothing_behind(
-    tmp_path: Path, number: signal.Signals, status: int
+    tmp_path: Path, number: signal.Signals, status: int, memory: Path
 ) -> None:
     mark = {"BENCH_MARK": str(tmp_path)}
     words = [sys.executable, "-m", "bench", "--quick", "--only", "big", "--folder", "/var/tmp"]
-    before = set(Path("/dev/shm").glob("gateway-bench-*"))
+    words += ["--memory", str(memory)]
     process = subprocess.Popen(words, cwd=PROJECT, env={**os.environ, **mark}, stderr=subprocess.PIPE)
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"scheduling: ")
@@ -286,7 +294,7 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(
     process.send_signal(number)
     assert process.wait(60) == status
     process.stderr.close()
-    assert set(Path("/dev/shm").glob("gateway-bench-*")) <= before
+    assert list(memory.iterdir()) == []
     assert [other.pid for other in psutil.process_iter() if _marked(other, mark)] == []
 
 

@@ -45,15 +45,12 @@ class Reader(Server):
 
 
 @pytest.mark.usefixtures("unexpected")
-@pytest.mark.parametrize("waited", [False, True], ids=["while it is awaited", "as that ends"])
-async def test_a_request_whose_client_leaves_before_its_body_begins_and_fails(*, waited: bool) -> None:
+async def test_a_request_whose_client_leaves_before_its_body_begins_and_fails() -> None:
     async with serving(server=Reader()) as server, raw_connection(server) as connection:
         await connection.send(whole_put("/cut", b"abc")[:-2])
         (handler,) = connections_of(server)
         await wait_until(lambda: handler._body_timer)
-        if waited:
-            handler._wake_task()
-        handler.connection_lost(None)
+        connection.reset()
         await wait_until(lambda: server.lost)
     assert (server.short, server.ordinary, server.lost) == ([], ["/cut"], ["/cut"])
 
@@ -66,7 +63,9 @@ async def test_a_request_that_is_handed_over_ends_though_its_client_leaves_at_on
         (handler,) = connections_of(server)
         server.kept.pop().hand_over(server.handle)
         handler.connection_lost(None)
-        await wait_until(lambda: server.lost and server.ordinary)
+        assert server.lost == ["/kept"]
+        await asyncio.sleep(0.01)
+    assert server.ordinary == []
 
 
 @pytest.mark.usefixtures("unexpected")
@@ -118,3 +117,35 @@ async def test_a_request_like_the_last_one_is_left_where_it_differs(request_: by
         await connection.send(request_)
         await connection.answer()
     assert server.short == ["/plain", "/plain"]
+
+
+class Unconnected(asyncio.Transport):
+    """The connection of nobody."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError("nobody reads")
+
+
+async def test_a_client_that_leaves_as_its_request_is_given_to_a_task_leaves_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as server:
+        assert server.runner is not None
+        assert server.runner.server is not None
+        connection = server.runner.server()
+        connection.connection_made(Unconnected())
+        task = connection._task_handler
+        assert task is not None
+        await asyncio.sleep(0)  # it waits for a request
+        connection.data_received(request_head("GET", "/ordinary"))
+        connection.connection_lost(None)
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert server.ordinary == []
+    assert caplog.records == []

@@ -18,7 +18,7 @@ import pytest
 
 from gateway.auth.tokens import token_digest
 from gateway.endpoints.routing import short_route
-from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortForward
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
@@ -63,6 +63,11 @@ def post(*lines: str, body: bytes = b"abc", target: str = "/r/a", method: str = 
 
 def get(*lines: str, target: str = "/r/a", method: str = "GET") -> bytes:
     return request_head(method, target, *lines)
+
+
+def in_chunks(*sizes: int) -> bytes:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (size, b"x" * size) for size in sizes)
+    return b"HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,15 @@ DIALOGUES = {
         [get(), post()], [respond(b"no", "500 X"), respond(b"", "503 X")], taken=2
     ),
     "long answers": Dialogue([get(), get(), get()], [respond(LONG), OK, respond(LONG)], taken=3),
+    "chunked answers of all lengths": Dialogue(
+        [get()] * 5,
+        [in_chunks(*sizes) for sizes in ((), (1,), (10, 20), (4096,) * 8, (33 << 10,))],
+        taken=5,
+    ),
+    "a coded chunked answer": Dialogue(
+        [get()], [CHUNKED.replace(b": chunked", b": gzip, chunked")], taken=1
+    ),
+    "chunked and declared answers": Dialogue([get()] * 4, [CHUNKED, OK, CHUNKED, OK], taken=4),
     "chunked answers": Dialogue([get(), post(), get()], [CHUNKED, CHUNKED, OK], taken=3),
     "no content": Dialogue(
         [get()] * 3,

@@ -16,6 +16,7 @@ from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Termi
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from tests.support import TESTS
+from tests.support.harness import wait_until
 from tests.unit.plugins.conftest import Start
 
 GOLDEN = TESTS / "golden" / "plugins"
@@ -314,6 +315,21 @@ async def test_a_delivery_that_fails_says_why(
         await asyncio.wait_for(hooks.run_delivery(delivery(), {}), 30)
     assert str(caught.value).startswith(message)
     assert "gateway/" not in caught.value.traceback
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_run_that_another_one_has_kept_from_beginning_is_postponed(start: Start) -> None:
+    body = "if event['attempt'] == 1: time.sleep(20)"
+    hooks = await start(plugin("h", body, UPLOADED, more=patience(body)))
+    ended: list[Exception | None] = []
+    for attempt in (1, 2):
+        hooks.submit_delivery(delivery(), {"attempt": attempt}, ended.append)
+
+    async def both() -> bool:
+        return len(ended) == 2
+
+    await wait_until(both)
+    assert sorted(type(error).__name__ for error in ended) == ["HandlerFailed", "Postponed"]
 
 
 async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_configs(

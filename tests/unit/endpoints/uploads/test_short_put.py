@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from multidict import CIMultiDict
 
-from gateway.auth.authenticator import Auth
+from gateway.auth.authenticator import Auth, TokenVerifier
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
@@ -101,11 +101,13 @@ class Handlers:
 
 
 class Gateway:
-    def __init__(self, handlers: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, handlers: int = 0, verifier: TokenVerifier | None = None, **settings: Any
+    ) -> None:
         self.hooks, self.writer, self.metrics = Handlers(handlers), Writer(), Metrics()
         self.inflight = Inflight()
         parsed, hooks = Settings.model_validate(settings), cast(Hooks, self.hooks)
-        auth, marks = Auth(parsed, (ALICE,)), cast(OneTimeMarks, None)
+        auth, marks = Auth(parsed, (ALICE,), verifier=verifier), cast(OneTimeMarks, None)
         admission = Admission(parsed, auth, hooks, self.inflight, marks)
         outcomes = UploadOutcomes(self.inflight, self.metrics, hooks)
         self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), outcomes, 0)
@@ -188,6 +190,28 @@ def test_a_token_is_decided_anew_for_each_request() -> None:
     assert gateway.take(Exchange(("Authorization", "Bearer secret-a")))
     with pytest.raises(Refusal, match="a token is needed"):
         gateway.take(Exchange(("Authorization", "Bearer secret-b")))
+
+
+class Verifier:
+    """Knows the tokens that it was shown before."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def cached_principal(self, token: str) -> dict[str, Any] | None:
+        return {"name": token, "kind": "jwt", "groups": []} if token in self.known else None
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        raise AssertionError(f"{token} may have to wait")
+
+
+def test_a_web_token_that_was_not_verified_lately_is_left_untouched() -> None:
+    gateway = Gateway(verifier=Verifier("carol"))
+    new, known = (Exchange(("Authorization", f"Bearer {name}")) for name in ("dave", "carol"))
+    assert not gateway.take(new)
+    assert gateway.untouched()
+    assert gateway.take(known)
+    assert gateway.writer.waiting[0][0].principal == {"name": "carol", "kind": "jwt", "groups": []}
 
 
 @pytest.mark.parametrize(

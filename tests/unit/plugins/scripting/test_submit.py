@@ -84,6 +84,45 @@ async def test_calls_of_one_turn_cross_together(
     assert len(batches) <= 2  # two where the thread is awake as the first one comes
 
 
+async def test_calls_wake_the_thread_once_all_that_was_ready_has_been_served(
+    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[int] = []
+    wake = ExecutorThread._wake
+
+    def counting(thread: ExecutorThread) -> None:
+        woken.append(len(thread._submitted))
+        wake(thread)
+
+    monkeypatch.setattr(ExecutorThread, "_wake", counting)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    left = list(range(20))
+
+    def done(_value: None, _error: Exception | None) -> None:
+        left.pop()
+        if not left:
+            ended.set()
+
+    for _ in range(20):
+        loop.call_soon(executor.submit, lambda: asyncio.sleep(0), 5, done)
+    await ended.wait()
+    assert woken == [20]
+
+
+async def test_a_call_that_is_cancelled_before_the_thread_is_woken_never_begins(
+    executor: ScriptExecutor,
+) -> None:
+    begun: list[bool] = []
+
+    async def script() -> None:
+        begun.append(True)
+
+    executor.submit(script, 5, lambda *_: begun.append(False)).cancel()
+    await outcome_of(executor, lambda: asyncio.sleep(0))
+    assert begun == []
+    assert executor.in_flight == 0
+
+
 async def test_the_receiver_runs_in_the_context_of_no_request(executor: ScriptExecutor) -> None:
     given: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     with logs.bind(upload_id="u1"):

@@ -16,13 +16,13 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_response import REASON_PHRASES
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.plain_call import complete_request, encode_head
-from gateway.endpoints.routing.proxy_response import plain_reason
+from gateway.endpoints.routing.proxy import forwarding
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.plain_call import complete_request, encode_head
+from gateway.endpoints.routing.proxy.response import plain_reason
+from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
 from gateway.endpoints.routing.table import RouteMatch, RouteTable
-from gateway.endpoints.routing.upstream_call import UpstreamCaller, target_of
-from gateway.endpoints.routing.upstream_connection import PlainResponse
 from gateway.http.short_request import ShortRequest
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -130,8 +130,16 @@ def encode_response(
         else:
             parts.append((request_id if slot == _ID else rfc822_formatted_time()).encode())
         parts.append(text)
-    parts.append(content)
+    if is_chunked(response):
+        parts.append(b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content) if content else b"0\r\n\r\n")
+    else:
+        parts.append(content)
     return b"".join(parts)
+
+
+def is_chunked(response: PlainResponse) -> bool:
+    """Tell whether a response comes in chunks, and goes on in one."""
+    return response.headers.get(hdrs.TRANSFER_ENCODING, "").lower() == "chunked"
 
 
 def _response_memo(response: PlainResponse, more: Mapping[str, str]) -> _ResponseMemo:
@@ -144,6 +152,8 @@ def _response_memo(response: PlainResponse, more: Mapping[str, str]) -> _Respons
             if len(response.headers.getall(field)) == 1:
                 headers[field] = f"\0{index}\0"
     headers["X-Request-Id"] = f"\0{_ID}\0"
+    if is_chunked(response):
+        headers[hdrs.TRANSFER_ENCODING] = "chunked"
     headers.setdefault(hdrs.DATE, f"\0{_NOW}\0")
     reason = plain_reason(message.reason)
     if reason is None:
