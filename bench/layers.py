@@ -71,9 +71,9 @@ LAYERS: Final[Mapping[str, Sequence[str]]] = {
         "gateway.endpoints.routing.short_route:ShortRoutes.take",
         "gateway.endpoints.routing.short_route:ShortForward.start",
     ],
-    "send to an upstream": ["gateway.endpoints.routing.upstream_connection:UpstreamConnection.send"],
+    "send to an upstream": ["gateway.endpoints.routing.proxy.connection:UpstreamConnection.send"],
     "response of an upstream": [
-        "gateway.endpoints.routing.upstream_connection:UpstreamConnection.data_received",
+        "gateway.endpoints.routing.proxy.connection:UpstreamConnection.data_received",
         "gateway.endpoints.routing.short_route:ShortForward._answer",
     ],
     "respond, count, log": ["gateway.endpoints.short_path:ShortExchange.respond"],

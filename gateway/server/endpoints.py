@@ -27,8 +27,8 @@ from gateway.endpoints.notifications.processor import (
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
-from gateway.endpoints.routing.proxy import Proxy
-from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.proxy.proxy import Proxy
+from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver

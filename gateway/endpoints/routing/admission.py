@@ -13,8 +13,8 @@ from typing import Any, Final
 from aiohttp import hdrs
 
 from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
-from gateway.endpoints.routing.forwarding import GATEWAY_PREFIX
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
+from gateway.endpoints.routing.proxy.forwarding import GATEWAY_PREFIX
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_cross_site
 from gateway.http.responses import GatewayResponse

@@ -14,7 +14,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
-from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortRoutes
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable

@@ -16,24 +16,24 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.plain_call import PlainCall, PlainRequest
-from gateway.endpoints.routing.plain_text import (
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.plain_call import PlainCall, PlainRequest
+from gateway.endpoints.routing.proxy.plain_text import (
     RequestMemo,
     encode_response,
     is_chunked,
     recall_request,
 )
-from gateway.endpoints.routing.proxy import CountedAttempt, Proxy
-from gateway.endpoints.routing.proxy_request import UpstreamTimeout
-from gateway.endpoints.routing.proxy_response import (
+from gateway.endpoints.routing.proxy.proxy import CountedAttempt, Proxy
+from gateway.endpoints.routing.proxy.request import UpstreamTimeout
+from gateway.endpoints.routing.proxy.response import (
     MAX_SHORT_BYTES,
     ProxyResponse,
     UpstreamResponse,
 )
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
-from gateway.endpoints.routing.upstream_connection import PlainResponse
-from gateway.endpoints.routing.upstream_errors import UpstreamFailed
 from gateway.endpoints.short_path import ShortExchange
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.responses import GatewayResponse

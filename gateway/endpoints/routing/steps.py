@@ -8,7 +8,7 @@ from gateway.auth.authenticator import Auth
 from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
-from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.http.cors import CorsPolicy, serve_cross_origin
 from gateway.http.responses import GatewayResponse, Response

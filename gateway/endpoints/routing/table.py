@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from gateway.domain import paths
 from gateway.domain.grant import METHODS
 from gateway.domain.path_template import LITERAL, REST, RouteTemplate
-from gateway.endpoints.routing.forwarding import has_dot_segment
 from gateway.endpoints.routing.model import Operation, Route
+from gateway.endpoints.routing.proxy.forwarding import has_dot_segment
 from gateway.errors import Refusal
 
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f\\\\]")

@@ -24,12 +24,12 @@ from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import fill_variables
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
-from gateway.endpoints.routing.script_compiler import make_script
-from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.proxy.upstream_call import target_of
+from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
+from gateway.endpoints.routing.scripts.compiler import make_script
+from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
-from gateway.endpoints.routing.upstream_call import target_of
-from gateway.endpoints.routing.whole_response import BufferedResponse, request_whole
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response

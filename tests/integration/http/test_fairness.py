@@ -25,7 +25,7 @@ BOUNDS: Final = {
     "gateway.endpoints.downloads.handler.MAX_OPEN_FILES": 16,
     "gateway.endpoints.downloads.archive.MAX_ARCHIVES": 4,
     "gateway.endpoints.notifications.handler.MAX_UNKNOWN": 8,
-    "gateway.endpoints.routing.proxy.MAX_ROUTE_REQUESTS": 16,
+    "gateway.endpoints.routing.proxy.proxy.MAX_ROUTE_REQUESTS": 16,
 }
 """Small ones, so that few connections reach them."""
 

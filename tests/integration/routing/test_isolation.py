@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from gateway.auth.tokens import token_digest
-from gateway.endpoints.routing import proxy
+from gateway.endpoints.routing.proxy import proxy
 from gateway.server.app import Gateway
 from tests.support.harness import RawConnection, get, raw_connection, request_head, wait_until
 from tests.support.routing.api import api

@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 
 from gateway.endpoints.routing.model import Limits, RequestContext
-from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.http.responses import GatewayResponse, Response
 from tests.support.harness import TIMEOUT, curl, request_head, self_signed_certificate
 from tests.support.ports import free_port

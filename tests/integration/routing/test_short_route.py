@@ -18,7 +18,7 @@ import pytest
 
 from gateway.auth.tokens import token_digest
 from gateway.endpoints.routing import short_route
-from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortForward
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway

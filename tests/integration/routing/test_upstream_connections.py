@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.endpoints.routing import upstream_pool
 from gateway.endpoints.routing.model import Limits
+from gateway.endpoints.routing.proxy import pool
 from tests.support.harness import TIMEOUT, RawConnection, RawResponse, request_head, wait_until
 from tests.support.routing.proxying import (
     Front,
@@ -286,7 +286,7 @@ async def test_a_kept_connection_that_dies_with_a_request_is_replaced_only_where
 async def test_an_idle_connection_is_closed_before_the_upstream_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(upstream_pool, "KEEP_ALIVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(pool, "KEEP_ALIVE_TIMEOUT", 0.05)
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
         assert (await ask(client)).status == 200
         await wait_until(lambda: not open_connections(gate))
@@ -295,7 +295,7 @@ async def test_an_idle_connection_is_closed_before_the_upstream_would(
 
 
 async def test_few_idle_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_pool, "MAX_IDLE_CONNECTIONS", 2)
+    monkeypatch.setattr(pool, "MAX_IDLE_CONNECTIONS", 2)
     together = asyncio.Barrier(6)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

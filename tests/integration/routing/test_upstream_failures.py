@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.endpoints.routing.model import Limits
-from gateway.endpoints.routing.upstreams import MAX_FAILURES
+from gateway.endpoints.routing.proxy.upstreams import MAX_FAILURES
 from tests.support.harness import curl, request_head, self_signed_certificate
 from tests.support.ports import free_port
 from tests.support.routing.api import api

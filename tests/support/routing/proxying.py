@@ -19,8 +19,8 @@ from gateway.auth.request import IncomingRequest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.access_log import AccessLog, Ending, LoggedRequest
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
-from gateway.endpoints.routing.proxy import Proxy
-from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.proxy.proxy import Proxy
+from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.short_route import ShortRoutes
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable

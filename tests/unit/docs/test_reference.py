@@ -30,7 +30,8 @@ from gateway.endpoints.admin import events as events_api
 from gateway.endpoints.downloads import archive
 from gateway.endpoints.downloads import handler as downloads
 from gateway.endpoints.notifications import handler as notifications
-from gateway.endpoints.routing import proxy, validate
+from gateway.endpoints.routing import validate
+from gateway.endpoints.routing.proxy import proxy
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from gateway.endpoints.routing.script_request import ScriptRequest
-from gateway.endpoints.routing.script_values import ScriptResponse
+from gateway.endpoints.routing.scripts.request import ScriptRequest
+from gateway.endpoints.routing.scripts.values import ScriptResponse
 from gateway.plugins import route_models
 from gateway.plugins.models import Strict
 from tests.support.reference_pages import keys, page, rows, section

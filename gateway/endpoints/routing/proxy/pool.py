@@ -15,7 +15,7 @@ from typing import Final
 import aiohappyeyeballs
 from yarl import URL
 
-from gateway.endpoints.routing.upstream_connection import UpstreamConnection
+from gateway.endpoints.routing.proxy.connection import UpstreamConnection
 
 KEEP_ALIVE_TIMEOUT: Final = 4.0
 """Seconds that an idle connection to an upstream is kept: less than most servers keep theirs, as a

@@ -14,15 +14,15 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import INTERNAL
 from gateway.endpoints.routing.model import Next, RequestContext, RouteScript
-from gateway.endpoints.routing.proxy_response import ProxyResponse
-from gateway.endpoints.routing.script_request import (
+from gateway.endpoints.routing.proxy.response import ProxyResponse
+from gateway.endpoints.routing.scripts.request import (
     RequestChanges,
     ScriptRequest,
     request_changes,
     script_request,
     unpack_request,
 )
-from gateway.endpoints.routing.script_values import (
+from gateway.endpoints.routing.scripts.values import (
     BODY_FIELDS,
     ScriptResponse,
     changed_head,

@@ -15,11 +15,11 @@ from aiohttp import hdrs
 
 from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
-from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
-from gateway.endpoints.routing.upstream_call import UpstreamCaller
-from gateway.endpoints.routing.upstream_errors import UpstreamFailed
-from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams, UpstreamTries
-from gateway.endpoints.routing.whole_response import BufferedResponse, read_whole, request_whole
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
+from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
+from gateway.endpoints.routing.proxy.upstreams import UpstreamAttempt, Upstreams, UpstreamTries
+from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease

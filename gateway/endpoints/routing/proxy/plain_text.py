@@ -16,13 +16,13 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_response import REASON_PHRASES
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.plain_call import complete_request, encode_head
-from gateway.endpoints.routing.proxy_response import plain_reason
+from gateway.endpoints.routing.proxy import forwarding
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.plain_call import complete_request, encode_head
+from gateway.endpoints.routing.proxy.response import plain_reason
+from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
 from gateway.endpoints.routing.table import RouteMatch, RouteTable
-from gateway.endpoints.routing.upstream_call import UpstreamCaller, target_of
-from gateway.endpoints.routing.upstream_connection import PlainResponse
 from gateway.http.short_request import ShortRequest
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]

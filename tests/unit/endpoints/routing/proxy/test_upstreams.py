@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from gateway.endpoints.routing.upstream_errors import UpstreamFailed
-from gateway.endpoints.routing.upstreams import MAX_FAILURES, Upstreams, UpstreamTries
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.upstreams import MAX_FAILURES, Upstreams, UpstreamTries
 from gateway.errors import Refusal
 
 

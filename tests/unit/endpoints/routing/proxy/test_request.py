@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.endpoints.routing.proxy_request import IdleTimeout
+from gateway.endpoints.routing.proxy.request import IdleTimeout
 
 IDLE = 10.0
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.forwarding import Hop, request_headers, response_headers, upstream_target
+from gateway.endpoints.routing.proxy.forwarding import (
+    Hop,
+    request_headers,
+    response_headers,
+    upstream_target,
+)
 from gateway.errors import Refusal
 
 HOP = Hop("10.0.0.9", "https", "files.example:8443")

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.upstream_connection import (
+from gateway.endpoints.routing.proxy.connection import (
     PlainResponse,
     ResponseMissingError,
     UpstreamConnection,
 )
-from gateway.endpoints.routing.upstream_errors import (
+from gateway.endpoints.routing.proxy.errors import (
     FINAL_STATUSES,
     UpstreamFailed,
     not_final,
@@ -26,7 +26,7 @@ from gateway.endpoints.routing.upstream_errors import (
     silent,
     unreachable,
 )
-from gateway.endpoints.routing.upstream_pool import ConnectionPool
+from gateway.endpoints.routing.proxy.pool import ConnectionPool
 from gateway.errors import GatewayError
 from gateway.http.tracebacks import drop_tracebacks
 

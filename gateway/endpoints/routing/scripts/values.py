@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.whole_response import DIGEST_FIELDS
+from gateway.endpoints.routing.proxy.whole_response import DIGEST_FIELDS
 from gateway.errors import TABLE
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError

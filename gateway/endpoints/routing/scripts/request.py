@@ -15,20 +15,20 @@ from urllib.parse import quote, unquote, urlencode
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.forwarding import has_dot_segment
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
-from gateway.endpoints.routing.script_values import (
-    BODY_FIELDS,
-    checked_headers,
-    encoded_body,
-    remove_unchanged,
-)
-from gateway.endpoints.routing.unpack import (
+from gateway.endpoints.routing.proxy.forwarding import has_dot_segment
+from gateway.endpoints.routing.proxy.unpack import (
     TooLargeError,
     UnpackError,
     UnsupportedCodingError,
     codings,
     unpack,
+)
+from gateway.endpoints.routing.scripts.values import (
+    BODY_FIELDS,
+    checked_headers,
+    encoded_body,
+    remove_unchanged,
 )
 from gateway.errors import Refusal
 from gateway.plugins.scripting.decision import BYTES, InvalidResult

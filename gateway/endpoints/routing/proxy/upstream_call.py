@@ -19,35 +19,35 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from gateway.auth.request import RequestHead
-from gateway.endpoints.routing import forwarding
-from gateway.endpoints.routing.forwarding import Hop
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.plain_call import (
+from gateway.endpoints.routing.proxy import forwarding
+from gateway.endpoints.routing.proxy.connection import (
+    MAX_FIELD_BYTES,
+    READ_BUFFER_BYTES,
+    PlainResponse,
+)
+from gateway.endpoints.routing.proxy.errors import (
+    FINAL_STATUSES,
+    UpstreamFailed,
+    not_final,
+    unreachable,
+)
+from gateway.endpoints.routing.proxy.forwarding import Hop
+from gateway.endpoints.routing.proxy.plain_call import (
     MAX_PLAIN_BODY_BYTES,
     PlainCall,
     PlainRequest,
     complete_request,
     encode_head,
 )
-from gateway.endpoints.routing.proxy_request import (
+from gateway.endpoints.routing.proxy.pool import KEEP_ALIVE_TIMEOUT, ConnectionPool
+from gateway.endpoints.routing.proxy.request import (
     ProxyRequestBody,
     UpstreamRequest,
     UpstreamTimeout,
     mapped_error,
 )
-from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.endpoints.routing.upstream_connection import (
-    MAX_FIELD_BYTES,
-    READ_BUFFER_BYTES,
-    PlainResponse,
-)
-from gateway.endpoints.routing.upstream_errors import (
-    FINAL_STATUSES,
-    UpstreamFailed,
-    not_final,
-    unreachable,
-)
-from gateway.endpoints.routing.upstream_pool import KEEP_ALIVE_TIMEOUT, ConnectionPool
+from gateway.endpoints.routing.proxy.response import UpstreamResponse
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
 

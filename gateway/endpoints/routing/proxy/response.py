@@ -16,9 +16,9 @@ from typing import Final
 import aiohttp
 from aiohttp import hdrs, web
 
-from gateway.endpoints.routing.forwarding import response_headers
-from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
-from gateway.endpoints.routing.upstream_connection import PlainResponse
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.forwarding import response_headers
+from gateway.endpoints.routing.proxy.request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
 from gateway.http.tracebacks import drop_tracebacks

@@ -18,7 +18,7 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.upstream_errors import not_http, silent
+from gateway.endpoints.routing.proxy.errors import not_http, silent
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.protocol import on_disconnect
 from gateway.http.request_body import idle_refusal, read_chunk, send_continue_or_disconnect

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.endpoints.routing.upstream_errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 
 SUSPENSION_DELAY: Final = 5.0
 MAX_SUSPENSION_DELAY: Final = 60.0

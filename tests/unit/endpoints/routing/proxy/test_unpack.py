@@ -6,8 +6,8 @@ import importlib
 
 import pytest
 
-from gateway.endpoints.routing import unpack as unpacking
-from gateway.endpoints.routing.unpack import UnpackError, UnsupportedCodingError, unpack
+from gateway.endpoints.routing.proxy import unpack as unpacking
+from gateway.endpoints.routing.proxy.unpack import UnpackError, UnsupportedCodingError, unpack
 
 TEXT = b"text " * 1000
 

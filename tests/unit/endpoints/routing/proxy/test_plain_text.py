@@ -10,10 +10,10 @@ from aiohttp import HttpVersion11
 from aiohttp.http import RawResponseMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.endpoints.routing.plain_call import complete_request, encode_head
-from gateway.endpoints.routing.plain_text import encode_response, recall_request
+from gateway.endpoints.routing.proxy.connection import PlainResponse
+from gateway.endpoints.routing.proxy.plain_call import complete_request, encode_head
+from gateway.endpoints.routing.proxy.plain_text import encode_response, recall_request
 from gateway.endpoints.routing.table import RouteTable
-from gateway.endpoints.routing.upstream_connection import PlainResponse
 from gateway.errors import Refusal
 
 Lines = list[tuple[str, str]]
