@@ -36,6 +36,7 @@ class Runner:
     def __init__(self, queue: Queue, dispatcher: DeliveryDispatcher, metrics: RunMetrics) -> None:
         self._queue = queue
         self._backoff = EngineBackoff()
+        self._loaded: frozenset[str] = frozenset()
         self._consumers: dict[str, HandlerConsumer] = {}
         self._retired: list[HandlerConsumer] = []
         self._periodic: list[asyncio.Task[None]] = []
@@ -55,6 +56,7 @@ class Runner:
     async def refresh(self, specs: Iterable[HandlerSpec]) -> None:
         """Follow a reload: new handlers get a consumer, those that are gone get no more deliveries."""
         loaded = {spec.name: spec for spec in specs}
+        self._loaded = frozenset(loaded)  # new ones get their consumer later
         if self._queue.memory is not None:
             # With one attempt, a crash would make dead what had not begun.
             self._queue.memory.accept([name for name, s in loaded.items() if s.retry.attempts > 1])
@@ -121,9 +123,10 @@ class Runner:
             consumer.return_waiting()
 
     async def _return_homeless(self, deliveries: Sequence[Delivery]) -> None:
-        """Return deliveries whose handler is paused, or was removed meanwhile and makes them dead."""
+        """Return deliveries whose handler is paused; those whose handler was removed become dead."""
         await self._returns.requeue(deliveries)
-        await self._dead_letter_some(list(self._consumers))
+        if any(delivery.handler not in self._loaded for delivery in deliveries):
+            await self._dead_letter_some(list(self._loaded))
 
     async def _dead_letter_orphans(self, handlers: list[str], count: int) -> None:
         """Go on until none is left; `count` are dead already."""

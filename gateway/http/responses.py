@@ -50,6 +50,10 @@ _DRAIN_CHUNK_BYTES: Final = 64 << 10
 _WITHOUT_BODY: Final = frozenset({204, 304})
 """Statuses whose responses have neither a body nor its length (RFC 9110 section 8.6)."""
 
+_STATUS_LINES: Final = {
+    status: f"HTTP/1.1 {status} {reason}" for status, reason in REASON_PHRASES.items()
+}
+
 encode_json_string: Final = json.encoder.encode_basestring
 """Returns a text as JSON, in UTF-8 where it is not ASCII."""
 
@@ -152,9 +156,8 @@ def encode_response(response: SmallResponse, *, close: bool = False) -> bytes:
     headers["Date"] = rfc822_formatted_time()
     if close:
         headers.setdefault("Connection", "close")
-    status_line = f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}"
-    head = _serialize_headers(status_line, cast(CIMultiDict[str], headers))
-    return head + content
+    status_line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} "
+    return _serialize_headers(status_line, cast(CIMultiDict[str], headers)) + content
 
 
 def set_gateway_headers(headers: MutableMapping[str, str], request_id: str) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway.http.ambiguity import find_ambiguity
 from gateway.http.connection import ClientConnection
@@ -33,6 +32,9 @@ MAX_HELD_BYTES: Final = 64 << 10
 BODY_TIMEOUT: Final = 0.05
 """Seconds that the rest of a small body is awaited, before aiohttp's task gets the request."""
 
+MAX_REMEMBERED_BYTES: Final = 2 << 10
+"""Bytes of header lines that a connection remembers as plain: most clients send the same ones again."""
+
 _SPECIAL: Final = ("Expect", "Upgrade")
 """Headers that need the ordinary path, whatever the request is."""
 
@@ -46,6 +48,7 @@ class ShortPathConnection(ClientConnection):
         self._short = False
         self._ordinary = False
         self._respond: Respond | None = None
+        self._plain_lines: tuple[tuple[bytes, bytes], ...] | None = None
         self.memo: object = None
         """What an endpoint remembers of the last request, for one that is like it."""
         self._held: list[bytes] = []
@@ -59,7 +62,11 @@ class ShortPathConnection(ClientConnection):
         if self._short:
             self._hold(data)
             return
-        super().data_received(data)
+        waiter, self._waiter = self._waiter, None  # aiohttp's task sleeps on
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
         if self._messages:
             self._serve_next()
 
@@ -68,14 +75,6 @@ class ShortPathConnection(ClientConnection):
         self._held_bytes += len(data)
         if self._held_bytes > MAX_HELD_BYTES:
             self._pause_transport_reading()
-
-    def _feed_parser(self, piece: bytes) -> None:
-        """Parse without waking aiohttp's task."""
-        waiter, self._waiter = self._waiter, None
-        try:
-            super()._feed_parser(piece)
-        finally:
-            self._waiter = waiter
 
     def _serve_next(self) -> None:
         """Offer the request that waits; wake aiohttp's task for what is left, or not alone."""
@@ -94,29 +93,24 @@ class ShortPathConnection(ClientConnection):
 
     def _is_plain(self, message: RawRequestMessage) -> bool:
         """Tell whether a request may be one for the short path, as far as HTTP goes."""
-        if (
-            message.version != HttpVersion11
-            or message.should_close
-            or message.chunked
-            or message.upgrade
-            or self._upgraded
-        ):
-            return False
         if self._paused or self._reading_paused or self._buffer_paused or self._refused:
             return False
-        if self._close or self._force_close or not message.path.startswith("/"):
+        if self._close or self._force_close or self._upgraded or message.upgrade:
             return False
-        headers = message.headers
-        if any(name in headers for name in _SPECIAL):
+        if message.version != HttpVersion11 or not message.path.startswith("/"):
             return False
-        length = headers.get("Content-Length")
-        return length is None or (len(length) < 6 and int(length) <= MAX_BODY_BYTES)
+        lines = message.raw_headers
+        if lines == self._plain_lines:
+            return True
+        if not _has_plain_headers(message):
+            return False
+        if sum([len(name) + len(value) for name, value in lines]) <= MAX_REMEMBERED_BYTES:
+            self._plain_lines = lines
+        return True
 
     def _offer(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         self._cancel_body_timer()
         if payload.exception() is not None:
-            return False
-        if find_ambiguity(message.version, message.path, message.headers) is not None:
             return False
         return self._take(ShortRequest(self, message, payload))
 
@@ -137,16 +131,15 @@ class ShortPathConnection(ClientConnection):
 
     # -- a request of the short path
 
-    def begin_request(self, payload: StreamReader) -> None:
-        """Take the first request that waits from aiohttp's queue, and its body out of memory."""
+    def begin_request(self) -> None:
+        """Take the first request that waits from aiohttp's queue."""
         self._messages.popleft()
+        self._latest_body = None  # it is whole: nothing keeps it but the request
         if self._parser is not None:
             self._parser.message_consumed()
         if self._manager is not None:
             self._manager.requests_count += 1
         self._short = self._request_in_progress = True
-        if payload is not EMPTY_PAYLOAD:
-            payload.read_nowait(-1)
 
     def end_request(self, response: bytes | None, *, close: bool) -> None:
         """Send a response; then go on with what has arrived meanwhile."""
@@ -169,7 +162,13 @@ class ShortPathConnection(ClientConnection):
     def hand_over_request(
         self, message: RawRequestMessage, payload: StreamReader, respond: Respond
     ) -> None:
-        """Put a request back in front, for aiohttp's task, which calls `respond` for it."""
+        """Put a request back in front, for aiohttp's task, which calls `respond` for it.
+
+        The task of a connection that is being closed takes no request any more: that one is aborted.
+        """
+        if self._close or self._force_close:
+            self.end_request(None, close=True)
+            return
         self._short, self._ordinary = False, True
         self._respond = respond
         self._messages.appendleft((message, payload))
@@ -235,3 +234,14 @@ class ShortPathConnection(ClientConnection):
         if not reset and response.keep_alive and request.content.is_eof():
             self._ordinary = False
         return response, reset
+
+
+def _has_plain_headers(message: RawRequestMessage) -> bool:
+    """Tell whether the headers of a request to HTTP/1.1 are clear, and need nothing special."""
+    headers = message.headers
+    if message.should_close or message.chunked or any(name in headers for name in _SPECIAL):
+        return False
+    length = headers.get("Content-Length")
+    if length is not None and (len(length) > 5 or int(length) > MAX_BODY_BYTES):
+        return False
+    return find_ambiguity(message.version, message.path, headers) is None

@@ -65,7 +65,7 @@ class ShortRequest:
 
     def begin(self) -> None:
         """Take the request: the ordinary path will not serve it."""
-        self._connection.begin_request(self._payload)
+        self._connection.begin_request()
 
     def end(self, response: bytes | None, *, close: bool = False) -> None:
         """Send the response (None: none is true, the connection is aborted); `close` as it says."""

@@ -7,6 +7,7 @@ the upload is this one's: every end is recorded and answered as the ordinary pat
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextvars import Context, copy_context
 
 from gateway.commit.local_writer import LocalWriter
@@ -18,10 +19,13 @@ from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.stored_response import stored_response
-from gateway.errors import ClientDisconnected, Refusal
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.admission_chain import AdmissionChain
 from gateway.plugins.scripting.decision import Changes
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
+from gateway.telemetry.logs import event
+
+log = logging.getLogger("gateway.uploads")
 
 
 class ShortUploads:
@@ -145,14 +149,22 @@ class _ShortUpload:
         if isinstance(outcome, Exception):
             self.fail(outcome)
             return
-        self._uploads.outcomes.upload_stored(outcome)
-        self._exchange.log_fields = {"bytes": outcome.bytes}
-        self._exchange.respond(stored_response(outcome))
+        try:
+            self._uploads.outcomes.upload_stored(outcome)
+            self._exchange.log_fields = {"bytes": outcome.bytes}
+            self._exchange.respond(stored_response(outcome))
+        except Exception:
+            # The file is stored: no other response is true, and the client must not wait for one.
+            log.exception("an answer to an upload failed", extra=event("upload.unanswered"))
+            self._exchange.fail(UnknownOutcome("the response to a stored upload failed"))
 
     def fail(self, error: Exception) -> None:
         """Record and answer an upload that was not stored, or may not have been."""
-        with self._exchange.context():
-            if isinstance(error, Refusal):
-                error = as_hook_failure(error, self._upload, self._match) or error
-            self._uploads.outcomes.upload_failed(self._upload.id, error, 0)
+        try:
+            with self._exchange.context():
+                if isinstance(error, Refusal):
+                    error = as_hook_failure(error, self._upload, self._match) or error
+                self._uploads.outcomes.upload_failed(self._upload.id, error, 0)
+        except Exception:  # a mistake of our own: the client must not wait because of it
+            log.exception("the end of an upload was not recorded", extra=event("upload.unrecorded"))
         self._exchange.fail(error)

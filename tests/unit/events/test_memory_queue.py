@@ -399,6 +399,20 @@ async def test_a_reload_without_the_handler_makes_dead_what_has_not_begun(bench:
     assert bench.story("b").row.state == "ready"
 
 
+async def test_a_handler_that_replaces_another_in_a_reload_gets_what_came_meanwhile(
+    bench: RunnerBench,
+) -> None:
+    await bench.start(spec("old"))
+    record(bench.journal, "a", handlers=("old",))
+    bench.publish("b", handlers=("new",))
+    reload = asyncio.create_task(bench.runner.refresh([spec("new")]))
+    await asyncio.sleep(0)  # the old one has no consumer any more, the new one has none yet
+    bench.journal.outbox.release_events(["e-a"])
+    await reload
+    await until(lambda: bench.story("a").row.state == "dead")
+    await until(lambda: bench.story("b").row.state == "done")
+
+
 async def test_an_event_that_was_run_from_memory_can_be_replayed(bench: RunnerBench) -> None:
     await bench.start(spec("h"))
     bench.publish("a")

@@ -231,6 +231,33 @@ def test_a_failed_commit_is_recorded_and_answered_once(error: Exception, counted
     assert gateway.hooks.failed == ([error.code] if isinstance(error, Refusal) else [])
 
 
+def test_a_stored_upload_without_a_response_is_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway, exchange = Gateway(), Exchange()
+
+    def fails(_: Stored) -> None:
+        raise ValueError("no response")
+
+    monkeypatch.setattr("gateway.endpoints.uploads.short_put.stored_response", fails)
+    assert gateway.take(exchange)
+    gateway.writer.end()
+    assert [type(end) for end in exchange.ends] == [UnknownOutcome]
+    assert gateway.counted() == {"stored"}
+
+
+def test_a_failed_upload_is_answered_even_where_it_cannot_be_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway, exchange, refusal = Gateway(), Exchange(), Refusal("no_space", "full")
+
+    def fails(*_: object) -> None:
+        raise ValueError("not recorded")
+
+    monkeypatch.setattr(gateway.hooks, "notify_upload_failed", fails)
+    assert gateway.take(exchange)
+    gateway.writer.end(refusal)
+    assert exchange.ends == [refusal]
+
+
 def test_a_commit_that_cannot_begin_is_recorded_and_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway, exchange, error = Gateway(), Exchange(), OSError(5, "I/O error")
 
