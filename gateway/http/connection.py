@@ -135,7 +135,7 @@ class ClientConnection(web.RequestHandler):
         """
         count, body, size = self._request_count, self._latest_body, len(piece)
         received = 0 if body is None else body.total_bytes
-        self._feed_parser(piece)
+        super().data_received(piece)
         if new := self._request_count - count:
             if not self._head.is_small(size):
                 self._check_heads(new, size)
@@ -156,9 +156,6 @@ class ClientConnection(web.RequestHandler):
             self._head.add(size)
             if not self._head.remaining and not self._upgraded:
                 self._refuse(431, self._too_large())
-
-    def _feed_parser(self, piece: bytes) -> None:
-        super().data_received(piece)
 
     def _check_heads(self, new: int, size: int) -> None:
         """Put an error in the place of a request whose head is too large, and of what follows it."""

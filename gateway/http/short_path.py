@@ -62,7 +62,11 @@ class ShortPathConnection(ClientConnection):
         if self._short:
             self._hold(data)
             return
-        super().data_received(data)
+        waiter, self._waiter = self._waiter, None  # aiohttp's task sleeps on
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
         if self._messages:
             self._serve_next()
 
@@ -71,14 +75,6 @@ class ShortPathConnection(ClientConnection):
         self._held_bytes += len(data)
         if self._held_bytes > MAX_HELD_BYTES:
             self._pause_transport_reading()
-
-    def _feed_parser(self, piece: bytes) -> None:
-        """Parse without waking aiohttp's task."""
-        waiter, self._waiter = self._waiter, None
-        try:
-            super()._feed_parser(piece)
-        finally:
-            self._waiter = waiter
 
     def _serve_next(self) -> None:
         """Offer the request that waits; wake aiohttp's task for what is left, or not alone."""

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import ClientDisconnected
+from gateway.http import short_path
 from gateway.http.request_body import read_chunk
 from tests.support.harness import raw_connection, request_head, wait_until
 from tests.support.short_path import Server, connections_of, read_contents, serving, whole_put
@@ -45,7 +46,10 @@ class Reader(Server):
 
 
 @pytest.mark.usefixtures("unexpected")
-async def test_a_request_whose_client_leaves_before_its_body_begins_and_fails() -> None:
+async def test_a_request_whose_client_leaves_before_its_body_begins_and_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(short_path, "BODY_TIMEOUT", 60.0)
     async with serving(server=Reader()) as server, raw_connection(server) as connection:
         await connection.send(whole_put("/cut", b"abc")[:-2])
         (handler,) = connections_of(server)
