@@ -139,16 +139,21 @@ class ShortExchange:
     ) -> None:
         """Let the ordinary path send the response of `respond`: it is not small, or it is slow.
 
-        `drop` is called instead if the client disconnects first.
+        `drop` is called instead if the client disconnects first, as it may once its task is scheduled.
         """
+        lost = False
 
         def dropped() -> None:
+            nonlocal lost
+            lost = True
             drop()
             self._record(None)
             self._context.serving.end()
 
         async def send(request: web.BaseRequest) -> web.StreamResponse:
             forget()
+            if lost:
+                return web.Response(status=500)  # to nobody
             try:
                 return await self._send_ordinary(request, respond)
             finally:

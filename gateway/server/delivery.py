@@ -49,7 +49,11 @@ class PluginDispatcher:
             return None
 
         def take(error: Exception | None) -> None:
-            done(SUCCEEDED if error is None else self._result(delivery, error))
+            try:
+                result = SUCCEEDED if error is None else self._result(delivery, error)
+            except Exception as broken:  # raised further, the run would never end
+                result = broken_run(delivery.handler, broken)
+            done(result)
 
         return self._hooks.submit_delivery(delivery, event, take) or _ENDED
 

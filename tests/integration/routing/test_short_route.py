@@ -20,6 +20,7 @@ from gateway.auth.tokens import token_digest
 from gateway.endpoints.routing import short_route
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortForward
+from gateway.http.short_request import Respond, ShortRequest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import TIMEOUT, RawConnection, raw_connection, request_head, wait_until
@@ -406,6 +407,32 @@ async def test_a_client_that_leaves_ends_the_exchange_and_holds_nothing_more(
             await up.ended.wait()
         await wait_until(lambda: not held(gate.proxy))
     assert gate.outcomes[-1] in {"client left", "200"}
+
+
+@pytest.mark.usefixtures("short")
+async def test_a_client_that_leaves_as_its_response_is_handed_over_ends_the_exchange_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hand_over = ShortRequest.hand_over
+
+    def leave(request: ShortRequest, send: Respond) -> None:
+        hand_over(request, send)
+        assert request.connection.transport is not None
+        request.connection.transport.abort()  # lost before the task of the request begins
+
+    monkeypatch.setattr(ShortRequest, "hand_over", leave)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(respond(LONG))
+        await reader.read()
+
+    async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
+        await client.send(get())
+        async with asyncio.timeout(TIMEOUT):
+            await up.ended.wait()
+        await wait_until(lambda: not held(gate.proxy))
+    assert gate.outcomes == ["client left"]
 
 
 @pytest.mark.usefixtures("short")

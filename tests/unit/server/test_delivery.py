@@ -93,3 +93,13 @@ def test_a_delivery_whose_file_has_to_be_looked_for_is_not_submitted() -> None:
     hooks, results = FakeHooks(None), list[RunResult]()
     assert dispatcher(hooks).submit(replace(DELIVERY, holder="b:1"), results.append) is None
     assert (hooks.events, results) == ([], [])
+
+
+def test_a_run_ends_even_where_its_error_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise AttributeError("no host")
+
+    monkeypatch.setattr(FakeFiles, "unavailable_owner", fails)
+    results: list[RunResult] = []
+    dispatcher(FakeHooks(FAILED)).submit(DELIVERY, results.append)
+    assert results == [RunResult("failed", "the gateway failed: AttributeError")]

@@ -30,7 +30,8 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 MAX_REMEMBERED_BYTES: Final = 8 << 10
 """Bytes of the longest head that is remembered."""
 
-_VARYING: Final = frozenset({b"content-length", b"date"})
+_LENGTH: Final = b"content-length"
+_VARYING: Final = frozenset({_LENGTH, b"date"})
 """Headers of a response that differ each time, beside the id of the request."""
 
 _ID, _NOW = -1, -2
@@ -78,7 +79,7 @@ class RequestMemo:
             self._method, self._target = request.method, request.raw_path
             self._lines = request.raw_headers
             names = [name.lower() for name, _ in self._lines]
-            self._lengths = [at for at, name in enumerate(names) if name == b"content-length"]
+            self._lengths = [at for at, name in enumerate(names) if name == _LENGTH]
             checks = context.operation is not None and context.operation.check_headers is not None
             if len(head) <= MAX_REMEMBERED_BYTES and not checks:
                 request.connection.memo = self
@@ -147,9 +148,11 @@ def _response_memo(response: PlainResponse, more: Mapping[str, str]) -> _Respons
     headers = forwarding.response_headers(response.headers)
     headers.update(more)
     for index, (name, value) in enumerate(message.raw_headers):
-        if name.lower() in _VARYING and _VISIBLE.fullmatch(value):
+        key = name.lower()
+        if key in _VARYING and _VISIBLE.fullmatch(value):
             field = name.decode()
-            if len(response.headers.getall(field)) == 1:
+            kept = key == _LENGTH or field in headers  # not where `Connection` names it
+            if kept and len(response.headers.getall(field)) == 1:
                 headers[field] = f"\0{index}\0"
     headers["X-Request-Id"] = f"\0{_ID}\0"
     if is_chunked(response):

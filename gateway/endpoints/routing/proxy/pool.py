@@ -10,9 +10,11 @@ import asyncio
 import functools
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import aiohappyeyeballs
+from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
 from gateway.endpoints.routing.proxy.connection import UpstreamConnection
@@ -47,8 +49,8 @@ class ConnectionPool:
     async def open(self, upstream: str) -> UpstreamConnection:
         """Open a connection. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        host, port = _address(upstream)
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        host, port, literal = address_of(upstream)
+        addresses = literal or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         connected = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=ADDRESS_DELAY, interleave=1, loop=loop
         )
@@ -82,6 +84,12 @@ class ConnectionPool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _address(upstream: str) -> tuple[str, int]:
+def address_of(upstream: str) -> tuple[str, int, Sequence[AddrInfoType]]:
+    """Return host and port, and the address where the host is one: no thread has to look it up."""
     url = URL(f"http://{upstream}")
-    return url.host or "", url.port or 80
+    host, port = url.raw_host or "", url.port or 80
+    try:
+        literal = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return host, port, ()
+    return host, port, literal

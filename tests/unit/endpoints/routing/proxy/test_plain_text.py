@@ -83,6 +83,14 @@ def test_the_head_of_a_response_is_what_the_upstream_sent_but_for_the_id_and_the
     ]  # fmt: skip
 
 
+def test_a_date_of_the_connection_alone_is_not_passed_on_and_the_length_always_is() -> None:
+    lines = [("Connection", "Date, Content-Length"), ("Date", "theirs"), ("Content-Length", "4")]
+    head = encoded(Connection(), lines)
+    assert head.count("Content-Length: 4") == 1
+    [date] = [line for line in head if line.startswith("Date: ")]
+    assert date.endswith(" GMT")
+
+
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\0b", "\x01"])
 @pytest.mark.parametrize("name", ["Date", "X-A"])
 def test_a_value_that_would_end_its_line_is_refused_also_where_the_last_one_was_harmless(
