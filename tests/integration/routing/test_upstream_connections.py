@@ -283,6 +283,26 @@ async def test_a_kept_connection_that_dies_with_a_request_is_replaced_only_where
     assert len(up.received) == times - 1
 
 
+async def test_a_second_try_does_not_take_a_connection_that_died_together_with_the_first() -> None:
+    together, served = asyncio.Barrier(2), 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        if served > 2:
+            return await in_turn()(reader, writer)
+        await read_request(reader)
+        await together.wait()
+        writer.write(OK)
+        await reader.readexactly(1)  # and closes
+
+    async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as a, gate.raw() as b:
+        first = await asyncio.gather(ask(a), ask(b))
+        assert [answer.status for answer in first] == [200, 200]
+        assert (await ask(a)).status == 200
+    assert len(up.received) == 3
+
+
 async def test_an_idle_connection_is_closed_before_the_upstream_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -111,6 +111,7 @@ class PlainCall:
         if error is not None and error.timed_out:
             return UpstreamFailed(silent(self._request.idle), connected=True)
         if error is not None and error.closed:
+            self._pool.drop_idle(self._request.upstream)
             return UpstreamFailed(not_http(), connected=True, closed=True)
         return not_http()
 

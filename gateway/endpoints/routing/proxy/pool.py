@@ -44,6 +44,11 @@ class ConnectionPool:
                 return connection
         return None
 
+    def drop_idle(self, upstream: str) -> None:
+        """Close what is idle: an upstream that has closed one connection may have closed them all."""
+        for connection in self._idle.pop(upstream, ()):
+            connection.cancel()
+
     async def open(self, upstream: str) -> UpstreamConnection:
         """Open a connection. Raises `OSError`."""
         loop = asyncio.get_running_loop()
