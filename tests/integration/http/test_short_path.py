@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from gateway.http import protocol, short_path
+from gateway.http import short_path
 from gateway.http.short_path import MAX_HELD_BYTES
 from tests.support.harness import RawConnection, raw_connection, request_head, wait_until
 from tests.support.short_path import connections_of, read_contents, serving, whole_put
@@ -151,16 +151,17 @@ async def test_a_client_that_leaves_is_told_to_its_request_and_harms_nobody() ->
             assert await read_contents(connection, 1) == ["/other 0 0"]
 
 
-async def test_a_connection_that_waits_for_its_response_is_not_idle(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(protocol, "KEEP_ALIVE_TIMEOUT", 0.05)
+async def test_a_connection_that_waits_for_its_response_is_not_idle() -> None:
     async with serving() as server, raw_connection(server) as connection:
         await connection.send(whole_put("/held", b"abc"))
         await wait_until(lambda: server.short)
-        await asyncio.sleep(0.2)
+        (handler,) = connections_of(server)
+        handler._next_keepalive_close_time = 0.0
+        handler._process_keepalive()
         server.release.set()
         assert await read_contents(connection, 1) == ["/held 3 294"]
+        handler._next_keepalive_close_time = 0.0
+        handler._process_keepalive()
         assert await connection.closed() == b""
 
 

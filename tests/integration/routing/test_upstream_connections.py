@@ -371,13 +371,13 @@ async def test_a_client_that_leaves_takes_its_upstream_connection_along() -> Non
 
 
 async def test_a_large_answer_is_read_as_fast_as_the_client_takes_it() -> None:
-    sent, mib = 0, 1 << 20
+    sent, size, mib = 0, 192, 1 << 20
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         await read_request(reader)
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {64 * mib}\r\n\r\n".encode())
-        for _ in range(64):
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size * mib}\r\n\r\n".encode())
+        for _ in range(size):
             writer.write(b"x" * mib)
             await writer.drain()
             sent += 1
@@ -389,9 +389,9 @@ async def test_a_large_answer_is_read_as_fast_as_the_client_takes_it() -> None:
         while seen != sent:  # until nothing moves any more
             seen = sent
             await asyncio.sleep(0.3)
-        assert sent < 32
+        assert sent < size // 2  # a kernel may hold 32 MiB for each receiver, and 4 MiB for each sender
         got = 0
-        while got < 64 * mib:
+        while got < size * mib:
             got += len(await client.reader.readexactly(mib))
 
 

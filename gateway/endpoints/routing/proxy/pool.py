@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import socket
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import aiohappyeyeballs
-from aiohappyeyeballs import AddrInfoType
-from yarl import URL
 
+from gateway.endpoints.routing.proxy.addresses import UpstreamAddresses
 from gateway.endpoints.routing.proxy.connection import UpstreamConnection
 
 KEEP_ALIVE_TIMEOUT: Final = 4.0
@@ -34,6 +31,7 @@ class ConnectionPool:
     """The connections of all upstreams, by authority (`host:port`)."""
 
     def __init__(self) -> None:
+        self._addresses = UpstreamAddresses()
         self._idle: dict[str, deque[UpstreamConnection]] = {}
         self._open: set[UpstreamConnection] = set()
 
@@ -49,11 +47,14 @@ class ConnectionPool:
     async def open(self, upstream: str) -> UpstreamConnection:
         """Open a connection. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        host, port, literal = address_of(upstream)
-        addresses = literal or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        connected = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=ADDRESS_DELAY, interleave=1, loop=loop
-        )
+        addresses = await self._addresses.find(upstream)
+        try:
+            connected = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=ADDRESS_DELAY, interleave=1, loop=loop
+            )
+        except BaseException:
+            self._addresses.forget(upstream)  # it may have moved
+            raise
         factory = functools.partial(UpstreamConnection, upstream, self._put, self._forget)
         _, connection = await loop.create_connection(factory, sock=connected)
         if not connection.is_usable():
@@ -81,15 +82,3 @@ class ConnectionPool:
         """Close every connection."""
         for connection in tuple(self._open):
             connection.cancel()
-
-
-@functools.lru_cache(maxsize=1024)
-def address_of(upstream: str) -> tuple[str, int, Sequence[AddrInfoType]]:
-    """Return host and port, and the address where the host is one: no thread has to look it up."""
-    url = URL(f"http://{upstream}")
-    host, port = url.raw_host or "", url.port or 80
-    try:
-        literal = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except OSError:
-        return host, port, ()
-    return host, port, literal
