@@ -199,7 +199,17 @@ class Committer:
         failpoints.hit("before answer")
         _report([_outcome(job, result) for job in jobs])
         if result.event_ids:
-            self._outbox.release_events(result.event_ids)
+            self._release(result.event_ids)
+
+    def _release(self, event_ids: list[str]) -> None:
+        """Let the deliveries run. A mistake there must not end the thread: all uploads would wait."""
+        try:
+            self._outbox.release_events(event_ids)
+        except Exception:
+            log.exception(
+                "deliveries of stored uploads may wait for the next start",
+                extra=event("delivery.unreleased"),
+            )
 
 
 def _outcome(job: _CommitJob, result: BatchResult) -> _Report:

@@ -154,3 +154,18 @@ async def test_a_writer_commits_a_body_in_memory_with_a_callback(harness: Commit
     assert isinstance(stored, Stored)
     assert (stored.path, stored.bytes, harness.stored()) == ("/a/x", 5, {"a/x": b"small"})
     assert await harness.claimable() == ["/a/x"]
+
+
+async def test_deliveries_that_cannot_be_released_hold_up_no_upload(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> None:
+        raise ValueError("not released")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.journal.outbox, "release_events", fails)
+        await harness.commit("/a")
+        await harness.committer.between_batches(lambda: None)
+    await harness.commit("/b")
+    assert set(harness.stored()) == {"a", "b"}
+    assert "may wait for the next start" in caplog.text
