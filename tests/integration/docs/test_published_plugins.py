@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 
 from gateway.domain.model import UPLOADED, Delivery
-from gateway.events import runner
+from gateway.events import settlement
 from gateway.server.delivery import PluginDispatcher
 from tests.conftest import StartGateway, StartProcess
 from tests.support import TESTS
@@ -131,7 +131,7 @@ async def test_a_wrong_secret_is_retried_and_ends_dead_with_the_error_of_s3(
     tmp_path: Path,
 ) -> None:
     # The published handler has the default pauses: a minute and a half in all.
-    monkeypatch.setattr(runner, "retry_delay", lambda policy, attempt: 0.01)
+    monkeypatch.setattr(settlement, "retry_delay", lambda policy, attempt: 0.01)
     gateway = await start_gateway(config=str(settings("A-WRONG-SECRET")))
     upload_id = (await put(gateway, "/upload/a.bin", b"kept", "X-Auth-Token: t")).json["upload_id"]
     handler = await handlers(gateway, upload_id, "dead")
