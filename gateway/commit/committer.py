@@ -34,6 +34,9 @@ log = logging.getLogger("gateway.commit")
 MAX_BATCH: Final = 128
 """Uploads that one batch commits."""
 
+MAX_TURNS: Final = 16
+"""Turns of a loop in which uploads are collected for a batch. A turn takes some 0.1 ms."""
+
 MIN_SYNC_APART_BYTES: Final = 1 << 20
 """Bodies of this size or more are synced by a thread of their own: small ones need not wait."""
 
@@ -74,6 +77,7 @@ class Committer:
         self._folders = NewFolders(disk)
         self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._waiting: deque[_Job] = deque()
+        self._last_size = 0
         self._preparing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -121,10 +125,22 @@ class Committer:
     def _enqueue(self, request: CommitRequest, done: Done) -> None:
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            # Sent when the loop has served all that is ready: waking the thread costs more than a
-            # small upload, and it would take the interpreter from the loop at once.
-            loop.call_soon(self._send)
+            loop.call_soon(self._collect, loop, 0, MAX_TURNS)
         self._waiting.append(_CommitJob(request, done, loop))
+
+    def _collect(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        """Send what waits once a turn of the loop brings nothing more.
+
+        Waking the thread costs more than a small upload, and it would take the interpreter from the
+        loop at once. Clients that got their responses together send their next requests together: they
+        share a batch again, instead of forming groups that disturb each other (at 64 connections 147 ->
+        120 us an upload).
+        """
+        count = len(self._waiting)
+        if seen < count < MAX_BATCH and turns and (count > 1 or self._last_size > 1):
+            loop.call_soon(self._collect, loop, count, turns - 1)
+        else:
+            self._send()
 
     def _send(self) -> None:
         # Called by the loop, at the end by another thread too: each job is popped once.
@@ -132,6 +148,7 @@ class Committer:
         with contextlib.suppress(IndexError):
             while True:
                 jobs.append(self._waiting.popleft())
+        self._last_size = len(jobs)
         self._queue.put(jobs)
 
     # -- what is done before the batch, for large bodies and new folders

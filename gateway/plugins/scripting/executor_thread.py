@@ -25,6 +25,9 @@ from gateway.telemetry.logs import event
 REACTION_TIMEOUT: Final = 1.0
 """Seconds after a call's time-out within which the executor must have a result."""
 
+MAX_COLLECTED: Final = 64
+"""Calls that cross to the thread together, if they come in consecutive turns of the caller's loop."""
+
 CLEANUP_TIMEOUT: Final = 1.0
 """Seconds for cancelled tasks, and then for each closer, before the loop is closed."""
 
@@ -48,6 +51,7 @@ class ExecutorThread:
         self._submitted: deque[ScriptCall] = deque()
         self._results: deque[tuple[ScriptCall, Any, Exception | None, bool]] = deque()
         self._delivered: asyncio.Event | None = None
+        self._last_count = 0
         self._start_scheduled = self._delivery_scheduled = self._stopping = False
         self._thread = threading.Thread(target=self._run_loop, name=f"script-{name}", daemon=True)
         self._thread.start()
@@ -58,18 +62,24 @@ class ExecutorThread:
         return self._thread.ident
 
     def submit(self, call: ScriptCall) -> None:
-        """Let the thread run a call.
-
-        It is woken when the caller's loop has served all that is ready. The loop releases the
-        interpreter between two connections: a thread that is awake by then takes it, for one call.
-        """
+        """Let the thread run a call."""
         self.calls.add(call)
         self._submitted.append(call)
         if not self._start_scheduled:
             self._start_scheduled = True
-            self._caller_loop.call_soon(self._wake, context=contextvars.Context())
+            self._caller_loop.call_soon(self._wake, 0, context=contextvars.Context())
 
-    def _wake(self) -> None:
+    def _wake(self, seen: int) -> None:
+        """Wake the thread once a turn of the caller's loop brings no more calls.
+
+        The loop releases the interpreter between two connections: a thread that is awake by then takes
+        it, for one call.
+        """
+        count = len(self._submitted)
+        if seen < count < MAX_COLLECTED and (count > 1 or self._last_count > 1):
+            self._caller_loop.call_soon(self._wake, count, context=contextvars.Context())
+            return
+        self._last_count = count
         with contextlib.suppress(RuntimeError):  # the loop may have been closed since
             self.loop.call_soon_threadsafe(self._start_submitted)
 

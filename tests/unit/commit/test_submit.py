@@ -6,13 +6,15 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from gateway.commit.batch import BatchCommitter
+from gateway.commit.committer import MAX_TURNS
 from gateway.commit.local_writer import LocalWriter
-from gateway.commit.records import CommitRequest
+from gateway.commit.records import BatchResult, CommitRequest
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
 from tests.support.committer import TIMEOUT, CommitterHarness
@@ -91,6 +93,49 @@ async def test_the_outcomes_of_a_batch_come_back_in_one_wake_up_of_the_loop(
     await answers.all()
     assert [name for name, _ in answers.outcomes] == [str(number) for number in range(20)]
     assert len(wake_ups) == 1
+
+
+@pytest.fixture
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are committed."""
+    sizes: list[int] = []
+    commit = BatchCommitter.commit
+
+    def counted(batch: BatchCommitter, requests: Sequence[CommitRequest], result: BatchResult) -> None:
+        sizes.append(len(requests))
+        commit(batch, requests, result)
+
+    monkeypatch.setattr(BatchCommitter, "commit", counted)
+    return sizes
+
+
+async def submit_in_turns(harness: CommitterHarness, turns: int, each: int) -> None:
+    """Submit `each` uploads in consecutive turns of the loop, and await all of them."""
+    loop, answers = asyncio.get_running_loop(), Answers(turns * each)
+
+    def submit(turn: int) -> None:
+        for name in (f"{turn}-{number}" for number in range(each)):
+            harness.committer.submit(harness.request(f"/{name}"), answers.of(name))
+        if turn + 1 < turns:
+            loop.call_soon(submit, turn + 1)
+
+    submit(0)
+    await answers.all()
+
+
+async def test_uploads_that_come_in_consecutive_turns_of_the_loop_share_a_batch(
+    harness: CommitterHarness, batch_sizes: list[int]
+) -> None:
+    await submit_in_turns(harness, 4, 3)
+    assert batch_sizes == [12]
+
+
+async def test_uploads_that_never_pause_wait_for_a_few_turns_only(
+    harness: CommitterHarness, batch_sizes: list[int]
+) -> None:
+    await submit_in_turns(harness, 50, 2)
+    assert batch_sizes[0] <= 2 * (MAX_TURNS + 1)
+    assert sum(batch_sizes) == 100
 
 
 async def test_a_large_body_and_one_in_a_new_folder_are_prepared_before_their_batch(

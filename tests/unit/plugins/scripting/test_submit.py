@@ -87,14 +87,14 @@ async def test_calls_of_one_turn_cross_together(
 async def test_calls_wake_the_thread_once_all_that_was_ready_has_been_served(
     executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    woken: list[int] = []
-    wake = ExecutorThread._wake
+    batches: list[int] = []
+    start = ExecutorThread._start_submitted
 
     def counting(thread: ExecutorThread) -> None:
-        woken.append(len(thread._submitted))
-        wake(thread)
+        batches.append(len(thread._submitted))
+        start(thread)
 
-    monkeypatch.setattr(ExecutorThread, "_wake", counting)
+    monkeypatch.setattr(ExecutorThread, "_start_submitted", counting)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     left = list(range(20))
 
@@ -103,10 +103,15 @@ async def test_calls_wake_the_thread_once_all_that_was_ready_has_been_served(
         if not left:
             ended.set()
 
-    for _ in range(20):
-        loop.call_soon(executor.submit, lambda: asyncio.sleep(0), 5, done)
+    def submit_in_each_turn(more: int) -> None:
+        for _ in range(5):
+            loop.call_soon(executor.submit, lambda: asyncio.sleep(0), 5, done)
+        if more:
+            loop.call_soon(submit_in_each_turn, more - 1)
+
+    submit_in_each_turn(3)
     await ended.wait()
-    assert woken == [20]
+    assert batches == [20]
 
 
 async def test_a_call_that_is_cancelled_before_the_thread_is_woken_never_begins(
