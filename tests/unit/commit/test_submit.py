@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.commit.batch import BatchCommitter
-from gateway.commit.committer import MAX_TURNS
+from gateway.commit.committer import MAX_TURNS, Committer
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import BatchResult, CommitRequest
 from gateway.domain.model import Stored, Upload, new_id
@@ -131,11 +131,19 @@ async def test_uploads_that_come_in_consecutive_turns_of_the_loop_share_a_batch(
 
 
 async def test_uploads_that_never_pause_wait_for_a_few_turns_only(
-    harness: CommitterHarness, batch_sizes: list[int]
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sent: list[int] = []
+    send = Committer._send
+
+    def counted(committer: Committer) -> None:
+        sent.append(len(committer._waiting))
+        send(committer)
+
+    monkeypatch.setattr(Committer, "_send", counted)
     await submit_in_turns(harness, 50, 2)
-    assert batch_sizes[0] <= 2 * (MAX_TURNS + 1)
-    assert sum(batch_sizes) == 100
+    assert max(sent) <= 2 * (MAX_TURNS + 2)
+    assert sum(sent) == 100
 
 
 async def test_a_large_body_and_one_in_a_new_folder_are_prepared_before_their_batch(
