@@ -153,7 +153,7 @@ class ShortExchange:
         async def send(request: web.BaseRequest) -> web.StreamResponse:
             forget()
             if lost:
-                return web.Response(status=500)  # to nobody
+                return web.Response(status=500)  # no client is left
             try:
                 return await self._send_ordinary(request, respond)
             finally:

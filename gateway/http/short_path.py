@@ -62,7 +62,7 @@ class ShortPathConnection(ClientConnection):
         if self._short:
             self._hold(data)
             return
-        waiter, self._waiter = self._waiter, None  # aiohttp's task sleeps on
+        waiter, self._waiter = self._waiter, None  # the parser must not wake aiohttp's task
         try:
             super().data_received(data)
         finally:
