@@ -29,7 +29,7 @@ from bench.samples import NotInstalledError
 from bench.thread_names import name_threads
 
 LAYERS: Final[Mapping[str, Sequence[str]]] = {
-    "parse (aiohttp's C parser)": ["gateway.http.connection:ClientConnection._feed_parser"],
+    "parse (aiohttp's C parser)": ["aiohttp.web_protocol:RequestHandler.data_received"],
     "connection": [
         "gateway.http.short_path:ShortPathConnection.data_received",
         "gateway.http.short_path:ShortPathConnection.begin_request",
