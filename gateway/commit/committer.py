@@ -95,7 +95,7 @@ class Committer:
     def submit(self, request: CommitRequest, done: Done) -> None:
         """Publish a received body; `done` is called once, on this loop, and not before this returns.
 
-        From here on the body is the committer's, also where nobody waits for it any more. What waits
+        From here on the body is the committer's, also where its caller is gone. What waits
         is bounded by the uploads in flight.
         """
         if self._is_prepared(request):

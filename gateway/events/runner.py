@@ -103,26 +103,26 @@ class Runner:
     def receive(self, runs: Sequence[FirstRun]) -> None:
         """See `FirstRunReceiver`."""
         failpoints.hit("after hand-over")
-        memory, homeless = self._queue.memory, []
+        memory, undeliverable = self._queue.memory, []
         by_handler: dict[str, list[FirstRun]] = {}
         for run in runs:
             by_handler.setdefault(run.handler, []).append(run)
         for handler, own in by_handler.items():
             consumer = self._consumers.get(handler)
             if consumer is None or memory is None or memory.is_paused(handler):
-                homeless += own
+                undeliverable += own
             else:
                 consumer.receive(own)
-        if homeless and memory is not None:
-            memory.leave(homeless)
-            self._returns.run(self._return_homeless([run.delivery for run in homeless]))
+        if undeliverable and memory is not None:
+            memory.leave(undeliverable)
+            self._returns.run(self._return_undeliverable([run.delivery for run in undeliverable]))
 
     def give_back(self, handler: str) -> None:
         """See `FirstRunReceiver`."""
         if (consumer := self._consumers.get(handler)) is not None:
             consumer.return_waiting()
 
-    async def _return_homeless(self, deliveries: Sequence[Delivery]) -> None:
+    async def _return_undeliverable(self, deliveries: Sequence[Delivery]) -> None:
         """Return deliveries whose handler is paused; those whose handler was removed become dead."""
         await self._returns.requeue(deliveries)
         if any(delivery.handler not in self._loaded for delivery in deliveries):

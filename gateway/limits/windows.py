@@ -76,7 +76,7 @@ class FixedWindowCounters:
             at, count, end = start + ends.index(min(ends)), 0, 0
         if end <= now:
             count, end = 0, now + int(seconds * 1e9)
-            # Whoever dies in between leaves a counter that begins anew.
+            # A process that is killed in between leaves a counter that begins anew.
             cells[at] = 0
             cells[at + 2 * _WAYS] = end
             cells[at + _WAYS] = 0

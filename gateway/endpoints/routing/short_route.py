@@ -1,7 +1,7 @@
 """Small requests of plain routes, served at once: forwarded without a task or a future.
 
 The checks are those of the ordinary path, in the same order. What is refused before anything has an
-effect is left to that path. A response that is long, slow or odd is handed over to it.
+effect is left to that path. A response that is long, slow or not plainly framed is handed over to it.
 """
 
 from __future__ import annotations

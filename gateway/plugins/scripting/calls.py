@@ -41,7 +41,7 @@ class TimedOut(TimeoutError):
 class ScriptCall:
     """One call of a script: its function, its context, its deadline and who gets its result.
 
-    `done` is None once the result was given or nobody waits for it any more. `live`, if given, holds
+    `done` is None once the result was given or the call was cancelled. `live`, if given, holds
     what of the call has not ended, also behind its result. `task` and those below are the thread's.
     """
 

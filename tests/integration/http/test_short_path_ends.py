@@ -79,8 +79,11 @@ async def test_a_request_that_is_handed_over_while_the_server_stops_is_aborted()
         await wait_until(lambda: server.kept)
         assert server.runner is not None
         stopping = asyncio.create_task(server.runner.cleanup())
-        await wait_until(lambda: all(handler._close for handler in connections_of(server)))
+        (handler,) = connections_of(server)
+        await wait_until(lambda: handler._close)
+        transport = handler.transport
         server.kept.pop().hand_over(server.handle)
+        assert transport.is_closing(), "not only once the stop has waited for it"
         assert await connection.closed() == b""
         await wait_until(lambda: server.lost)
         await stopping

@@ -65,7 +65,7 @@ class UpstreamAddresses:
 
 @functools.lru_cache(maxsize=1024)
 def split_authority(upstream: str) -> tuple[str, int, Sequence[AddrInfoType]]:
-    """Return host and port, and the address where the host is one: nobody has to be asked."""
+    """Return host and port, and the address where the host is one: no lookup is needed."""
     url = URL(f"http://{upstream}")
     host, port = url.raw_host or "", url.port or 80
     try:

@@ -173,7 +173,7 @@ class UpstreamConnection(BaseProtocol):
         """Parse what arrived. Empty data resumes a parser that was paused."""
         parser = self._parser
         if parser is None or (self._receive is None and self._response is None):
-            self._abort()  # nobody asked for this
+            self._abort()  # bytes without a request
             return
         try:
             messages, switched, _ = parser.feed_data(data)

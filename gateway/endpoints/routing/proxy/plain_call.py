@@ -75,7 +75,7 @@ class PlainCall:
             self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
 
     def cancel(self) -> None:
-        """Close the connection; an upstream sees that nobody waits any more."""
+        """Close the connection, so that the upstream can stop working on the response."""
         if self._opening is not None:
             self._opening.cancel()
         if self._connection is not None:
@@ -101,7 +101,7 @@ class PlainCall:
         self._connection = None
         if response is None:
             self._done(None, self._failure(error))
-        elif response.status not in FINAL_STATUSES:  # 101 too: nobody asked for another protocol
+        elif response.status not in FINAL_STATUSES:  # 101 too: no other protocol was requested
             response.close()
             self._done(None, not_final(response.status))
         else:

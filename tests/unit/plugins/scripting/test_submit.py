@@ -56,17 +56,21 @@ async def test_the_result_comes_on_the_callers_loop(executor: ScriptExecutor) ->
     assert (inside != outside, outside, error) == (True, threading.get_ident(), None)
 
 
-async def test_calls_of_one_turn_cross_together(
-    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches: list[int] = []
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many calls the thread found each time that it was woken."""
+    sizes: list[int] = []
     start = ExecutorThread._start_submitted
 
     def counting(thread: ExecutorThread) -> None:
-        batches.append(len(thread._submitted))
+        sizes.append(len(thread._submitted))
         start(thread)
 
     monkeypatch.setattr(ExecutorThread, "_start_submitted", counting)
+    return sizes
+
+
+async def test_calls_of_one_turn_cross_together(executor: ScriptExecutor, batches: list[int]) -> None:
     await outcome_of(executor, lambda: asyncio.sleep(0))
     batches.clear()
     all_here, results = asyncio.Event(), list[Any]()
@@ -85,16 +89,8 @@ async def test_calls_of_one_turn_cross_together(
 
 
 async def test_calls_wake_the_thread_once_all_that_was_ready_has_been_served(
-    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
+    executor: ScriptExecutor, batches: list[int]
 ) -> None:
-    batches: list[int] = []
-    start = ExecutorThread._start_submitted
-
-    def counting(thread: ExecutorThread) -> None:
-        batches.append(len(thread._submitted))
-        start(thread)
-
-    monkeypatch.setattr(ExecutorThread, "_start_submitted", counting)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     left = list(range(20))
 
