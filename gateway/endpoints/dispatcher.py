@@ -41,6 +41,7 @@ from gateway.http.responses import (
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
+from gateway.signing.targets import carries_signature
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -176,8 +177,7 @@ class Dispatcher:
     async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
         request, raw_path = incoming.request, incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
-            serve = partial(self._object, incoming, match)
-            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
+            return await self._object(incoming, match)
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
@@ -215,11 +215,23 @@ class Dispatcher:
             raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
-        """Serve a stored path to a signed URL, or to a gateway of this installation."""
+        """Serve a stored path; pages of any origin may use a signed URL, and nothing else."""
+        serve = partial(self._serve_object, incoming, match)
+        if not carries_signature(incoming.raw_query):
+            return await serve()
+        return await serve_cross_origin(incoming.request, SIGNED_URLS, SIGNED_URLS.methods, serve)
+
+    async def _serve_object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
+        """Serve a stored path to a signed URL, or to a gateway of this installation.
+
+        With `--downloads` files are served to others too, as at their upload paths.
+        """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
+            if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:
+                return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(incoming, match.path, caller.grant)

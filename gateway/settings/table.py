@@ -207,7 +207,12 @@ class Settings(AccessSettings, EventAndStorageSettings):
     downloads: Annotated[
         bool,
         BeforeValidator(values.truth),
-        Option(_DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
+        Option(
+            _DOWNLOADS,
+            "serve files by GET and HEAD: at upload paths, and each file below the directory at"
+            " /-/objects",
+            "true|false",
+        ),
     ] = False
 
     max_bytes: Annotated[
