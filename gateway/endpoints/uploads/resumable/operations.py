@@ -160,7 +160,7 @@ class PartialUploads(Protocol):
     ) -> PartialResult:
         """Append the body of the request; `reference` is the value of `upload` in the query."""
 
-    async def look(self, incoming: IncomingRequest, reference: str) -> PartialResult:
+    async def describe(self, incoming: IncomingRequest, reference: str) -> PartialResult:
         """End a running append, and describe the upload, after its completion too."""
 
     async def cancel(self, incoming: IncomingRequest, reference: str) -> None:
