@@ -157,7 +157,7 @@ class Dispatcher:
         policy: CorsPolicy | None = None
         try:
             incoming = IncomingRequest(request, owner=owner)
-            policy = self._cross_origin.policy(incoming.raw_path)
+            policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
             response = error_response(error)
@@ -224,11 +224,16 @@ class Dispatcher:
             raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
-        """Serve a stored path to a signed URL, or to a gateway of this installation."""
+        """Serve a stored path to a signed URL, or to a gateway of this installation.
+
+        With `--downloads` files are served to others too, as at their upload paths.
+        """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
+            if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:
+                return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(incoming, match.path, caller.grant)

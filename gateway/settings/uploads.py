@@ -58,5 +58,10 @@ class UploadSettings(BaseModel):
     downloads: Annotated[
         bool,
         BeforeValidator(values.truth),
-        Option(DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
+        Option(
+            DOWNLOADS,
+            "serve files by GET and HEAD: at upload paths, and each file below the directory at"
+            " /-/objects",
+            "true|false",
+        ),
     ] = False
