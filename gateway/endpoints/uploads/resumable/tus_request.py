@@ -104,9 +104,7 @@ def read_append(lines: Lines) -> Append:
     if offset is None:
         raise Refusal("bad_request", "Upload-Offset must be the number of bytes that are here")
     of_body, of_file = _digests(lines)
-    if of_file:
-        raise Refusal("bad_digest", f"{of_file[0].header}: send digests of the file when you create it")
-    return Append(offset, BodyTerms(digests=of_body), _length(lines))
+    return Append(offset, BodyTerms(digests=of_body), _length(lines), of_file)
 
 
 def has_content(lines: Lines) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import Final
 
+from gateway.auth.links import StoredUrls
 from gateway.endpoints.uploads.resumable.operations import PartialRefusal, PartialResult
 from gateway.endpoints.uploads.resumable.tus_request import CHECKSUM_ALGORITHMS, VERSION
 from gateway.endpoints.uploads.stored_response import stored_response
@@ -41,12 +42,12 @@ def capabilities(max_size: int | None) -> dict[str, str]:
     return fields if max_size is None else fields | {"Tus-Max-Size": str(max_size)}
 
 
-def created_response(result: PartialResult) -> Response:
+def created_response(result: PartialResult, urls: StoredUrls) -> Response:
     """Return the response to a creation; where it completed the file, its body is that of a PUT."""
     fields = {"Location": result.url, "Upload-Offset": str(result.offset)}
     response = Response(status=201, headers=_FIELDS | fields | _lasting_fields(result))
     if result.stored is not None:
-        plain = stored_response(result.stored)
+        plain = stored_response(result.stored, urls)
         response.body = plain.content
         response.headers["Content-Type"] = plain.headers["Content-Type"]
     return response
