@@ -1,7 +1,7 @@
 """The table of settings: a field is a flag, an environment variable, a file key and a line of docs.
 
 Name, type, default and help of a setting stand in its field and nowhere else. The groups of access,
-events and storage are in `access` and `events`.
+events, storage and downloads are in `access`, `events` and `downloads`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gateway.domain.path_template import UploadPathTemplate
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
 from gateway.settings.cores import MAX_PROCESSES, process_count
+from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
 
@@ -29,13 +30,12 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
 _LISTENING: Final = "Listening"
 _FILES: Final = "Folders and files"
 _UPLOADS: Final = "Uploads"
-_DOWNLOADS: Final = "Downloads"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(AccessSettings, EventAndStorageSettings):
+class Settings(AccessSettings, EventAndStorageSettings, DownloadSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default;
@@ -203,12 +203,6 @@ class Settings(AccessSettings, EventAndStorageSettings):
         BeforeValidator(values.octal),
         Option(_UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
     ] = 0o640
-
-    downloads: Annotated[
-        bool,
-        BeforeValidator(values.truth),
-        Option(_DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
-    ] = False
 
     max_bytes: Annotated[
         int | None,
