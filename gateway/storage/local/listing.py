@@ -6,7 +6,6 @@ descriptor, no symlink is followed, protected places are left out. A list that e
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import stat
@@ -17,7 +16,6 @@ from typing import Final, NamedTuple
 from gateway.domain import paths
 from gateway.errors import Refusal
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import FileAttributes, read_xattr
 
 PAGE_SIZE: Final = 20_000
 """Names of one folder that are held at a time: some 2 MB. A larger folder is read once per page."""
@@ -30,17 +28,7 @@ class Entry(NamedTuple):
     status: os.stat_result
 
 
-class FolderEntry(NamedTuple):
-    """An entry of one folder: a folder's key ends with a slash. What is known is known of files only."""
-
-    key: str
-    status: os.stat_result | None = None
-    attributes: FileAttributes = FileAttributes(None, {})
-
-
 Entries = Generator[Entry, None, None]
-
-_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _LOST_AND_FOUND: Final = ("lost+found",)
 """Where DIRECTORY is the root of a volume, this folder is the file system's and root's alone."""
@@ -94,7 +82,7 @@ def _walk_folder(tree: DirectoryTree, fd: int, segments: Sequence[str], keys: _K
                     if child is not None:
                         yield from _walk_folder(tree, child, names, keys)
                 else:
-                    yield from _file(tree, fd, (*segments, name))
+                    yield from listed_file(tree, fd, (*segments, name))
             last = page[-1]
     finally:
         os.close(fd)
@@ -115,20 +103,20 @@ def _open_subfolder(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> int
 def _page(fd: int, base: str, keys: _KeyFilter, last: str) -> list[str]:
     """Return a folder's first names behind `last`, in order; those of folders end with a slash."""
     with os.scandir(fd) as entries:
-        names = (_sort_name(entry) for entry in entries)
+        names = (sort_name(entry) for entry in entries)
         return heapq.nsmallest(
             PAGE_SIZE, (name for name in names if name and name > last and keys.matches(base + name))
         )
 
 
-def _sort_name(entry: os.DirEntry[str]) -> str:
+def sort_name(entry: os.DirEntry[str]) -> str:
     """Return the name by which an entry is sorted, nothing for what is neither file nor folder."""
     if entry.is_dir(follow_symlinks=False):
         return entry.name + "/"
     return entry.name if entry.is_file(follow_symlinks=False) else ""
 
 
-def _file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
+def listed_file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
     """Yield the file, unless it was removed, is protected or has a name that no request can have."""
     key = "/".join(names)
     try:
@@ -139,58 +127,3 @@ def _file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entr
         return
     if stat.S_ISREG(status.st_mode):
         yield Entry(key, status)
-
-
-def folder_page(
-    tree: DirectoryTree, folder: Sequence[str], after: str, limit: int
-) -> tuple[list[FolderEntry], str | None]:
-    """Return the first entries of one folder behind the key `after`, and the key of the last name read.
-
-    None: there are no more. Memory is bounded by `limit`, whatever the folder holds. Raises as
-    `DirectoryTree.open_folder` does.
-    """
-    fd = tree.open_folder(folder)
-    try:
-        base = "".join(f"{name}/" for name in folder)
-        first = _first_names(fd, after.removeprefix(base), limit + 1)
-        more, names = len(first) > limit, first[:limit]
-        entries = [entry for name in names for entry in _folder_entry(tree, fd, (*folder, name))]
-        return entries, base + names[-1] if more else None
-    finally:
-        os.close(fd)
-
-
-def _first_names(fd: int, after: str, count: int) -> list[str]:
-    """Return a folder's first names behind `after`, in order; those of folders end with a slash."""
-    with os.scandir(fd) as entries:
-        names = (_sort_name(entry) for entry in entries)
-        return heapq.nsmallest(count, (name for name in names if name > after))
-
-
-def _folder_entry(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[FolderEntry]:
-    """Yield the entry, unless it was removed, is protected or has a name that no request can have."""
-    if names[-1].endswith("/"):
-        plain = (*names[:-1], names[-1][:-1])
-        with contextlib.suppress(FileNotFoundError, Refusal):
-            paths.check_path("/".join(plain))
-            status = os.stat(plain[-1], dir_fd=fd, follow_symlinks=False)
-            tree.refuse_protected(plain, status)
-            yield FolderEntry("/".join(names))
-        return
-    for key, status in _file(tree, fd, names):
-        yield _described(fd, key, status)
-
-
-def _described(fd: int, key: str, status: os.stat_result) -> FolderEntry:
-    """Return a file with its attributes, as far as it may be read and is not being replaced."""
-    try:
-        file = os.open(key.rpartition("/")[2], _READ_FLAGS, dir_fd=fd)
-    except OSError:
-        return FolderEntry(key, status)
-    try:
-        opened = os.fstat(file)
-        if not stat.S_ISREG(opened.st_mode):
-            return FolderEntry(key, status)
-        return FolderEntry(key, opened, read_xattr(file))
-    finally:
-        os.close(file)

@@ -24,7 +24,8 @@ from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.cached_read import CachedReader
-from gateway.storage.local.listing import Entries, Entry, FolderEntry, folder_page, walk
+from gateway.storage.local.folder_pages import FolderEntry, FolderPages
+from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_xattr
@@ -70,6 +71,9 @@ class LocalStorage:
     exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     read_pool: ReadPool | None = None
     cached_reader: CachedReader | None = None
+
+    def __post_init__(self) -> None:
+        self._folder_pages = FolderPages(self.tree)
 
     async def stat(self, path: str) -> Stat:
         """Describe a file."""
@@ -139,7 +143,7 @@ class LocalStorage:
         name = folder.strip("/")
         segments = paths.check_path(name) if name else ()
         with _as_refusals("there is no such folder"):
-            entries, last = folder_page(self.tree, segments, after.removeprefix("/"), limit)
+            entries, last = self._folder_pages.page(segments, after.removeprefix("/"), limit)
         return FolderPage([*map(_listed, entries)], None if last is None else f"/{last}")
 
     def _read_parts(
