@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -21,6 +20,7 @@ from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
+from gateway.endpoints.cross_origin import CrossOrigin
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -30,7 +30,7 @@ from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.errors import Refusal
-from gateway.http.cors import SIGNED_URLS, serve_cross_origin
+from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
 from gateway.http.responses import (
     ApiHandler,
@@ -80,6 +80,7 @@ class Dispatcher:
         self.stopping = False
         self.serving = ServingCount()
         self._access_log = AccessLog(metrics, auth.proxies)
+        self._cross_origin = CrossOrigin(settings)
         self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
@@ -120,6 +121,7 @@ class Dispatcher:
         match = None if raw_path == "/" else self._template.match(raw_path)
         if match is None:
             return self.routing.take_short(exchange)
+        exchange.cors = self._cross_origin.files
         if method == "PUT":
             return self.files.uploads.take_short(exchange, match)
         if method == "GET":
@@ -152,21 +154,29 @@ class Dispatcher:
 
     async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
+        policy: CorsPolicy | None = None
         try:
-            return await self._dispatch(request, owner=owner)
+            incoming = IncomingRequest(request, owner=owner)
+            policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
+            response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
             response = error_response(error)
             drop_tracebacks(error)
-        if response is not None and request.body_exists:
-            response.force_close()
+            if response is not None and request.body_exists:
+                response.force_close()
+        if response is not None and policy is not None:
+            set_cors_headers(request.headers, policy, response.headers)
         return response
 
-    async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
+    async def _dispatch(self, incoming: IncomingRequest, policy: CorsPolicy | None) -> GatewayResponse:
+        """Serve a request; `policy` is that of its path, None for routes. Raises `Refusal`."""
+        request = incoming.request
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
-        if not owner:
+        if not incoming.owner:
             self.auth.local_only.refuse_foreign_host(request.headers)
-        incoming = IncomingRequest(request, owner=owner)
+        if policy is not None and preflight_method(request) is not None:
+            return preflight_response(request, policy, policy.methods)  # it has no credentials
         try:
             return await self._serve(incoming)
         finally:
@@ -176,8 +186,7 @@ class Dispatcher:
     async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
         request, raw_path = incoming.request, incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
-            serve = partial(self._object, incoming, match)
-            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
+            return await self._object(incoming, match)
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
@@ -215,11 +224,16 @@ class Dispatcher:
             raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
-        """Serve a stored path to a signed URL, or to a gateway of this installation."""
+        """Serve a stored path to a signed URL, or to a gateway of this installation.
+
+        With `--downloads` files are served to others too, as at their upload paths.
+        """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
+            if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:
+                return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(incoming, match.path, caller.grant)

@@ -18,6 +18,7 @@ from gateway.domain import failpoints
 from gateway.domain.model import random_bytes
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.serving import ServingCount
+from gateway.http.cors import CorsPolicy, set_cors_headers
 from gateway.http.protocol import abort
 from gateway.http.responses import (
     GatewayResponse,
@@ -64,11 +65,13 @@ class LogContext:
 class ShortExchange:
     """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
 
-    `upload_id` and `log_fields` go into the access line, as the caller of `head` does.
+    `upload_id` and `log_fields` go into the access line, as the caller of `head` does; `cors` is the
+    policy of an endpoint for files.
     """
 
     __slots__ = (
-        "_context", "_request", "_started", "begun", "head", "log_fields", "request_id", "upload_id",
+        "_context", "_request", "_started", "begun", "cors", "head", "log_fields", "request_id",
+        "upload_id",
     )  # fmt: skip
 
     def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
@@ -76,6 +79,7 @@ class ShortExchange:
         self._request = request
         self._started = time.monotonic()
         self.request_id = random_bytes(8).hex()
+        self.cors: CorsPolicy | None = None
         self.upload_id: str | None = None
         self.log_fields: Mapping[str, object] = logs.NO_FIELDS
         self.begun = False
@@ -116,6 +120,8 @@ class ShortExchange:
 
     def respond(self, response: SmallResponse, *, close: bool = False) -> None:
         """Send a response, and count and log the request."""
+        if self.cors is not None:
+            set_cors_headers(self.head.headers, self.cors, response.headers)
         set_gateway_headers(response.headers, self.request_id)
         self._record(response.status)
         try:

@@ -7,7 +7,7 @@ standard, CORS protocol; w3.org/TR/fetch-metadata.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,14 +30,27 @@ class CorsPolicy:
     max_age: int = 600
 
 
+EXPOSED_HEADERS: Final = (
+    *("Content-Disposition", "Content-Range", "ETag", "Location"),
+    *("Repr-Digest", "Retry-After", "X-Request-Id"),
+    # tus 1.0.0, and the IETF draft of resumable uploads
+    *("Tus-Checksum-Algorithm", "Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
+    *("Upload-Complete", "Upload-Concat", "Upload-Defer-Length", "Upload-Draft-Interop-Version"),
+    *("Upload-Expires", "Upload-Length", "Upload-Limit", "Upload-Metadata", "Upload-Offset"),
+)
+"""Headers of responses about files that a page may read; browsers hide what is not listed."""
+
 SIGNED_URLS: Final = CorsPolicy(
-    origins=("*",),
-    methods=("GET", "HEAD", "PUT"),
-    expose=("Content-Range", "ETag", "Location", "X-Request-Id"),
-    max_age=3600,
+    origins=("*",), methods=("GET", "HEAD", "PUT"), expose=EXPOSED_HEADERS, max_age=3600
 )
 """Any page may use a signed URL: the signature is in the URL, and a browser adds no credentials of
 its own, so a foreign page has nothing to borrow."""
+
+
+def files_policy(origins: tuple[str, ...], methods: tuple[str, ...]) -> CorsPolicy | None:
+    """Return the policy of endpoints for files, with `--cors-origins`; None where no origin is named."""
+    return CorsPolicy(origins, methods, expose=EXPOSED_HEADERS) if origins else None
+
 
 Serve = Callable[[], Awaitable[GatewayResponse]]
 
@@ -76,8 +89,10 @@ def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy
     Before other methods and types a browser asks with a preflight, and sends them only if the gateway or
     the upstream allows it: an upstream may have rules of its own. Raises `Refusal("forbidden")`.
     """
+    if request.method != hdrs.METH_POST:
+        return
     mime = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
-    if request.method != hdrs.METH_POST or mime not in _FORM_TYPES or not is_cross_site(request):
+    if mime not in _FORM_TYPES or not is_cross_site(request):
         return
     if policy is None or not _allows(policy, request.headers.get(hdrs.ORIGIN)):
         raise Refusal(
@@ -103,23 +118,22 @@ async def serve_cross_origin(
     `Refusal("forbidden")` for a preflight of an origin that may not call.
     """
     if preflight_method(request) is not None:
-        return _preflight_response(request, policy, policy.methods or methods)
+        return preflight_response(request, policy, policy.methods or methods)
     try:
         response = await serve()
     except Refusal as refusal:
-        _set_headers(request, policy, refusal.headers)
+        set_cors_headers(request.headers, policy, refusal.headers)
         raise
     for name in _RESPONSE_HEADERS:  # an upstream's own are meant for its own address
         response.headers.popall(name, None)
-    _set_headers(request, policy, response.headers)
+    set_cors_headers(request.headers, policy, response.headers)
     return response
 
 
-def _preflight_response(
-    request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str]
-) -> Response:
+def preflight_response(request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str]) -> Response:
+    """Respond to a preflight. Raises `Refusal("forbidden")` for an origin that may not call."""
     response = Response(status=204)
-    if not _set_headers(request, policy, response.headers):
+    if not set_cors_headers(request.headers, policy, response.headers):
         raise Refusal("forbidden", "pages of this origin may not call here", {hdrs.VARY: "Origin"})
     response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(methods)
     requested = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
@@ -133,12 +147,15 @@ def _preflight_response(
     return response
 
 
-def _set_headers(
-    request: web.BaseRequest, policy: CorsPolicy, headers: MutableMapping[str, str]
+def set_cors_headers(
+    sent: Mapping[str, str], policy: CorsPolicy, headers: MutableMapping[str, str]
 ) -> bool:
-    """Set the headers for the request's origin; tell whether it may call."""
+    """Set in `headers` those for the origin of a request that `sent` its own; tell whether it may call.
+
+    `Vary` is set for every request: a cache must not give a page the response to a program.
+    """
     headers[hdrs.VARY] = _with_origin(headers.get(hdrs.VARY))
-    origin = request.headers.get(hdrs.ORIGIN)
+    origin = sent.get(hdrs.ORIGIN)
     if origin is None or not _allows(policy, origin):
         return False
     any_origin = "*" in policy.origins and not policy.credentials

@@ -59,7 +59,10 @@ class AccessSettings(BaseModel):
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(values.origin)], ...],
         Option(
-            ACCESS, "origins whose pages may call routes that have no `cors` key (repeatable)", "ORIGIN"
+            ACCESS,
+            "origins whose pages may upload, download, ask what became of an upload, and call routes"
+            " without a `cors` key (repeatable)",
+            "ORIGIN",
         ),
     ] = ()
 

@@ -28,6 +28,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.whole_file import check_whole_file
 from gateway.errors import Refusal
+from gateway.http.cors import files_policy, refuse_cross_site
 from gateway.http.header_fields import read_headers, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
@@ -127,6 +128,8 @@ class Admission:
         caller = self.auth.authenticate_now(head, jwt=self._needs_web_token())
         if caller is None:
             return None
+        if caller.principal is None and head.method == "POST":
+            refuse_cross_site(head, files_policy(self.settings.cors_origins, ()))
         upload = Upload(
             id=upload_id,
             path=match.path,

@@ -72,7 +72,7 @@ class UploadHandler:
             raise
         self.outcomes.upload_stored(stored)
         logs.add_fields(bytes=stored.bytes)
-        status, headers, content = stored_response(stored)
+        status, headers, content = stored_response(stored, self.outcomes.urls)
         return Response(status=status, headers=headers, body=content)
 
     def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:

@@ -1,0 +1,97 @@
+"""Partial uploads: files that arrive in several requests. Plain data and pure rules.
+
+Sources: draft-ietf-httpbis-resumable-upload; tus 1.0.0; RFC 9110 section 14.5 (partial PUT).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from gateway.domain.model import Upload
+
+ResumableProtocol = Literal["draft", "tus", "ranged"]
+
+PARTIAL_TTL: Final = 24 * 3600.0
+"""Seconds from the latest byte after which a partial upload is removed."""
+
+MAX_PARTIAL_AGE: Final = 7 * 24 * 3600.0
+"""Seconds from its creation after which a partial upload is removed, whatever has come since."""
+
+COMPLETED_TTL: Final = 24 * 3600.0
+"""Seconds after its completion in which a ranged upload can still be asked for by its identity."""
+
+MAX_PARTIALS: Final = 10_000
+"""Partial uploads of one gateway."""
+
+MAX_PARTIALS_PER_CLIENT: Final = 100
+"""Partial uploads of one client: its principal, else its address."""
+
+
+@dataclass(slots=True, frozen=True)
+class DigestOfWhole:
+    """A digest that the whole file must have: `algorithm` of `domain.digests`, and its header's name."""
+
+    algorithm: str
+    value: bytes
+    header: str
+
+
+@dataclass(slots=True, frozen=True)
+class PartialHead:
+    """What is fixed when a partial upload is created. It is durable before the URL is told.
+
+    `upload` is as admission left it, with redacted `params` and `headers`; its `content_length` is the
+    length of the whole file. `asked_path` is the encoded path of the request that created it.
+    `client` is the `client_key` that the caps count by. `digests` are of the whole file.
+    `must_exist` is `If-Match: *`. `identity` names a ranged upload, see `ranged_identity`.
+    `metadata_text` is `Upload-Metadata` of tus as it was sent. `part_of_concat` marks an upload whose
+    bytes are a part of another file (tus, `Upload-Concat: partial`): it is never committed itself.
+    """
+
+    upload: Upload
+    asked_path: str
+    protocol: ResumableProtocol
+    client: str
+    digests: tuple[DigestOfWhole, ...] = ()
+    must_exist: bool = False
+    identity: str | None = None
+    metadata_text: str = ""
+    part_of_concat: bool = False
+    named_by_gateway: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class PartialStatus:
+    """A partial upload as it can be told: `offset` bytes are durable.
+
+    `length` is that of the whole file, None while it is not known. `latest` is the Unix time of the
+    latest byte, `expires` when it is removed if no other byte comes.
+    """
+
+    head: PartialHead
+    offset: int
+    length: int | None
+    latest: float
+
+    @property
+    def expires(self) -> float:
+        """Unix time at which it is removed if no other byte comes."""
+        return min(self.latest + PARTIAL_TTL, self.head.upload.created + MAX_PARTIAL_AGE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte of a known length has come."""
+        return self.offset == self.length
+
+
+def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: str) -> str:
+    """Return the identity of a ranged upload: the SHA-256, in hex, of what tells it from others.
+
+    `asked_path` is still encoded. Requests of one principal and path with one `key` mean one upload.
+    """
+    named = ("", "") if principal is None else (str(principal["kind"]), str(principal["name"]))
+    texts = [f"{len(text)}:{text}" for text in (asked_path, *named, key)]
+    return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
