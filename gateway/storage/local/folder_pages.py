@@ -98,9 +98,9 @@ class FolderPages:
                 self._windows[folder] = window
                 if (part := window.part(after, count)) is not None:
                     return part
-        is_quiet = time.time() - status.st_mtime > MIN_AGE
-        names = _first_names(fd, after, PAGE_SIZE if is_quiet else count)
-        if is_quiet and len(names) > count:
+        unchanged = time.time() - status.st_mtime > MIN_AGE
+        names = _first_names(fd, after, PAGE_SIZE if unchanged else count)
+        if unchanged and len(names) > count:
             with self._lock:
                 self._windows[folder] = _Window(changed, after, names, len(names) < PAGE_SIZE)
                 if len(self._windows) > MAX_WINDOWS:
