@@ -37,7 +37,7 @@ _RANGE: Final = re.compile(r"bytes (\d{1,15})-(-1|\d{1,15})/(\d{1,15})", re.ASCI
 
 
 @dataclass(slots=True, frozen=True)
-class ByteRange:
+class RangeToEnd:
     """A range that reaches the end of a file of `length` bytes."""
 
     first: int
@@ -67,19 +67,19 @@ def read_put(lines: Lines, key: str, content_length: int | None) -> Creation | A
 
     `content_length` is None for a chunked body. Raises `Refusal`.
     """
-    byte_range = _read_range(lines)
-    length = content_length if byte_range is None else byte_range.length
+    to_end = _read_to_end(lines)
+    length = content_length if to_end is None else to_end.length
     of_whole, of_body = split_digests(expected_digests(lines))
     # Where the length is known it says what is the end: a chunked body may stop before.
     terms = BodyTerms(True if length is None else None, of_body, wanted_digests(lines))
-    if byte_range is None or byte_range.first == 0:
+    if to_end is None or to_end.first == 0:
         _check_content(length, 0, content_length)
         return Creation("ranged", length, terms, digests=of_whole, resume_key=key)
-    _check_content(length, byte_range.first, content_length)
-    return Append(byte_range.first, terms, byte_range.length, of_whole)
+    _check_content(length, to_end.first, content_length)
+    return Append(to_end.first, terms, to_end.length, of_whole)
 
 
-def _read_range(lines: Lines) -> ByteRange | None:
+def _read_to_end(lines: Lines) -> RangeToEnd | None:
     if "content-range" not in lines:
         return None
     texts = lines["content-range"]
@@ -94,7 +94,7 @@ def _read_range(lines: Lines) -> ByteRange | None:
             "Content-Range must reach the end of the file: `bytes FIRST-LAST/LENGTH`, LAST being"
             " LENGTH - 1 (with curl: `tail -c +N FILE | curl -T - -H 'Content-Range: ...'`)",
         )
-    return ByteRange(first, length)
+    return RangeToEnd(first, length)
 
 
 def _check_content(length: int | None, first: int, content_length: int | None) -> None:
