@@ -34,6 +34,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
@@ -107,7 +108,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
     }
-    files = FileHandlers(uploads, downloads, archives, stored)
+    files = FileHandlers(uploads, FormHandler(uploads, settings), downloads, archives, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
-from gateway.auth.request import RequestHead
+from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import UPLOADING, Upload
@@ -100,7 +100,7 @@ class Admission:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
         described = self.describe(head, match, upload_id)
         if described is None:
-            await self.auth.authenticate(head, jwt=self._needs_web_token())
+            await self.authenticate(head)
             described = self.describe(head, match, upload_id)
             if described is None:
                 raise RuntimeError("an authenticated request has no caller")
@@ -113,6 +113,10 @@ class Admission:
         if described.one_time_mark is not None:
             await asyncio.to_thread(self.one_time_marks.check_unused, described.one_time_mark)
         return described, progress
+
+    async def authenticate(self, head: RequestHead) -> Caller:
+        """Return who sends a request of an upload. Raises `Refusal`."""
+        return await self.auth.authenticate(head, jwt=self._needs_web_token())
 
     def describe(self, head: RequestHead, match: PathMatch, upload_id: str) -> DescribedUpload | None:
         """Check the headers of a request, and describe its upload.

@@ -117,6 +117,11 @@ class BodyReceiver:
         """End the threads."""
         self.executor.shutdown()
 
+    def chunk_reader(self, request: web.BaseRequest) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads the next bytes of a body on the event loop, b"" at its end."""
+        timing = self._idle_timeout, self._min_rate.meter()
+        return lambda: read_chunk(request.content, *timing)
+
     async def receive_body(
         self, request: web.BaseRequest, progress: Progress, pending: PendingWrite
     ) -> None:
@@ -136,7 +141,7 @@ class BodyReceiver:
                 finally:
                     tls.close(request)
                 return
-        await receive_streamed(lambda: read_chunk(request.content, *timing), progress, pending)
+        await receive_streamed(self.chunk_reader(request), progress, pending)
 
     async def _receive_detached(
         self, detached: DetachedSocket, progress: Progress, pending: ThreadedWrite
