@@ -65,3 +65,13 @@ class UploadSettings(BaseModel):
             "true|false",
         ),
     ] = False
+    listing: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "list folders by GET of an upload path with a slash at its end", "true|false"),
+    ] = False
+    deletes: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "remove files by DELETE of upload paths", "true|false"),
+    ] = False
