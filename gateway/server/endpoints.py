@@ -36,6 +36,8 @@ from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
+from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
@@ -45,6 +47,7 @@ from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
 from gateway.server.resources import Resources
+from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
 from gateway.telemetry.metrics import Metrics
@@ -98,16 +101,23 @@ async def open_endpoints(
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers)
+    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    partials = open_resumable(resources, context)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
+        **status.handlers(),
+        **ReleaseEndpoint(None if partials is None else partials.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
-    files = FileHandlers(uploads, downloads, archives, stored)
+    resumable = None
+    if partials is not None:
+        resumable = ResumableEndpoint(partials, settings.upload_template, auth.proxies, urls)
+    files = FileHandlers(uploads, downloads, archives, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 

@@ -18,6 +18,7 @@ from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.partials import PartialStore
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
@@ -60,13 +61,15 @@ log = logging.getLogger("gateway")
 class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
-    With a bucket, `backend` is its writing side and `clients` those that read and sign.
+    `partials` are the partial uploads. With a bucket, `backend` is its writing side and `clients` those
+    that read and sign.
     """
 
     storage: FolderStorage
     writer: StorageWriter
     committer: Committer
     read_pool: ReadPool
+    partials: PartialStore | None = None
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
 
@@ -176,7 +179,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    return StorageParts(objects, backend.writer, committer, read_pool, backend, (reading, signing))
+    return StorageParts(objects, backend.writer, committer, read_pool, None, backend, (reading, signing))
 
 
 def _subscribers(hooks: Hooks) -> Subscribers:

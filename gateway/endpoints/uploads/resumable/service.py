@@ -127,10 +127,10 @@ class ResumableUploads:
         found = await self.access.find_by_id(incoming, upload_id)
         return await self._append(incoming, found, append, None)
 
-    async def look(self, incoming: IncomingRequest, reference: str) -> PartialResult:
-        """See `PartialUploads.look`."""
+    async def describe(self, incoming: IncomingRequest, reference: str) -> PartialResult:
+        """See `PartialUploads.describe`."""
         found = await self.access.find(incoming, reference)
-        return await self._look(incoming, found)
+        return await self._describe(incoming, found)
 
     async def find(self, incoming: IncomingRequest, resume_key: str) -> PartialResult | None:
         """See `PartialUploads.find`."""
@@ -139,7 +139,7 @@ class ResumableUploads:
             return None
         try:
             found = await self.access.find_by_id(incoming, upload_id)
-            return await self._look(incoming, found)
+            return await self._describe(incoming, found)
         except Refusal as refusal:
             if refusal.code == "not_found":
                 return None
@@ -152,7 +152,7 @@ class ResumableUploads:
             raise not_found()
         await self._remove(incoming, found.head.upload.id)
 
-    async def _look(
+    async def _describe(
         self, incoming: IncomingRequest, found: PartialStatus | PartialResult
     ) -> PartialResult:
         """End a running request and describe an upload. What is whole is committed first.
