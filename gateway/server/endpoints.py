@@ -10,6 +10,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
 from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
+from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
@@ -71,12 +72,8 @@ async def open_endpoints(
     """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
     ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
-    inflight = Inflight()
-    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
-    space = resources.base.disk.space
-    metrics.gauge(
-        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
-    )
+    inflight, space = Inflight(), resources.base.disk.space
+    _add_gauges(metrics, inflight, space)
     processes = _other_processes(resources)
     stack.push_async_callback(processes.close)
     processes.start()
@@ -114,12 +111,18 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
     }
-    resumable = None
-    if partials is not None:
-        resumable = ResumableEndpoint(partials, settings.upload_template, auth.proxies, urls)
+    template, proxies = settings.upload_template, auth.proxies
+    resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, downloads, archives, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
+    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
+    metrics.gauge(
+        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
+    )
 
 
 def _other_processes(resources: Resources) -> ProcessClients:

@@ -98,7 +98,7 @@ class PartialCompletion:
         self.outcomes.partial_ended(upload, reason, received)
 
     def _count_end(self, how: str) -> None:
-        self.outcomes.metrics.partials_ended.add(how)
+        self.outcomes.metrics.partials.ended.add(how)
 
 
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:
@@ -114,13 +114,13 @@ async def _digests_of_whole(opened: OpenPartial, checks: WholeChecks) -> dict[st
     Returns those that RFC 9530 has a name for, by this name, in base64.
     """
     expected: list[DigestOfWhole | ExpectedDigest] = [*opened.head.digests, *checks.digests]
-    algorithms = list(dict.fromkeys([*(one.algorithm for one in expected), *checks.wanted]))
+    algorithms = list(dict.fromkeys([*(digest.algorithm for digest in expected), *checks.wanted]))
     if not algorithms:
         return {}
     computed = await opened.digest_of_whole(algorithms)
-    for one in expected:
-        if not hmac.compare_digest(computed[one.algorithm], one.value):
-            raise Refusal("digest_mismatch", f"the file does not have the digest in {one.header}")
+    for digest in expected:
+        if not hmac.compare_digest(computed[digest.algorithm], digest.value):
+            raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
     names = {algorithm: RFC_NAMES.get(algorithm) for algorithm in algorithms}
     return {
         name: base64.b64encode(computed[algorithm]).decode()

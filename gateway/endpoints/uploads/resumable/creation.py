@@ -36,7 +36,7 @@ class PartialAdmission:
     ) -> tuple[PartialHead, Progress]:
         """Decide about an upload, and count it as in flight. Raises `Refusal`."""
         length = creation.length
-        incoming.told_lengths = () if length is None else (str(length),)
+        incoming.whole_lengths = () if length is None else (str(length),)
         terms = ResumableTerms(
             creation.protocol,
             length,
@@ -51,7 +51,10 @@ class PartialAdmission:
             target.asked_path,
             creation.protocol,
             client_key(upload.principal, upload.remote),
-            tuple(DigestOfWhole(one.algorithm, one.value, one.header) for one in creation.digests),
+            tuple(
+                DigestOfWhole(digest.algorithm, digest.value, digest.header)
+                for digest in creation.digests
+            ),
             described.must_exist,
             _identity(target, creation, upload),
             creation.metadata_text,

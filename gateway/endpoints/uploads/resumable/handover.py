@@ -38,7 +38,7 @@ Released = Literal["none", "ended", "kept"]
 
 
 class AppendGoesOn(GatewayError):
-    """Another request appends to the upload, and this one names an offset that is not the one told."""
+    """Another request appends to the upload, and this one names an offset that is not the known one."""
 
 
 class SiblingProcesses(Protocol):
@@ -52,12 +52,12 @@ class SiblingProcesses(Protocol):
 class RunningRequest:
     """A request that has a partial upload open, or is about to open it.
 
-    `told` is the offset at which it appends, None for one that brings no bytes. `reverts` says that a
-    newer request appends at the same offset: what came of this one is dropped.
+    `at_offset` is the offset at which it appends, None for one that brings no bytes. `reverts` says that
+    a newer request appends at the same offset: what came of this one is dropped.
     """
 
     request: web.BaseRequest
-    told: int | None = None
+    at_offset: int | None = None
     is_open: bool = False
     superseded: bool = False
     reverts: bool = False
@@ -90,7 +90,7 @@ class RunningRequests:
     def __init__(self, store: PartialStore, siblings: SiblingProcesses, metrics: Metrics) -> None:
         self.store = store
         self._siblings = siblings
-        self._seconds = metrics.partial_handover_seconds
+        self._seconds = metrics.partials.handover_seconds
         self._running: dict[str, RunningRequest] = {}
 
     def __len__(self) -> int:
@@ -147,9 +147,9 @@ class RunningRequests:
         waited = False
         while (older := self._running.get(upload_id)) is not None:
             waited = True
-            if _goes_on(older, running.told):
+            if _goes_on(older, running.at_offset):
                 raise AppendGoesOn
-            older.supersede(reverts=_replaces(older, running.told))
+            older.supersede(reverts=_replaces(older, running.at_offset))
             try:
                 async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
                     await older.ended.wait()
@@ -167,7 +167,7 @@ class RunningRequests:
             with contextlib.suppress(PartialBusy):
                 return await self.store.open(upload_id), waited
             waited = True
-            released = await self._siblings.release_partial(upload_id, running.told)
+            released = await self._siblings.release_partial(upload_id, running.at_offset)
             if released == "kept":
                 raise AppendGoesOn
             if running.superseded or time.monotonic() > deadline:
@@ -182,16 +182,16 @@ class RunningRequests:
 
 
 def _goes_on(older: RunningRequest, offset: int | None) -> bool:
-    """Tell whether a request goes on although a newer one appends: at another offset than was told.
+    """Tell whether a request goes on although a newer one appends: at another offset.
 
     A stale client must not end a good append.
     """
-    return offset is not None and older.told is not None and offset != older.told
+    return offset is not None and older.at_offset is not None and offset != older.at_offset
 
 
 def _replaces(older: RunningRequest, offset: int | None) -> bool:
     """Tell whether a newer request brings the same bytes again."""
-    return offset is not None and older.told is not None
+    return offset is not None and older.at_offset is not None
 
 
 def _locked() -> Refusal:

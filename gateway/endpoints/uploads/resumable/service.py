@@ -63,7 +63,7 @@ class ResumableUploads:
     ) -> PartialResult:
         """See `PartialUploads.create`."""
         opened, progress = await self._create(incoming, target, creation)
-        running = RunningRequest(incoming.request, told=0)
+        running = RunningRequest(incoming.request, at_offset=0)
         body, terms = creation.body, creation.body or BodyTerms()
         async with self.running.created(opened.head.upload.id, running), self._use(opened, progress):
             if announce is not None:
@@ -114,8 +114,8 @@ class ResumableUploads:
         announce: Announce | None = None,
     ) -> PartialResult:
         """See `PartialUploads.append`."""
-        found = await self.access.find(incoming, reference)
-        return await self._append(incoming, found, append, announce)
+        partial = await self.access.find(incoming, reference)
+        return await self._append(incoming, partial, append, announce)
 
     async def append_to_range(
         self, incoming: IncomingRequest, resume_key: str, append: Append
@@ -124,13 +124,13 @@ class ResumableUploads:
         upload_id = await self.access.resolve(incoming, resume_key)
         if upload_id is None:
             raise PartialRefusal("mismatching_offset", "no such upload has begun: begin at 0", None)
-        found = await self.access.find_by_id(incoming, upload_id)
-        return await self._append(incoming, found, append, None)
+        partial = await self.access.find_by_id(incoming, upload_id)
+        return await self._append(incoming, partial, append, None)
 
     async def describe(self, incoming: IncomingRequest, reference: str) -> PartialResult:
         """See `PartialUploads.describe`."""
-        found = await self.access.find(incoming, reference)
-        return await self._describe(incoming, found)
+        partial = await self.access.find(incoming, reference)
+        return await self._describe(incoming, partial)
 
     async def find(self, incoming: IncomingRequest, resume_key: str) -> PartialResult | None:
         """See `PartialUploads.find`."""
@@ -138,8 +138,8 @@ class ResumableUploads:
         if upload_id is None:
             return None
         try:
-            found = await self.access.find_by_id(incoming, upload_id)
-            return await self._describe(incoming, found)
+            partial = await self.access.find_by_id(incoming, upload_id)
+            return await self._describe(incoming, partial)
         except Refusal as refusal:
             if refusal.code == "not_found":
                 return None
@@ -147,26 +147,26 @@ class ResumableUploads:
 
     async def cancel(self, incoming: IncomingRequest, reference: str) -> None:
         """See `PartialUploads.cancel`. One that is complete is `not_found`: it is a file now."""
-        found = await self.access.find(incoming, reference)
-        if isinstance(found, PartialResult):
+        partial = await self.access.find(incoming, reference)
+        if isinstance(partial, PartialResult):
             raise not_found()
-        await self._remove(incoming, found.head.upload.id)
+        await self._remove(incoming, partial.head.upload.id)
 
     async def _describe(
-        self, incoming: IncomingRequest, found: PartialStatus | PartialResult
+        self, incoming: IncomingRequest, partial: PartialStatus | PartialResult
     ) -> PartialResult:
         """End a running request and describe an upload. What is whole is committed first.
 
         A protocol without a mark of the end takes the whole length for the end.
         """
-        if isinstance(found, PartialResult):
-            return found
-        upload_id = found.head.upload.id
+        if isinstance(partial, PartialResult):
+            return partial
+        upload_id = partial.head.upload.id
         try:
             async with self._opened(incoming, upload_id) as (opened, _, progress):
                 if opened.head.protocol != "draft" and opened.offset == opened.length:
                     return await self.completion.complete(opened, progress, WholeChecks())
-                return self.access.describe_open(opened, found.latest)
+                return self.access.describe_open(opened, partial.latest)
         except Refusal as refusal:
             if refusal.code != "not_found":
                 raise
@@ -175,17 +175,17 @@ class ResumableUploads:
     async def _append(
         self,
         incoming: IncomingRequest,
-        found: PartialStatus | PartialResult,
+        partial: PartialStatus | PartialResult,
         append: Append,
         announce: Announce | None,
     ) -> PartialResult:
-        if isinstance(found, PartialResult):
-            raise _mismatch(found)
-        upload_id = found.head.upload.id
+        if isinstance(partial, PartialResult):
+            raise _mismatch(partial)
+        upload_id = partial.head.upload.id
         try:
             async with self._opened(incoming, upload_id, append.offset) as (opened, running, progress):
                 if append.offset != opened.offset:
-                    raise _mismatch(self.access.describe_open(opened, found.latest))
+                    raise _mismatch(self.access.describe_open(opened, partial.latest))
                 await self._check_lengths(opened, append, body_length(incoming.request))
                 if announce is not None:
                     await announce(self.access.describe_open(opened))
@@ -194,8 +194,8 @@ class ResumableUploads:
                 return await self._settle_up(opened, progress, append.body, checks)
         except AppendGoesOn:
             latest = await self.access.find_by_id(incoming, upload_id)
-            told = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
-            raise _mismatch(told) from None
+            result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
+            raise _mismatch(result) from None
 
     async def _check_lengths(self, opened: OpenPartial, append: Append, declared: int | None) -> None:
         """Compare what a request tells of the length with what is known; fix a new one durably.
@@ -232,7 +232,7 @@ class ResumableUploads:
         self, opened: OpenPartial, running: RunningRequest, terms: BodyTerms, progress: Progress
     ) -> None:
         """Receive the body of a request. Raises `PartialRefusal`, `ClientDisconnected`."""
-        protocol, appends = opened.head.protocol, self.completion.outcomes.metrics.partial_appends
+        protocol, appends = opened.head.protocol, self.completion.outcomes.metrics.partials.appends
         progress.state = "receiving"
         try:
             await self.receiver.receive(opened, running, terms, progress)
