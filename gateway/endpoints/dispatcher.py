@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -29,6 +30,7 @@ from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
@@ -58,6 +60,7 @@ class FileHandlers(NamedTuple):
     downloads: DownloadHandler
     folders: FolderHandler
     stored: InternalFilesEndpoint
+    resumable: ResumableEndpoint | None = None
 
 
 class Dispatcher:
@@ -123,6 +126,8 @@ class Dispatcher:
             return self.routing.take_short(exchange)
         exchange.cors = self._cross_origin.files
         if method == "PUT":
+            if self.files.resumable is not None and is_resumable(head):
+                return False
             return self.files.uploads.take_short(exchange, match)
         if method == "GET":
             return self.files.downloads.take_short(exchange, match)
@@ -190,6 +195,12 @@ class Dispatcher:
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
+        resumable, serve = self.files.resumable, partial(self._serve_path, incoming)
+        return await (serve() if resumable is None else resumable.serve(incoming, serve))
+
+    async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
+        """Serve an upload path, or a route."""
+        request, raw_path = incoming.request, incoming.raw_path
         downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"}:
             response = await self.files.folders.get(incoming)

@@ -117,7 +117,7 @@ def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict
         digest = pending.digest(expected.algorithm)
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
-                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+                expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )
         if name := RFC_NAMES.get(expected.algorithm):
             verified[name] = base64.b64encode(digest).decode()
