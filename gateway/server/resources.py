@@ -48,7 +48,7 @@ from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
-from gateway.storage.protocols import Storage
+from gateway.storage.protocols import FolderStorage, Storage
 from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
@@ -66,7 +66,7 @@ class StorageParts:
     None where the storage has none.
     """
 
-    storage: Storage
+    storage: FolderStorage
     writer: StorageWriter
     committer: Committer
     read_pool: ReadPool
