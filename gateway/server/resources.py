@@ -16,6 +16,7 @@ from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
+from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
 from gateway.commit.partials import PartialStore
@@ -61,17 +62,17 @@ log = logging.getLogger("gateway")
 class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
-    `partials` are the partial uploads. With a bucket, `backend` is its writing side and `clients` those
-    that read and sign.
+    With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
+    None where the storage has none.
     """
 
     storage: FolderStorage
     writer: StorageWriter
     committer: Committer
     read_pool: ReadPool
-    partials: PartialStore | None = None
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
+    partials: PartialStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +176,12 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode)
-        return StorageParts(storage, writer, committer, read_pool)
+        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
+        return StorageParts(storage, writer, committer, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    return StorageParts(objects, backend.writer, committer, read_pool, None, backend, (reading, signing))
+    return StorageParts(objects, backend.writer, committer, read_pool, backend, (reading, signing))
 
 
 def _subscribers(hooks: Hooks) -> Subscribers:
@@ -228,6 +230,7 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
+    base.partials.remove_rests()
     pending = journal.pending_uploads.hold().result()
     if backend is not None:
         backend.prepare(pending)
