@@ -97,7 +97,9 @@ class PartialReceiver:
         await opened.begin(declared, all_or_nothing=all_or_nothing)
         try:
             await self._receive(opened, running, body)
-            _verify(opened, terms)
+            if all_or_nothing:
+                await opened.finish()
+                _verify(opened, terms)
         except BaseException as error:
             keeps = not all_or_nothing and not running.reverts
             if not isinstance(error, Refusal) or error.code not in ENDS_UPLOAD:
