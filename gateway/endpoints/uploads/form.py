@@ -21,7 +21,7 @@ from gateway.domain.metadata import METADATA_PREFIX
 from gateway.domain.model import Stored
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import DescribedUpload
-from gateway.endpoints.uploads.body import receive_streamed
+from gateway.endpoints.uploads.body import WholeBody, receive_streamed
 from gateway.endpoints.uploads.digests import expected_digests
 from gateway.endpoints.uploads.form_fields import FormFields
 from gateway.endpoints.uploads.form_parts import FormPart, FormReader, boundary_of
@@ -175,7 +175,7 @@ class _Form:
                 described.whole_length = grant.length
 
             async def receive_body(pending: PendingWrite) -> None:
-                await receive_streamed(read, progress, pending)
+                await receive_streamed(read, WholeBody(progress), pending)
                 if self._place.match is not None:
                     await self._read_to_end(reader)
 
