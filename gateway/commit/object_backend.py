@@ -29,9 +29,10 @@ from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
 from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
+from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart
 from gateway.storage.s3.retries import KeyExistsError
-from gateway.storage.s3.upload import MultipartUpload, UploadContext
+from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
