@@ -14,7 +14,7 @@ from gateway.domain import failpoints
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog
-from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart, Piece, StreamedPart
+from gateway.storage.s3.parts import BufferedPart, StreamedPart
 
 MAX_PARTS_IN_FLIGHT: Final = 4
 """Parts of one upload that are sent at once."""
@@ -65,14 +65,13 @@ class PartSender:
         self._note_reserved(part)
         return True
 
-    async def fill(self, part: OpenPart, buffer: BufferedPart, piece: Piece) -> None:
-        """Add bytes to a buffered part; beyond the first few it waits for memory. Raises `Refusal`."""
-        part.filled += len(piece)
-        if not part.reserved and part.filled > UNRESERVED_BYTES:
-            memory, timeout = self._context.memory, self._context.memory_timeout
-            await memory.reserve(self._client, part.length, timeout)
-            self._note_reserved(part)
-        buffer.add(piece)
+    async def reserve(self, part: OpenPart) -> None:
+        """Wait for the memory of a whole part.
+
+        Raises `Refusal`.
+        """
+        await self._context.memory.reserve(self._client, part.length, self._context.memory_timeout)
+        self._note_reserved(part)
 
     def release(self, part: OpenPart) -> None:
         """Free the bytes of a part and give its memory back."""

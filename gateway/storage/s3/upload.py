@@ -45,6 +45,7 @@ class MultipartUpload:
     ) -> None:
         self.target = target
         self.done = done
+        self.claim: str | None = None
         self.received = 0
         self.multipart: str | None = None
         self._context = context
@@ -110,6 +111,9 @@ class MultipartUpload:
         self._sender.release_all()
         self._part = None
 
+    async def withdraw(self) -> None:
+        """Do nothing: no other process knows of it."""
+
     async def discard(self) -> None:
         """Abort what was sent. Never raises for an unavailable storage: the sweep aborts it later.
 
@@ -147,10 +151,12 @@ class MultipartUpload:
         return part
 
     async def _fill(self, part: OpenPart, piece: Piece) -> None:
-        if part.buffer is not None:
-            await self._sender.fill(part, part.buffer, piece)
-            return
         part.filled += len(piece)
+        if part.buffer is not None:
+            if not part.reserved and part.filled > UNRESERVED_BYTES:
+                await self._sender.reserve(part)
+            part.buffer.add(piece)
+            return
         if part.stream is None or part.request is None:
             multipart, part.stream = await self._multipart_id(), StreamedPart()
             self._sender.start(part, self.target.key, multipart, part.stream, part.length)
