@@ -34,9 +34,14 @@ class UploadLimits(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Concatenation:
-    """The parts of a file, as ids of partial uploads with their secrets, in order (tus)."""
+    """The parts of a file, in order (tus): ids of partial uploads with their secrets.
+
+    A part is a UUID alone where the client gives no query: the name that the gateway gave to it.
+    `text` is the header as it was sent, for the answers to HEAD.
+    """
 
     parts: Sequence[str]
+    text: str = ""
 
 
 @dataclass(slots=True, frozen=True)
