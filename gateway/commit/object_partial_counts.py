@@ -1,8 +1,8 @@
 """How many partial uploads a bucket has: in all, and of one client.
 
 The bucket is listed at most once a minute, in the background, and heads are read that this process has
-not seen. In between a process counts its own: what other processes and gateways create within a minute is
-not counted yet, so caps may be exceeded by that.
+not seen. In between a process counts its own. What other processes and gateways create within a minute
+is not counted yet: caps may be exceeded by that.
 """
 
 from __future__ import annotations

@@ -88,9 +88,9 @@ class PartialEnds:
 
     async def _remove_marked(self, upload_id: str, state: PartialState) -> None:
         head = await self.store.head(upload_id)
-        if head is not None and head.identity is not None:
-            if await self.store.resolve(head.identity) == upload_id:
-                await self.store.objects.delete(f"r-{head.identity}")
+        identity = None if head is None else head.identity
+        if identity is not None and await self.store.resolve(identity) == upload_id:
+            await self.store.objects.delete(f"r-{identity}")
         if state.multipart is not None:
             await self.objects.abort_multipart(self.key_of(upload_id, state.path), state.multipart)
         if not state.path:

@@ -1,8 +1,8 @@
 """Removes expired partial uploads of a bucket, and what crashes and interrupted ends left.
 
-Gateways may do it at once: a state is marked as removed under the condition that it is as it was read. The
-store refuses requests of a gateway whose clock is wrong by more than minutes (Amazon S3 API reference,
-`RequestTimeTooSkewed`), so such a clock removes nothing.
+Gateways may do it at once: a state is marked as removed under the condition that it is as it was read.
+The store refuses requests of a gateway whose clock is wrong by more than minutes (Amazon S3 API
+reference, `RequestTimeTooSkewed`), so such a clock removes nothing.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from typing import Final, TypeVar
 
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_open_partial import ObjectOpenPartial, PartialServices
+from gateway.commit.object_partial_expiry import ObjectPartialExpiry
+from gateway.commit.object_partial_locks import PartialLocks
 from gateway.commit.partials import PartialBusy
 from gateway.commit.publish import check_target
 from gateway.domain import failpoints, paths
@@ -30,6 +32,7 @@ from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.partial_body import PartialBody
 from gateway.storage.s3.partial_objects import FoundState, PartialObjects, PartialState
 from gateway.storage.s3.parts import MAX_PARTS, part_bytes
+from gateway.storage.s3.private_objects import PrivateObjects
 
 T = TypeVar("T")
 
@@ -60,6 +63,11 @@ class ObjectPartialStore:
         self._locks = locks
         self._algorithms = tuple(name for name in algorithms if can_save(name))
         self._expiry = ObjectPartialExpiry(services, locks)
+
+    @property
+    def objects(self) -> PrivateObjects:
+        """The objects in which all of them lie."""
+        return self._store.objects
 
     async def create(self, head: PartialHead) -> ObjectOpenPartial:
         """See `PartialStore.create`."""
@@ -259,7 +267,7 @@ class ObjectPartialStore:
         return ObjectOpenPartial(self._services, head, body, writer, let_go)
 
     async def _refuse_claimed(self, head: PartialHead, state: PartialState) -> None:
-        """Raise for an upload that a commit has claimed: it is published, or will be, or is waited for."""
+        """Raise for an upload that a commit has claimed: it is published, or may be soon."""
         if await self._services.ends.is_published(head.upload.id, state.path):
             raise Refusal("not_found", _NOT_FOUND)
         raise PartialBusy(f"partial upload {head.upload.id} is being committed")

@@ -77,7 +77,7 @@ class PartialAppender:
 
     async def create(self) -> None:
         """Store the first state; what needs several parts begins its multipart upload before."""
-        self._loaded, length = True, self.length
+        self._loaded, self._found, length = True, None, self.length
         if length is not None and length > self.state.part_bytes:
             await self._begin_multipart()
         else:

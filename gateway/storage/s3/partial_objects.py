@@ -5,8 +5,8 @@ replaces both at once. `<id>.json` is the head, which never changes. `<id>.part`
 of a concatenation, once they can be read. `r-<hash>` names the upload of an identity.
 
 The state is in the object's bytes, not in its metadata: entity tags, by which writers exclude each
-other, are of the bytes alone, and equal tails would have equal ones; nor is metadata large enough for the
-tags of 10 000 parts. The state is created first and removed last: what is interrupted can go on.
+other, are of the bytes alone, and equal tails would have equal ones; nor is metadata large enough for
+the tags of 10 000 parts. The state is created first and removed last: what is interrupted can go on.
 """
 
 from __future__ import annotations
