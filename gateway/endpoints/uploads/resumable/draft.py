@@ -24,7 +24,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
-from gateway.http.header_fields import Lines
+from gateway.http.header_fields import Lines, filename_of
 from gateway.http.responses import Response, problem_response, refusal_response
 from gateway.http.structured_fields import parse_boolean, parse_integer, parse_integers
 
@@ -84,14 +84,15 @@ def creates_upload(lines: Lines) -> bool:
     return parse_boolean(lines.get("upload-complete", ())) is not None
 
 
-def read_creation(lines: Lines, interop: Interop, filename: str | None) -> Creation:
+def read_creation(lines: Lines, interop: Interop) -> Creation:
     """Return what a POST or PUT with `Upload-Complete` asks for (section 4.2). Raises `Refusal`."""
     if "upload-offset" in lines:
         raise Refusal("bad_request", "Upload-Offset is for PATCH: a new upload begins at 0")
     completes = parse_boolean(lines.get("upload-complete", ()))
     of_whole, of_body = split_digests(expected_digests(lines))
     terms = BodyTerms(_completion(completes, interop), of_body, wanted_digests(lines))
-    return Creation("draft", read_length(lines), terms, filename=filename, digests=of_whole)
+    length, filename = read_length(lines), filename_of(lines)
+    return Creation("draft", length, terms, filename=filename, digests=of_whole)
 
 
 def read_append(lines: Lines, interop: Interop) -> Append:

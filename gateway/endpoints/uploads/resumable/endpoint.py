@@ -105,7 +105,7 @@ class ResumableEndpoint:
         if responses.interop.version is not None and takes_interim(incoming.request, self.proxies):
             interim = announce
         try:
-            creation = draft.read_creation(lines, responses.interop, None)
+            creation = draft.read_creation(lines, responses.interop)
             target = place.target(creation.filename)
             result = await self.uploads.create(incoming, target, creation, interim)
         except Refusal as refusal:
