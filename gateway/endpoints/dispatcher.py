@@ -22,8 +22,8 @@ from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
-from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.folders import FolderHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
@@ -58,7 +58,7 @@ class FileHandlers(NamedTuple):
 
     uploads: UploadHandler
     downloads: DownloadHandler
-    archives: ArchiveHandler
+    folders: FolderHandler
     stored: InternalFilesEndpoint
     resumable: ResumableEndpoint | None = None
 
@@ -202,10 +202,10 @@ class Dispatcher:
         """Serve an upload path, or a route."""
         request, raw_path = incoming.request, incoming.raw_path
         downloads = self.files.downloads.enabled
-        if request.method in {"GET", "HEAD"} and downloads:
-            folder = archived_folder(self._template, incoming)
-            if folder is not None:
-                return await self.files.archives.get(incoming, folder)
+        if request.method in {"GET", "HEAD"}:
+            response = await self.files.folders.get(incoming)
+            if response is not None:
+                return response
         allowed = UPLOAD_METHODS if downloads else "PUT"
         try:
             match = None if raw_path == "/" else self._template.match(raw_path)

@@ -15,7 +15,6 @@ from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher, FileHandlers
-from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -44,6 +43,7 @@ from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
+from gateway.server.file_endpoints import open_folders
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
@@ -83,12 +83,11 @@ async def open_endpoints(
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
+    urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     downloads = DownloadHandler(settings, auth, hooks, resources.parts.storage, metrics, slot)
     stack.callback(downloads.close)
-    archives = ArchiveHandler(downloads)
-    stack.push_async_callback(archives.close)
+    folders = open_folders(stack, resources, auth, downloads, urls)
     admission = _admission(resources, auth, inflight, delivery)
-    urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
@@ -107,7 +106,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
     }
-    files = FileHandlers(uploads, downloads, archives, stored)
+    files = FileHandlers(uploads, downloads, folders, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 
