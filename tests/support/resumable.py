@@ -1,10 +1,7 @@
-"""Clients of resumable uploads by hand, and a network that breaks."""
+"""Clients of resumable uploads by hand."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -102,64 +99,3 @@ async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
         return progress is not None and progress.received >= count
 
     await wait_until(received)
-
-
-class BreakingNetwork:
-    """A port in front of another one, whose connections break after so many bytes each."""
-
-    def __init__(self, upstream: tuple[str, int], limits: Iterable[int]) -> None:
-        self._upstream = upstream
-        self._limits = iter(limits)
-        self.address = ("127.0.0.1", 0)
-        self.broken = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address[0]}:{self.address[1]}"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass a connection on; one that sends more than its limit is reset."""
-        upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
-        back = asyncio.create_task(_copy(upstream_reader, writer))
-        sent, limit = 0, None
-        try:
-            while chunk := await reader.read(65_536):
-                if limit is None:
-                    # What asks without a body uses up no limit.
-                    limit = 1 << 62 if chunk.startswith(b"HEAD ") else next(self._limits, 1 << 62)
-                upstream_writer.write(chunk[: max(0, limit - sent)])
-                sent += len(chunk)
-                await upstream_writer.drain()
-                if sent > limit:
-                    self.broken += 1
-                    writer.transport.abort()
-                    break
-            else:
-                upstream_writer.write_eof()
-                await back
-        except OSError:
-            writer.transport.abort()
-        finally:
-            upstream_writer.close()
-            back.cancel()
-            writer.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := await reader.read(65_536):
-            writer.write(chunk)
-            await writer.drain()
-        writer.write_eof()
-
-
-@contextlib.asynccontextmanager
-async def breaking_network(
-    gateway: Gateway | GatewayProcess, limits: Iterable[int]
-) -> AsyncIterator[BreakingNetwork]:
-    """Open a port whose connections with a body break after `limits`, each in its turn."""
-    network = BreakingNetwork(gateway.address, limits)
-    server = await asyncio.start_server(network.serve, "127.0.0.1", 0)
-    network.address = server.sockets[0].getsockname()[:2]
-    async with server:
-        yield network

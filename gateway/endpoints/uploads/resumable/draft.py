@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.links import StoredUrls
-from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, expected_digests
+from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, digest_field, expected_digests
 from gateway.endpoints.uploads.resumable.operations import (
     Append,
     BodyTerms,
@@ -38,7 +38,7 @@ ANY_TYPE: Final = 5
 """The version that has no media type of its own for appends."""
 
 PARTIAL_TYPE: Final = "application/partial-upload"
-UPLOAD_METHODS: Final = "HEAD, GET, PATCH, DELETE, OPTIONS"
+RESOURCE_METHODS: Final = "HEAD, GET, PATCH, DELETE, OPTIONS"
 """The methods of an upload resource."""
 
 _PROBLEMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -215,7 +215,10 @@ class DraftResponses:
         if result.stored is None:
             return Response(status=204)
         status, headers, content = stored_response(result.stored, self.urls)
-        return Response(status=status, headers=headers, body=content)
+        response = Response(status=status, headers=headers, body=content)
+        if result.stored.digests:
+            response.headers["Repr-Digest"] = digest_field(result.stored.digests)
+        return response
 
     def _with_state(self, response: Response, result: PartialResult) -> Response:
         headers = response.headers

@@ -8,6 +8,7 @@ Content-Range or resume= in the query          ranged
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +42,9 @@ REFERENCE_PARAMETER: Final = "upload"
 
 Serve = Callable[[], Awaitable[GatewayResponse]]
 """Serves a request as it is served without resumable uploads."""
+
+_REFERENCE: Final = re.compile(r"[0-9A-Z]{26}-[0-9]+\.", re.ASCII)
+"""The beginning of every reference: another value is a parameter of a handler, in a POST or PUT."""
 
 _INTERIM: Final = "104 Upload Resumption Supported"
 _SIGNS: Final = ("Upload-Complete", "Content-Range", "Tus-Resumable")
@@ -83,7 +87,7 @@ class ResumableEndpoint:
             return None
         lines = read_headers(incoming.headers).lines
         references = incoming.params.get(REFERENCE_PARAMETER)
-        if references and method in _RESOURCE_METHODS:
+        if references and (method in _RESOURCE_METHODS or _REFERENCE.match(references[0])):
             return await self._draft_resource(incoming, references[0], lines)
         if method == "OPTIONS":
             return self._options()
@@ -140,6 +144,10 @@ class ResumableEndpoint:
             if method == "PATCH":
                 append = draft.read_append(lines, responses.interop)
                 return responses.appended(await self.uploads.append(incoming, reference, append))
+            if method not in _RESOURCE_METHODS:
+                allowed = draft.RESOURCE_METHODS
+                message = f"an upload resource has {allowed}"
+                raise Refusal("method_not_allowed", message, {"Allow": allowed})
             draft.check_resource_request(lines)
             if method == "DELETE":
                 await self.uploads.cancel(incoming, reference)

@@ -37,7 +37,9 @@ def digest(body: bytes) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
-async def created(gateway: Gateway, *lines: str, body: bytes = b"", target: str = "/upload/x") -> Exchange:
+async def created(
+    gateway: Gateway, *lines: str, body: bytes = b"", target: str = "/upload/x"
+) -> Exchange:
     exchange = await request(gateway, "POST", target, OPEN, *lines, body=body)
     assert exchange.status == 201, exchange
     return exchange
@@ -195,7 +197,9 @@ async def test_a_folder_takes_no_put(start_gateway: StartGateway) -> None:
 
 
 @pytest.mark.parametrize("version", [5, 6, 7, 8, 9, 10])
-async def test_the_url_is_told_before_the_body_is_read(start_gateway: StartGateway, version: int) -> None:
+async def test_the_url_is_told_before_the_body_is_read(
+    start_gateway: StartGateway, version: int
+) -> None:
     gateway = await start_gateway()
     async with raw_connection(gateway) as connection:
         lines = ("Content-Length: 100000", OPEN, *interop(version))
@@ -345,7 +349,9 @@ async def test_a_bad_append_is_refused_and_the_upload_goes_on(
     assert answer.final.json["error"] == error
     assert answer.final.headers.get("Upload-Complete", "?0") == "?0"
     offset = await offset_of(gateway, first.resource)
-    assert (await append(gateway, first.resource, offset, b"1234567890"[offset:], end=True)).status == 201
+    assert (
+        await append(gateway, first.resource, offset, b"1234567890"[offset:], end=True)
+    ).status == 201
 
 
 async def test_a_contradicting_length_is_a_problem(start_gateway: StartGateway) -> None:
