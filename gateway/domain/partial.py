@@ -23,6 +23,9 @@ MAX_PARTIAL_AGE: Final = 7 * 24 * 3600.0
 COMPLETED_TTL: Final = 24 * 3600.0
 """Seconds after its completion in which a ranged upload can still be asked for by its identity."""
 
+ONE_TIME_TTL: Final = 24 * 3600.0
+"""Seconds after the expiry of its one-time URL in which a partial upload can still be committed."""
+
 MAX_PARTIALS: Final = 10_000
 """Partial uploads of one gateway."""
 
@@ -79,7 +82,11 @@ class PartialStatus:
     @property
     def expires(self) -> float:
         """Unix time at which it is removed if no other byte comes."""
-        return min(self.latest + PARTIAL_TTL, self.head.upload.created + MAX_PARTIAL_AGE)
+        grant, created = self.head.upload.grant, self.head.upload.created
+        latest = min(self.latest + PARTIAL_TTL, created + MAX_PARTIAL_AGE)
+        if grant is None or grant.once is None:
+            return latest
+        return min(latest, grant.expires + ONE_TIME_TTL)
 
     @property
     def is_whole(self) -> bool:
