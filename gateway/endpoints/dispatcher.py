@@ -259,6 +259,8 @@ class Dispatcher:
         match = match_api_route(paths.decode(incoming.raw_path))
         if match is not None and match.access is Access.SIGNED_OR_PEER:
             match = None  # `/-/objects` in another spelling: only the plain one is served
+        if match is not None and match.access is Access.OWNER and not incoming.owner:
+            match = None
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.local_only.refuse_proxy(incoming.request.headers)
