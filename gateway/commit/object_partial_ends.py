@@ -74,15 +74,15 @@ class PartialEnds:
 
     async def _mark(self, upload_id: str, only: str | None) -> PartialState | None:
         for _ in range(MAX_TRIES):
-            found = await self.store.read(upload_id)
-            if found is None or (only is not None and found.etag != only):
+            stored = await self.store.read(upload_id)
+            if stored is None or (only is not None and stored.etag != only):
                 return None
-            state = found.state
+            state = stored.state
             if state.removed:
                 return state
             marked = dataclasses.replace(state, removed=True, sequence=state.sequence + 1)
             with contextlib.suppress(ChangedError):
-                await self.store.write(upload_id, marked, memoryview(b""), found.etag)
+                await self.store.write(upload_id, marked, memoryview(b""), stored.etag)
                 return marked
         return None
 

@@ -53,12 +53,12 @@ class ObjectPartialExpiry:
             await self._locks.release(upload_id)
 
     async def _remove_locked(self, upload_id: str, now: float) -> PartialStatus | None:
-        ends, found = self._services.ends, await self._store.read(upload_id)
-        if found is None:
+        ends, stored = self._services.ends, await self._store.read(upload_id)
+        if stored is None:
             return None
-        state, head = found.state, await self._store.head(upload_id)
+        state, head = stored.state, await self._store.head(upload_id)
         if head is None or state.removed:  # a creation or an end was interrupted
-            await ends.remove(upload_id, only=found.etag)
+            await ends.remove(upload_id, only=stored.etag)
             return None
         status = PartialStatus(head, state.offset, state.length, state.latest)
         if state.claim is not None:
@@ -67,7 +67,7 @@ class ObjectPartialExpiry:
                 return None
             if now < status.expires + MAX_PARTIAL_AGE:
                 return None  # the gateway that claimed it finds out whether it is published
-        if now < status.expires or not await ends.remove(upload_id, only=found.etag):
+        if now < status.expires or not await ends.remove(upload_id, only=stored.etag):
             return None
         self._services.counts.remove(upload_id)
         return status

@@ -30,7 +30,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.partial_body import PartialBody
-from gateway.storage.s3.partial_objects import FoundState, PartialObjects, PartialState
+from gateway.storage.s3.partial_objects import StoredState, PartialObjects, PartialState
 from gateway.storage.s3.parts import MAX_PARTS, part_bytes
 from gateway.storage.s3.private_objects import PrivateObjects
 
@@ -90,7 +90,7 @@ class ObjectPartialStore:
         )
         await self._locks.acquire(upload.id)
         try:
-            body = self._body(head, FoundState(state, "", 0, b""))
+            body = self._body(head, StoredState(state, "", 0, b""))
             await self._create(head, body)
         except BaseException:
             await self._locks.release(upload.id)
@@ -115,13 +115,13 @@ class ObjectPartialStore:
             raise Refusal("not_found", _NOT_FOUND)
         await self._locks.acquire(upload_id)
         try:
-            head, found = await self._store.head(upload_id), await self._store.read(upload_id)
-            if head is None or found is None or found.state.removed:
+            head, stored = await self._store.head(upload_id), await self._store.read(upload_id)
+            if head is None or stored is None or stored.state.removed:
                 raise Refusal("not_found", _NOT_FOUND)
-            if found.state.claim is not None:
-                await self._refuse_claimed(head, found.state)
+            if stored.state.claim is not None:
+                await self._refuse_claimed(head, stored.state)
             writer = await self._locks.owner()
-            return self._open_partial(head, self._body(head, found), writer)
+            return self._open_partial(head, self._body(head, stored), writer)
         except BaseException:
             await self._locks.release(upload_id)
             raise
@@ -148,12 +148,12 @@ class ObjectPartialStore:
 
     async def multiparts(self) -> set[str]:
         """Return the ids of all multipart uploads that belong to partial uploads. Raises `Refusal`."""
-        found = set()
+        stored = set()
         async for upload_id, _ in self._store.ids():
             state = await self._store.describe(upload_id)
             if state is not None and state.multipart is not None:
-                found.add(state.multipart)
-        return found
+                stored.add(state.multipart)
+        return stored
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -176,12 +176,12 @@ class ObjectPartialStore:
         """See `ClaimedUploads.withdraw_claim`."""
         await self._locks.acquire(upload_id)
         try:
-            head, found = await self._store.head(upload_id), await self._store.read(upload_id)
-            if head is None or found is None or found.state.claim != claim:
+            head, stored = await self._store.head(upload_id), await self._store.read(upload_id)
+            if head is None or stored is None or stored.state.claim != claim:
                 return
-            body = self._body(head, found)
+            body = self._body(head, stored)
             try:
-                await body.load(found.state.writer)
+                await body.load(stored.state.writer)
                 await body.withdraw()
             finally:
                 await body.close()
@@ -201,7 +201,7 @@ class ObjectPartialStore:
                 )
         if head.part_of_concat:
             return ()
-        return tuple(dict.fromkeys([*(one.algorithm for one in head.digests), *self._algorithms]))
+        return tuple(dict.fromkeys([*(digest.algorithm for digest in head.digests), *self._algorithms]))
 
     def _part_bytes(self, length: int | None) -> int:
         """Return the size of the parts. Raises `Refusal("too_large")`."""
@@ -240,11 +240,11 @@ class ObjectPartialStore:
 
     # -- opening
 
-    def _body(self, head: PartialHead, found: FoundState) -> PartialBody:
+    def _body(self, head: PartialHead, stored: StoredState) -> PartialBody:
         upload = head.upload
-        target = self._target(head, found.state.path)
+        target = self._target(head, stored.state.path)
         choose = partial(self._choose_target, head)
-        body = PartialBody(self._context, self._store, target, head.client, found, choose)
+        body = PartialBody(self._context, self._store, target, head.client, stored, choose)
         body.done = partial(self._names.release_names, upload.id)
         return body
 

@@ -62,14 +62,14 @@ def can_save(name: str) -> bool:
         return True
     if name not in _OPENSSL or sys.byteorder != "little" or ctypes.sizeof(ctypes.c_long) != 8:
         return False
-    known, state = new_digest(name), b""
+    expected, state = new_digest(name), b""
     try:
         for piece in (b"a" * 77, b"b" * 1000):
-            known.update(piece)
+            expected.update(piece)
             saved = _SavedHash(name, state)
             saved.update(piece)
             state = saved.save()
-        return _SavedHash(name, state).digest() == known.digest()
+        return _SavedHash(name, state).digest() == expected.digest()
     except (ImportError, OSError, AttributeError):
         return False
 

@@ -19,7 +19,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import OpenPart, PartSender, UploadContext
 from gateway.storage.s3.partial_hashes import PartialHashes
-from gateway.storage.s3.partial_objects import FoundState, PartialObjects, PartialState
+from gateway.storage.s3.partial_objects import StoredState, PartialObjects, PartialState
 from gateway.storage.s3.parts import MAX_PARTS, UNRESERVED_BYTES, BufferedPart, Piece
 from gateway.storage.s3.private_objects import ChangedError
 from gateway.storage.waiting import finish
@@ -28,7 +28,7 @@ _NO_BYTES: Final = memoryview(b"")
 
 
 class PartialAppender:
-    """Appends to the upload of `target`, of a `client`, from the `found` state on.
+    """Appends to the upload of `target`, of a `client`, from the `stored` state on.
 
     `choose_target` returns where a multipart upload goes to, which it keeps. `done` is called at the
     end.
@@ -40,24 +40,24 @@ class PartialAppender:
         store: PartialObjects,
         target: ObjectTarget,
         client: str,
-        found: FoundState,
+        stored: StoredState,
         choose_target: Callable[[], Awaitable[ObjectTarget]],
     ) -> None:
         self.target = target
         self.done: Callable[[], None] = lambda: None
         self.claim: str | None = None
-        self.state = found.state
-        self.received = found.state.offset
-        self.hashes = PartialHashes(found.state, context.executor)
+        self.state = stored.state
+        self.received = stored.state.offset
+        self.hashes = PartialHashes(stored.state, context.executor)
         self._context = context
         self._store = store
         self._client = client
         self._choose_target = choose_target
-        self._found: FoundState | None = found
-        self._etag: str | None = found.etag or None
+        self._stored: StoredState | None = stored
+        self._etag: str | None = stored.etag or None
         self._sender = PartSender(context, client)
         self._part: OpenPart | None = None
-        self._sent = len(found.state.tags)
+        self._sent = len(stored.state.tags)
         self._loaded = False
 
     @property
@@ -77,7 +77,7 @@ class PartialAppender:
 
     async def create(self) -> None:
         """Store the first state; what needs several parts begins its multipart upload before."""
-        self._loaded, self._found, length = True, None, self.length
+        self._loaded, self._stored, length = True, None, self.length
         if length is not None and length > self.state.part_bytes:
             await self._begin_multipart()
         else:
@@ -165,20 +165,20 @@ class PartialAppender:
     async def _read_tail(self) -> None:
         """Load the tail into a part."""
         upload_id, etag = self.target.upload_id, self._etag
-        found, self._found = self._found, None
-        if found is None:
-            found = await self._store.read(upload_id)
-        if found is None or found.etag != etag:
+        stored, self._stored = self._stored, None
+        if stored is None:
+            stored = await self._store.read(upload_id)
+        if stored is None or stored.etag != etag:
             raise ChangedError("the partial upload was changed meanwhile")
         size = self.state.tail
         if not size:
             return
         part = self._open_part()
         buffer = await self._buffer_for(part, size)
-        if len(found.tail) == size:
-            buffer.add(found.tail)
+        if len(stored.tail) == size:
+            buffer.add(stored.tail)
         else:
-            await self._store.objects.read_into(upload_id, found.tail_start, found.etag, buffer)
+            await self._store.objects.read_into(upload_id, stored.tail_start, stored.etag, buffer)
         if buffer.size != size:
             raise Refusal("internal", "the state of a partial upload has another number of bytes")
         part.filled = size

@@ -67,7 +67,7 @@ class PartialState:
 
 
 @dataclass(slots=True, frozen=True)
-class FoundState:
+class StoredState:
     """A state that was read: its entity tag, where the tail begins, and the tail's first bytes."""
 
     state: PartialState
@@ -87,13 +87,13 @@ class PartialObjects:
 
     async def describe(self, upload_id: str) -> PartialState | None:
         """Return the state without tags and digests; None where there is none. Raises `Refusal`."""
-        found = await self.objects.get(upload_id, first=_BLOCK_BYTES)
-        return None if found is None else _block_of(found[0])[0]
+        stored = await self.objects.get(upload_id, first=_BLOCK_BYTES)
+        return None if stored is None else _block_of(stored[0])[0]
 
-    async def read(self, upload_id: str) -> FoundState | None:
+    async def read(self, upload_id: str) -> StoredState | None:
         """Return the state; None where there is none. Raises `Refusal`."""
-        while (found := await self.objects.get(upload_id, first=_FIRST_BYTES)) is not None:
-            content, etag = found
+        while (stored := await self.objects.get(upload_id, first=_FIRST_BYTES)) is not None:
+            content, etag = stored
             state, details = _block_of(content)
             end = _BLOCK_BYTES + details
             if len(content) < end:
@@ -102,7 +102,7 @@ class PartialObjects:
                     continue
                 content = whole[0]
             state = _with_details(state, content[_BLOCK_BYTES:end])
-            return FoundState(state, etag, end, content[end:])
+            return StoredState(state, etag, end, content[end:])
         return None
 
     async def write(
@@ -114,9 +114,9 @@ class PartialObjects:
         try:
             return await self.objects.put(upload_id, PrivateContent(first, tail), replaces=replaces)
         except ChangedError:
-            found = await self.objects.get(upload_id, first=len(first))
-            if found is not None and found[0] == first:  # the answer to the first try was lost
-                return found[1]
+            stored = await self.objects.get(upload_id, first=len(first))
+            if stored is not None and stored[0] == first:  # the answer to the first try was lost
+                return stored[1]
             raise
 
     # -- heads and identities
@@ -128,12 +128,12 @@ class PartialObjects:
 
     async def head(self, upload_id: str) -> PartialHead | None:
         """Return a head; None where there is none that can be read. Raises `Refusal`."""
-        if (known := self._heads.get(upload_id)) is not None:
-            return known
-        if (found := await self.objects.get(f"{upload_id}.json")) is None:
+        if (cached := self._heads.get(upload_id)) is not None:
+            return cached
+        if (stored := await self.objects.get(f"{upload_id}.json")) is None:
             return None
         try:
-            head = head_from_json(found[0])
+            head = head_from_json(stored[0])
         except ValueError:
             return None
         self._remember(head)
@@ -145,8 +145,8 @@ class PartialObjects:
 
     async def resolve(self, identity: str) -> str | None:
         """Return the id of the upload that an identity names. Raises `Refusal`."""
-        found = await self.objects.get(f"r-{identity}")
-        name = "" if found is None else found[0].decode("ascii", "replace")
+        stored = await self.objects.get(f"r-{identity}")
+        name = "" if stored is None else stored[0].decode("ascii", "replace")
         return name if is_upload_id(name) else None
 
     async def delete(self, upload_id: str) -> None:
