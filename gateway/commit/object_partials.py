@@ -30,7 +30,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.partial_body import PartialBody
-from gateway.storage.s3.partial_objects import StoredState, PartialObjects, PartialState
+from gateway.storage.s3.partial_objects import PartialObjects, PartialState, StoredState
 from gateway.storage.s3.parts import MAX_PARTS, part_bytes
 from gateway.storage.s3.private_objects import PrivateObjects
 

@@ -19,7 +19,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import OpenPart, PartSender, UploadContext
 from gateway.storage.s3.partial_hashes import PartialHashes
-from gateway.storage.s3.partial_objects import StoredState, PartialObjects, PartialState
+from gateway.storage.s3.partial_objects import PartialObjects, PartialState, StoredState
 from gateway.storage.s3.parts import MAX_PARTS, UNRESERVED_BYTES, BufferedPart, Piece
 from gateway.storage.s3.private_objects import ChangedError
 from gateway.storage.waiting import finish
