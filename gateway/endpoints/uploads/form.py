@@ -153,9 +153,9 @@ class _Form:
         failpoints.hit("after form file")
 
     async def _take_field(self, reader: FormReader, part: FormPart) -> None:
-        known = len(self._fields.metadata)
+        before = len(self._fields.metadata)
         self._fields.add(part.name, await reader.read_text(self._fields.left_bytes))
-        if len(self._fields.metadata) > known:
+        if len(self._fields.metadata) > before:
             self._unused.append(part.name)
 
     async def _store_file(self, reader: FormReader, part: FormPart, first: bytes) -> Stored:

@@ -67,12 +67,12 @@ def boundary_of(lines: Lines) -> str:
             "a POST to an upload path brings a form: `curl -F file=@FILE URL` (multipart/form-data);"
             " the file itself is sent with PUT: `curl -T FILE URL`",
         )
-    found: list[str] = [quoted or plain for quoted, plain in _BOUNDARY.findall(types[0])]
-    if len(found) != 1 or len(found[0]) > MAX_BOUNDARY_BYTES or not _VISIBLE.fullmatch(found[0]):
+    values: list[str] = [quoted or plain for quoted, plain in _BOUNDARY.findall(types[0])]
+    if len(values) != 1 or len(values[0]) > MAX_BOUNDARY_BYTES or not _VISIBLE.fullmatch(values[0]):
         raise Refusal(
             "bad_request", f"Content-Type: a form has one boundary, of 1 to {MAX_BOUNDARY_BYTES} bytes"
         )
-    return found[0]
+    return values[0]
 
 
 class FormReader:
@@ -195,13 +195,13 @@ def _extended_filename(disposition: str) -> str | None:
     RFC 7578 section 4.2 forbids it, and some clients send nothing else. Beside a `filename` it means
     nothing: who looks into the form on the way reads that one.
     """
-    found = _EXTENDED_NAME.findall(disposition)
-    if not found:
+    values = _EXTENDED_NAME.findall(disposition)
+    if not values:
         return None
-    charset, quote, rest = found[0].partition("'")
+    charset, quote, rest = values[0].partition("'")
     _, again, encoded = rest.partition("'")
     try:
-        if len(found) > 1 or not quote or not again or charset.lower() != "utf-8":
+        if len(values) > 1 or not quote or not again or charset.lower() != "utf-8":
             raise ValueError
         return unquote_to_bytes(encoded).decode()
     except ValueError:
