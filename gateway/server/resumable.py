@@ -12,9 +12,9 @@ from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.access import FindUpload, PartialAccess
-from gateway.endpoints.uploads.resumable.assembly import PartAssembly
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
+from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequests
 from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
 from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
@@ -56,4 +56,4 @@ def open_resumable(
         sweeping = asyncio.create_task(PartialJanitor(store, completion).run())
         stack.callback(sweeping.cancel)
     requests = PartialRequests(access, running, PartialReceiver(context.receiver), completion)
-    return ResumableUploads(access, creation, requests, PartAssembly(access, running))
+    return ResumableUploads(access, creation, requests, FinalUploads(access, running))

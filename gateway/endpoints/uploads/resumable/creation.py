@@ -75,7 +75,7 @@ class PartialAdmission:
 
 
 def _identity(target: UploadTarget, creation: Creation, upload: Upload) -> str | None:
-    if creation.part_of_concat and target.named_by_gateway:
-        return part_identity(upload.principal, target.match.path.rpartition("/")[2])
     key = creation.resume_key
+    if creation.part_of_concat and target.named_by_gateway:
+        return part_identity(target.asked_path.rpartition("/")[2])
     return None if key is None else ranged_identity(target.asked_path, upload.principal, key)

@@ -43,6 +43,19 @@ class PartialRequests:
         """Where the ends of uploads are recorded."""
         return self.completion.outcomes
 
+    async def run_first(
+        self,
+        opened: OpenPartial,
+        running: RunningRequest,
+        progress: Progress,
+        terms: BodyTerms | None,
+    ) -> PartialResult:
+        """Take the body of the request that created an upload; None: it has none to be stored."""
+        if terms is not None:
+            await self.receive(opened, running, terms, progress)
+        terms = terms or BodyTerms()
+        return await self.finish_request(opened, progress, terms, WholeChecks(wanted=terms.wanted))
+
     async def append(
         self,
         incoming: IncomingRequest,

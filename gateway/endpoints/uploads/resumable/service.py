@@ -6,6 +6,7 @@ OnFileUploading decide once, at creation. On the server's event loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.auth.request import IncomingRequest
@@ -14,15 +15,13 @@ from gateway.domain.partial import PARTIAL_TTL, PartialStatus
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import as_hook_failure
 from gateway.endpoints.uploads.resumable.access import PartialAccess, not_found
-from gateway.endpoints.uploads.resumable.assembly import PartAssembly
 from gateway.endpoints.uploads.resumable.completion import WholeChecks
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
+from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequest
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
     Append,
-    BodyTerms,
-    Concatenation,
     Creation,
     PartialRefusal,
     PartialResult,
@@ -42,7 +41,7 @@ class ResumableUploads:
     access: PartialAccess
     creation: PartialAdmission
     requests: PartialRequests
-    assembly: PartAssembly
+    final: FinalUploads
 
     def limits(self) -> UploadLimits:
         """See `PartialUploads.limits`."""
@@ -58,46 +57,23 @@ class ResumableUploads:
         announce: Announce | None = None,
     ) -> PartialResult:
         """See `PartialUploads.create`."""
+        parts: Sequence[str] = ()
         if creation.concat is not None:
-            return await self._create_of_parts(incoming, target, creation, creation.concat)
+            creation, parts = await self.final.measure(incoming, creation, creation.concat)
         opened, progress = await self._create(incoming, target, creation)
         running = RunningRequest(incoming.request, at_offset=0)
-        body, terms = creation.body, creation.body or BodyTerms()
         async with (
             self.requests.running.created(opened.head.upload.id, running),
             self.requests.use(opened, progress),
         ):
-            if announce is not None:
-                await announce(self.access.describe_open(opened))
-            if body is not None:
-                await self.requests.receive(opened, running, body, progress)
-            return await self.requests.finish_request(
-                opened, progress, terms, WholeChecks(wanted=terms.wanted)
-            )
-
-    async def _create_of_parts(
-        self,
-        incoming: IncomingRequest,
-        target: UploadTarget,
-        creation: Creation,
-        concat: Concatenation,
-    ) -> PartialResult:
-        parts = await self.assembly.find(incoming, concat.parts)
-        length = sum(part.offset for part in parts)
-        opened, progress = await self._create(incoming, target, replace(creation, length=length))
-        running = RunningRequest(incoming.request)
-        async with (
-            self.requests.running.created(opened.head.upload.id, running),
-            self.requests.use(opened, progress),
-        ):
-            progress.state = "receiving"
-            try:
-                await self.assembly.append(incoming, opened, parts)
-            except Refusal as refusal:  # it cannot go on: the parts can be named again
-                raise await self.requests.completion.refused(opened, refusal, ends=True) from refusal
-            result = await self.requests.completion.complete(opened, progress, WholeChecks())
-        await self.assembly.remove(incoming, parts)
-        return replace(result, concat=concat)
+            completion, announced = self.requests.completion, announce is not None
+            async with completion.creating(opened, creation, is_announced=announced):
+                if announce is not None:
+                    await announce(self.access.describe_open(opened))
+                await self.final.join(incoming, opened, parts)
+                result = await self.requests.run_first(opened, running, progress, creation.body)
+            await self.final.remove(incoming, parts)
+            return replace(result, concat=creation.concat)
 
     async def _create(
         self, incoming: IncomingRequest, target: UploadTarget, creation: Creation
