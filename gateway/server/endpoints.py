@@ -114,8 +114,7 @@ async def open_endpoints(
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
-    forms = FormHandler(uploads, settings)
-    files = FileHandlers(uploads, forms, downloads, folders, stored, resumable)
+    files = FileHandlers(uploads, FormHandler(uploads, settings), downloads, folders, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 
