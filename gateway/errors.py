@@ -47,6 +47,7 @@ TABLE: Mapping[str, int] = {
     "length_required": 411,
     "already_exists": 412,
     "precondition_failed": 412,
+    "unsupported_version": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
@@ -54,6 +55,7 @@ TABLE: Mapping[str, int] = {
     "misdirected_request": 421,
     "too_many_requests": 429,
     "headers_too_large": 431,
+    "checksum_mismatch": 460,
     "internal": 500,
     "other_file_system": 500,
     "not_implemented": 501,
@@ -69,7 +71,7 @@ TABLE: Mapping[str, int] = {
     "gateway_timeout": 504,
     "no_space": 507,
 }
-"""Every error code a client can see, and its HTTP status (RFC 9110 section 15)."""
+"""Every error code a client can see, and its HTTP status (RFC 9110 section 15; 460: tus 1.0.0)."""
 
 RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "too_many_requests": 1,

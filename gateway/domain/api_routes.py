@@ -13,7 +13,10 @@ class Access(Enum):
 
     PUBLIC = "everyone"
     OPERATOR = "the default authorization; with a JSON Web Token also a group of --jwt-operators"
-    SIGNED_OR_PEER = "a signed URL, or the internal credential of a gateway of the installation"
+    SIGNED_OR_PEER = (
+        "a signed URL, or the internal credential of a gateway of the installation; GET also whom"
+        " --downloads serves"
+    )
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -31,7 +34,7 @@ class ApiRoute(NamedTuple):
 
 
 OBJECTS_PREFIX: Final = "/-/objects"
-"""Below it every stored path has a URL that takes signed requests."""
+"""Below it every stored path has a URL: for signed requests, and for those that `--downloads` serves."""
 
 EVENTS_PREFIX: Final = "/-/events"
 

@@ -20,6 +20,9 @@ UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
 OBJECT_CREATED: Final = "APIGW.OnObjectCreated"
 DOWNLOADING: Final = "APIGW.OnFileDownloading"
+LISTING: Final = "APIGW.OnFileListing"
+DELETING: Final = "APIGW.OnFileDeleting"
+DELETED: Final = "APIGW.OnFileDeleted"
 SCHEDULE: Final = "Schedule"
 
 EVENT_VERSION: Final = 1
@@ -125,13 +128,11 @@ class Upload:
 
 
 @dataclass(slots=True)
-class Download:
-    """One request for a file, or for a folder or some of its files as an archive.
+class FileRequest:
+    """One request for what is stored: to send, list or remove it.
 
-    `path` is that of the file, or of the folder with a trailing slash; it is the request's until a
-    handler rewrites it. `archive` is "zip" or None; `files` are the requested files of the folder
-    (None: all). `filename` and `cache_control` set the headers of the response, None: the defaults.
-    The other fields are as in `Upload`.
+    `path` is that of a file, or of a folder with a trailing slash; it is the request's until a handler
+    rewrites it. The other fields are as in `Upload`.
     """
 
     id: str
@@ -142,6 +143,16 @@ class Download:
     method: str = "GET"
     remote: str | None = None
     principal: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Download(FileRequest):
+    """One request for a file, or for a folder or some of its files as an archive.
+
+    `archive` is "zip" or None; `files` are the requested files of the folder (None: all). `filename`
+    and `cache_control` set the headers of the response, None: the defaults.
+    """
+
     archive: str | None = None
     files: list[str] | None = None
     filename: str | None = None

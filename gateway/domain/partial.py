@@ -5,8 +5,10 @@ Sources: draft-ietf-httpbis-resumable-upload; tus 1.0.0; RFC 9110 section 14.5 (
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.domain.model import Upload
 
@@ -83,3 +85,13 @@ class PartialStatus:
     def is_whole(self) -> bool:
         """Whether every byte of a known length has come."""
         return self.offset == self.length
+
+
+def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: str) -> str:
+    """Return the identity of a ranged upload: the SHA-256, in hex, of what tells it from others.
+
+    `asked_path` is still encoded. Requests of one principal and path with one `key` mean one upload.
+    """
+    named = ("", "") if principal is None else (str(principal["kind"]), str(principal["name"]))
+    texts = [f"{len(text)}:{text}" for text in (asked_path, *named, key)]
+    return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()

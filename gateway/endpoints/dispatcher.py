@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -29,6 +30,7 @@ from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
@@ -58,6 +60,7 @@ class FileHandlers(NamedTuple):
     downloads: DownloadHandler
     archives: ArchiveHandler
     stored: InternalFilesEndpoint
+    resumable: ResumableEndpoint | None = None
 
 
 class Dispatcher:
@@ -123,6 +126,8 @@ class Dispatcher:
             return self.routing.take_short(exchange)
         exchange.cors = self._cross_origin.files
         if method == "PUT":
+            if self.files.resumable is not None and is_resumable(head):
+                return False
             return self.files.uploads.take_short(exchange, match)
         if method == "GET":
             return self.files.downloads.take_short(exchange, match)
@@ -157,7 +162,7 @@ class Dispatcher:
         policy: CorsPolicy | None = None
         try:
             incoming = IncomingRequest(request, owner=owner)
-            policy = self._cross_origin.policy(incoming.raw_path)
+            policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
             response = error_response(error)
@@ -190,6 +195,12 @@ class Dispatcher:
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
+        resumable, serve = self.files.resumable, partial(self._serve_path, incoming)
+        return await (serve() if resumable is None else resumable.serve(incoming, serve))
+
+    async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
+        """Serve an upload path, or a route."""
+        request, raw_path = incoming.request, incoming.raw_path
         downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"} and downloads:
             folder = archived_folder(self._template, incoming)
@@ -224,11 +235,16 @@ class Dispatcher:
             raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
-        """Serve a stored path to a signed URL, or to a gateway of this installation."""
+        """Serve a stored path to a signed URL, or to a gateway of this installation.
+
+        With `--downloads` files are served to others too, as at their upload paths.
+        """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
+            if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:
+                return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(incoming, match.path, caller.grant)

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
+from gateway.auth.installation import public_url
+from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
@@ -86,7 +88,8 @@ async def open_endpoints(
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     admission = _admission(resources, auth, inflight, delivery)
-    outcomes, writer = UploadOutcomes(inflight, metrics, hooks), resources.parts.writer
+    urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
+    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
     stored = InternalFilesEndpoint(resources.parts.storage, resources.scripts.versions, downloads)

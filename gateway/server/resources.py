@@ -46,7 +46,7 @@ from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
-from gateway.storage.protocols import Storage
+from gateway.storage.protocols import FolderStorage, Storage
 from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
@@ -63,7 +63,7 @@ class StorageParts:
     With a bucket, `backend` is its writing side and `clients` those that read and sign.
     """
 
-    storage: Storage
+    storage: FolderStorage
     writer: StorageWriter
     committer: Committer
     read_pool: ReadPool

@@ -1,7 +1,7 @@
 """The table of settings: a field is a flag, an environment variable, a file key and a line of docs.
 
-Name, type, default and help of a setting stand in its field and nowhere else. The groups of access,
-events and storage are in `access` and `events`.
+Name, type, default and help of a setting stand in its field and nowhere else. The groups of uploads,
+access, events and storage are in `uploads`, `access` and `events`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,25 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 
 from gateway.domain import paths
 from gateway.domain.addresses import Address
-from gateway.domain.model import OnConflict
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
 from gateway.settings.cores import MAX_PROCESSES, process_count
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
+from gateway.settings.uploads import DOWNLOADS, UPLOADS, UploadSettings
 
 STATE_FOLDER: Final = ".gateway"
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
 
 _LISTENING: Final = "Listening"
 _FILES: Final = "Folders and files"
-_UPLOADS: Final = "Uploads"
-_DOWNLOADS: Final = "Downloads"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(AccessSettings, EventAndStorageSettings):
+class Settings(UploadSettings, AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default;
@@ -165,50 +163,6 @@ class Settings(AccessSettings, EventAndStorageSettings):
             in_flags=False,
         ),
     ] = ()
-
-    file_upload_api_path: Annotated[
-        str,
-        AfterValidator(values.template),
-        Option(
-            _UPLOADS, "template of the upload path: literal segments and {name} variables", "TEMPLATE"
-        ),
-    ] = "/upload/{filepath}"
-    stored_path: Annotated[
-        str | None,
-        Option(
-            _UPLOADS,
-            "template of the path of stored files, such as /{tenant_id}/{filename}; it may have the"
-            " variables of the upload path",
-            "TEMPLATE",
-            shown="/upload/ and the file name",
-        ),
-    ] = None
-    on_conflict: Annotated[
-        OnConflict,
-        Option(
-            _UPLOADS, "if the file exists: replace it, reject (409) or rename", "replace|reject|rename"
-        ),
-    ] = "replace"
-    durability: Annotated[
-        Literal["full", "none"],
-        Option(
-            _UPLOADS,
-            "full: on stable storage before 2xx; none: no fsync, power loss may lose files",
-            "full|none",
-        ),
-    ] = "full"
-    file_mode: Annotated[
-        int,
-        Field(ge=0, le=0o777),
-        BeforeValidator(values.octal),
-        Option(_UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
-    ] = 0o640
-
-    downloads: Annotated[
-        bool,
-        BeforeValidator(values.truth),
-        Option(_DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
-    ] = False
 
     max_bytes: Annotated[
         int | None,

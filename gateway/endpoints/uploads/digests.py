@@ -22,6 +22,10 @@ NAMES: Final[Mapping[str, str]] = {"sha-256": "sha256", "sha-512": "sha512", "md
 RFC_NAMES: Final[Mapping[str, str]] = {digest: name for name, digest in NAMES.items()}
 
 
+TUS_CHECKSUM: Final = "Upload-Checksum"
+"""The header by which tus 1.0.0 checks one request (extension "checksum")."""
+
+
 @dataclass(slots=True, frozen=True)
 class ExpectedDigest:
     """A digest that the client sent: `algorithm` as in `domain.digests`, and the name of the header."""
@@ -29,6 +33,11 @@ class ExpectedDigest:
     algorithm: str
     value: bytes
     header: str
+
+    @property
+    def mismatch_code(self) -> str:
+        """The code of the refusal where the bytes have another digest."""
+        return "checksum_mismatch" if self.header == TUS_CHECKSUM else "digest_mismatch"
 
 
 _Decode = Callable[[str], bytes]
@@ -141,7 +150,7 @@ _ANNOUNCED: Final = ("x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm")
 _NO_CHECKS: Final = frozenset({*_ANNOUNCED, "x-amz-checksum-type", "x-amz-checksum-mode"})
 _NOT_COMPUTED: Final = frozenset(
     {
-        "upload-checksum",  # tus 1.0.0, extension "checksum"
+        TUS_CHECKSUM.lower(),  # only requests of tus have it, and the endpoint takes those
         "x-goog-hash",  # Google Cloud Storage, XML API
         "x-ms-content-crc64",  # Azure Blob Storage: "Put Blob"
         "x-ms-blob-content-md5",

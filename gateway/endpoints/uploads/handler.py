@@ -72,7 +72,7 @@ class UploadHandler:
             raise
         self.outcomes.upload_stored(stored)
         logs.add_fields(bytes=stored.bytes)
-        status, headers, content = stored_response(stored)
+        status, headers, content = stored_response(stored, self.outcomes.urls)
         return Response(status=status, headers=headers, body=content)
 
     def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
@@ -117,7 +117,7 @@ def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict
         digest = pending.digest(expected.algorithm)
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
-                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+                expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )
         if name := RFC_NAMES.get(expected.algorithm):
             verified[name] = base64.b64encode(digest).decode()

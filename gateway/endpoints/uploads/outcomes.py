@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from gateway.auth.links import StoredUrls
 from gateway.domain.model import Stored
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
@@ -18,11 +19,15 @@ log = logging.getLogger("gateway.uploads")
 
 @dataclass(slots=True, frozen=True)
 class UploadOutcomes:
-    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop."""
+    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop.
+
+    `urls` are those of stored files, for the answers.
+    """
 
     inflight: Inflight
     metrics: Metrics
     hooks: Hooks
+    urls: StoredUrls
 
     def upload_stored(self, stored: Stored) -> None:
         """Record a committed upload."""

@@ -24,11 +24,19 @@ from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.cached_read import CachedReader
+from gateway.storage.local.folder_pages import FolderEntry, FolderPages
 from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_xattr
-from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
+from gateway.storage.protocols import (
+    MAX_FOLDER_PAGE,
+    MAX_SINGLE_PASS_BYTES,
+    FolderPage,
+    PresignedRequest,
+    SinglePassRead,
+    Stat,
+)
 from gateway.storage.waiting import finish_in_thread
 
 T = TypeVar("T")
@@ -63,6 +71,9 @@ class LocalStorage:
     exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     read_pool: ReadPool | None = None
     cached_reader: CachedReader | None = None
+
+    def __post_init__(self) -> None:
+        self._folder_pages = FolderPages(self.tree)
 
     async def stat(self, path: str) -> Stat:
         """Describe a file."""
@@ -108,6 +119,13 @@ class LocalStorage:
         finally:
             await finish_in_thread(pages.close, executor=_LIST_EXECUTOR)
 
+    async def list_folder(
+        self, folder: str, *, after: str | None = None, limit: int = MAX_FOLDER_PAGE
+    ) -> FolderPage:
+        """Return a page of a folder. Its stats have type and metadata."""
+        work = partial(self._list_folder, folder, after or "", min(limit, MAX_FOLDER_PAGE))
+        return await finish_in_thread(work, executor=_LIST_EXECUTOR)
+
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably."""
         await self.between_batches(lambda: self._delete(path, etag))
@@ -120,6 +138,13 @@ class LocalStorage:
         fd, stat = self._open(path)
         os.close(fd)
         return stat
+
+    def _list_folder(self, folder: str, after: str, limit: int) -> FolderPage:
+        name = folder.strip("/")
+        segments = paths.check_path(name) if name else ()
+        with _as_refusals("there is no such folder"):
+            entries, last = self._folder_pages.page(segments, after.removeprefix("/"), limit)
+        return FolderPage([*map(_listed, entries)], None if last is None else f"/{last}")
 
     def _read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
@@ -206,18 +231,25 @@ def _described(
     return Stat(path, status.st_size, status.st_mtime, etag, mime, metadata or {})
 
 
+def _listed(entry: FolderEntry) -> Stat | str:
+    path, attributes = f"/{entry.key}", entry.attributes
+    if entry.status is None:
+        return path
+    return _described(path, entry.status, attributes.mime, attributes.metadata)
+
+
 @contextlib.contextmanager
-def _as_refusals() -> Iterator[None]:
+def _as_refusals(missing: str = "there is no such file") -> Iterator[None]:
     """Turn errors of the disk into refusals."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise Refusal("not_found", "there is no such file") from None
+        raise Refusal("not_found", missing) from None
     except PermissionError:
         raise Refusal("forbidden", "the gateway may not read this file") from None
     except Refusal as refusal:
         if refusal.code == "conflict":  # a folder, or a file on the way
-            raise Refusal("not_found", "there is no such file") from None
+            raise Refusal("not_found", missing) from None
         raise
 
 

@@ -1,0 +1,77 @@
+"""Settings of uploads and downloads: paths, conflicts, durability. See `table`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from gateway.domain.model import OnConflict
+from gateway.settings import values
+from gateway.settings.option import Option
+
+UPLOADS: Final = "Uploads"
+DOWNLOADS: Final = "Downloads"
+
+
+class UploadSettings(BaseModel):
+    """The groups of uploads and of downloads."""
+
+    file_upload_api_path: Annotated[
+        str,
+        AfterValidator(values.template),
+        Option(
+            UPLOADS, "template of the upload path: literal segments and {name} variables", "TEMPLATE"
+        ),
+    ] = "/upload/{filepath}"
+    stored_path: Annotated[
+        str | None,
+        Option(
+            UPLOADS,
+            "template of the path of stored files, such as /{tenant_id}/{filename}; it may have the"
+            " variables of the upload path",
+            "TEMPLATE",
+            shown="/upload/ and the file name",
+        ),
+    ] = None
+    on_conflict: Annotated[
+        OnConflict,
+        Option(
+            UPLOADS, "if the file exists: replace it, reject (409) or rename", "replace|reject|rename"
+        ),
+    ] = "replace"
+    durability: Annotated[
+        Literal["full", "none"],
+        Option(
+            UPLOADS,
+            "full: on stable storage before 2xx; none: no fsync, power loss may lose files",
+            "full|none",
+        ),
+    ] = "full"
+    file_mode: Annotated[
+        int,
+        Field(ge=0, le=0o777),
+        BeforeValidator(values.octal),
+        Option(UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
+    ] = 0o640
+
+    downloads: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(
+            DOWNLOADS,
+            "serve files by GET and HEAD: at upload paths, and each file below the directory at"
+            " /-/objects",
+            "true|false",
+        ),
+    ] = False
+    listing: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "list folders by GET of an upload path with a slash at its end", "true|false"),
+    ] = False
+    deletes: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "remove files by DELETE of upload paths", "true|false"),
+    ] = False
