@@ -1,4 +1,4 @@
-"""Loads of resumable uploads: one client of the tus protocol that creates an upload and appends pieces."""
+"""Loads of resumable uploads: a client of the tus protocol creates an upload and appends pieces."""
 
 from __future__ import annotations
 
