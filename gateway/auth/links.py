@@ -122,11 +122,11 @@ class SignedUrlFactory:
 class StoredUrls:
     """The addresses of stored files. `base` is what URLs of the gateway begin with."""
 
-    __slots__ = ("_base", "_template")
+    __slots__ = ("_template", "base")
 
     def __init__(self, template: UploadPathTemplate, base: str) -> None:
         self._template = template
-        self._base = base
+        self.base = base
 
     def address_of(self, path: str) -> str:
         """Return the URL at which a stored path is fetched, where `--downloads` serves files.
@@ -135,7 +135,7 @@ class StoredUrls:
         that no upload has, and `--stored-path` may leave variables out.
         """
         spelled = self._template.spell(path)
-        return self._base + (f"{OBJECTS_PREFIX}{quote(path)}" if spelled is None else spelled)
+        return self.base + (f"{OBJECTS_PREFIX}{quote(path)}" if spelled is None else spelled)
 
 
 def new_nonce() -> str:

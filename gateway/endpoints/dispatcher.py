@@ -22,8 +22,8 @@ from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
-from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.folders import FolderHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
@@ -58,7 +58,7 @@ class FileHandlers(NamedTuple):
 
     uploads: UploadHandler
     downloads: DownloadHandler
-    archives: ArchiveHandler
+    folders: FolderHandler
     stored: InternalFilesEndpoint
     resumable: ResumableEndpoint | None = None
 
@@ -202,10 +202,10 @@ class Dispatcher:
         """Serve an upload path, or a route."""
         request, raw_path = incoming.request, incoming.raw_path
         downloads = self.files.downloads.enabled
-        if request.method in {"GET", "HEAD"} and downloads:
-            folder = archived_folder(self._template, incoming)
-            if folder is not None:
-                return await self.files.archives.get(incoming, folder)
+        if request.method in {"GET", "HEAD"}:
+            response = await self.files.folders.get(incoming)
+            if response is not None:
+                return response
         allowed = UPLOAD_METHODS if downloads else "PUT"
         try:
             match = None if raw_path == "/" else self._template.match(raw_path)
@@ -259,6 +259,8 @@ class Dispatcher:
         match = match_api_route(paths.decode(incoming.raw_path))
         if match is not None and match.access is Access.SIGNED_OR_PEER:
             match = None  # `/-/objects` in another spelling: only the plain one is served
+        if match is not None and match.access is Access.OWNER and not incoming.owner:
+            match = None
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.local_only.refuse_proxy(incoming.request.headers)

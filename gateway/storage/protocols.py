@@ -48,11 +48,13 @@ class Stat:
 class FolderPage:
     """Some entries of one folder: the stats of files, and the paths of folders, which end with a slash.
 
-    `next` is where the next page begins, None at the end.
+    `next` is where the next page begins, None at the end. `described` tells that the stats have the type
+    and the metadata that `Storage.stat` would tell.
     """
 
     entries: Sequence[Stat | str]
     next: str | None
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)

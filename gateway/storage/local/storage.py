@@ -144,7 +144,7 @@ class LocalStorage:
         segments = paths.check_path(name) if name else ()
         with _as_refusals("there is no such folder"):
             entries, last = self._folder_pages.page(segments, after.removeprefix("/"), limit)
-        return FolderPage([*map(_listed, entries)], None if last is None else f"/{last}")
+        return FolderPage([*map(_listed, entries)], None if last is None else f"/{last}", described=True)
 
     def _read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
