@@ -71,13 +71,15 @@ class PartialStatus:
     """A partial upload as it can be told: `offset` bytes are durable.
 
     `length` is that of the whole file, None while it is not known. `latest` is the Unix time of the
-    latest byte, `expires` when it is removed if no other byte comes.
+    latest byte, `expires` when it is removed if no other byte comes. `appends` is how many requests have
+    brought bytes.
     """
 
     head: PartialHead
     offset: int
     length: int | None
     latest: float
+    appends: int = 0
 
     @property
     def expires(self) -> float:
@@ -102,6 +104,11 @@ def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: s
     named = ("", "") if principal is None else (str(principal["kind"]), str(principal["name"]))
     texts = [f"{len(text)}:{text}" for text in (asked_path, *named, key)]
     return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def part_identity(name: str) -> str:
+    """Return the identity of a part of a file that has `name`, a UUID that the gateway gave to it."""
+    return hashlib.sha256(f"part {name}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def may_continue(creator: Mapping[str, Any] | None, principal: Mapping[str, Any] | None) -> bool:

@@ -39,7 +39,11 @@ MAX_SYNCED: Final = 4096
 
 
 class PartialLockedError(Exception):
-    """Another request has the partial upload open, or its body is being committed."""
+    """Another request has the partial upload open."""
+
+
+class PartialCommittingError(PartialLockedError):
+    """A commit has failed, and its rows are not deleted yet: until then the body is not moved back."""
 
 
 class PartialDirectory:
@@ -153,7 +157,8 @@ class PartialDirectory:
         if body is not None:  # a power loss with `durability none`
             offset, written = min(offset, body.st_size), body.st_mtime
         length = head.upload.content_length if cell is None else cell.length
-        return PartialStatus(head, offset, length, written)
+        appends = 0 if cell is None else cell.appends
+        return PartialStatus(head, offset, length, written, appends)
 
     def is_being_committed(self, upload_id: str) -> bool:
         """Tell whether the body is in the folder of some slot."""
