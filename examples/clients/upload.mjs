@@ -8,6 +8,8 @@
 
 const PIECE_BYTES = 8 << 20;
 const LONGEST_WAIT = 30_000;
+const ANSWER_TIMEOUT = 30_000;
+const PIECE_TIMEOUT = 600_000;
 const TRY_AGAIN = new Set([408, 409, 423, 425, 429, 500, 502, 503, 504, 507]);
 
 export class Refused extends Error {}
@@ -42,14 +44,14 @@ export async function upload(file, url, { address, headers = {}, signal, onCreat
 async function create(file, url, headers, signal) {
   const own = { "Upload-Complete": "?0", "Upload-Length": String(file.size) };
   if (file.type) own["Content-Type"] = file.type;
-  const answer = await fetch(url, { method: "POST", headers: { ...headers, ...own }, signal });
+  const answer = await fetch(url, { method: "POST", headers: { ...headers, ...own }, signal: within(ANSWER_TIMEOUT, signal) });
   if (answer.status !== 201) throw await errorOf(answer);
   return answer.headers.get("Location");
 }
 
 /** Resolves to the durable offset, undefined where the upload is not known any more. */
 async function offsetOf(address, headers, signal) {
-  const answer = await fetch(address, { method: "HEAD", headers, signal });
+  const answer = await fetch(address, { method: "HEAD", headers, signal: within(ANSWER_TIMEOUT, signal) });
   if (answer.status === 404 || answer.status === 410) return undefined;
   const offset = answer.headers.get("Upload-Offset");
   if (offset === null) throw await errorOf(answer);
@@ -66,7 +68,8 @@ async function send(file, address, offset, headers, signal, onProgress) {
       "Upload-Complete": end === file.size ? "?1" : "?0",
     };
     const body = file.slice(offset, end);
-    const answer = await fetch(address, { method: "PATCH", headers: { ...headers, ...own }, body, signal });
+    const request = { method: "PATCH", headers: { ...headers, ...own }, body };
+    const answer = await fetch(address, { ...request, signal: within(PIECE_TIMEOUT, signal) });
     if (!answer.ok) throw await errorOf(answer);
     offset = end;
     if (offset === file.size) {
@@ -74,6 +77,12 @@ async function send(file, address, offset, headers, signal, onProgress) {
       return answer.json();
     }
   }
+}
+
+// A connection can hang without ever failing.
+function within(milliseconds, signal) {
+  const timeout = AbortSignal.timeout(milliseconds);
+  return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
 async function errorOf(answer) {
