@@ -16,12 +16,16 @@ from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
+from gateway.commit.deletion import DeletionEvents, FileRemover
+from gateway.commit.deletion_recovery import settle_deletions
+from gateway.commit.local_remover import LocalRemover
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.object_remover import ObjectRemover
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
-from gateway.domain.model import OBJECT_CREATED, UPLOADED
+from gateway.domain.model import DELETED, OBJECT_CREATED, UPLOADED
 from gateway.endpoints.downloads.handler import MAX_OPEN_FILES
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.events.journal import Journal
@@ -49,6 +53,7 @@ from gateway.storage.local.storage import LocalStorage
 from gateway.storage.protocols import FolderStorage, Storage
 from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
+from gateway.storage.s3.encoding import PrefixedKeys
 from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
@@ -66,6 +71,7 @@ class StorageParts:
     storage: FolderStorage
     writer: StorageWriter
     committer: Committer
+    remover: FileRemover
     read_pool: ReadPool
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
@@ -137,6 +143,7 @@ def open_resources(
         base.state.journal.open()
         stack.callback(base.state.journal.close)
         _recover(base, parts.backend)
+        parts.remover.take_over(settle_deletions(base.disk.tree, base.state.journal))
         stack.callback(parts.read_pool.close)
         stack.callback(base.disk.executor.shutdown)
         return Resources(base, tls, parts, scripts, plugins, hooks, secrets, stack.pop_all())
@@ -172,11 +179,22 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode)
-        return StorageParts(storage, writer, committer, read_pool)
+        removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
+        remover = LocalRemover(disk, committer, state.journal.deletions, removed)
+        return StorageParts(storage, writer, committer, remover, read_pool)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    return StorageParts(objects, backend.writer, committer, read_pool, backend, (reading, signing))
+    removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
+    keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
+    objects_remover = ObjectRemover(objects, backend.objects, keys, recorded, removed)
+    return StorageParts(
+        objects, backend.writer, committer, objects_remover, read_pool, backend, (reading, signing)
+    )
+
+
+def _handlers_of_deletions(hooks: Hooks) -> tuple[str, ...]:
+    return tuple(spec.name for spec in hooks.handler_specs(DELETED))
 
 
 def _subscribers(hooks: Hooks) -> Subscribers:
