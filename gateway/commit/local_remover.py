@@ -24,11 +24,9 @@ from gateway.commit.failures import refusal_of
 from gateway.commit.records import LocalDisk
 from gateway.domain import failpoints, paths
 from gateway.domain.model import FileRequest, Identity
-from gateway.errors import ConfigError, Refusal, UnknownOutcome
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.deletions import DeletionLog, DeletionRecord, PendingDeletion
-from gateway.events.journal import Journal
-from gateway.storage.local.directory import Inode, OpenDirectory, sync_file_system
-from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.local.directory import Inode, OpenDirectory
 from gateway.storage.local.xattrs import FileAttributes, read_xattr
 from gateway.storage.protocols import Stat
 from gateway.telemetry.logs import event

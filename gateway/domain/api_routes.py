@@ -17,6 +17,7 @@ class Access(Enum):
         "a signed URL, or the internal credential of a gateway of the installation; GET also whom"
         " --downloads serves"
     )
+    OWNER = "the user of the gateway on its own machine, through a Unix socket"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -44,6 +45,13 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
     ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
+    ApiRoute(
+        "POST",
+        "/-/uploads/{upload_id}/release",
+        Access.OWNER,
+        "upload.release",
+        "End the request that has a partial upload open",
+    ),
     ApiRoute("GET", "/-/files/{upload_id}", Access.OPERATOR, "file", "The file of an upload"),
     ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
     ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),

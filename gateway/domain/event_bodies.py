@@ -29,6 +29,8 @@ def uploading_event(upload: Upload) -> dict[str, Any]:
         "headers": dict(upload.headers),
         "content_length": upload.content_length,
         "content_type": upload.content_type,
+        "resumable": upload.resumable,
+        "concat": "partial" if upload.part_of_concat else None,
     }
 
 

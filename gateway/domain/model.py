@@ -106,7 +106,9 @@ class Upload:
     rewrites it. `headers` are unredacted: writers of logs and journal redact them. `content_length` is
     None if the body is chunked. `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2).
     `created` is a Unix time. `metadata` is stored with the file; its names are in lower case. `grant`
-    is what a signed URL allows, None if the request has none.
+    is what a signed URL allows, None if the request has none. `resumable` is the protocol of one in
+    several requests, `content_length` then that of the whole file; `part_of_concat` marks the part of
+    another file (tus, `Upload-Concat: partial`).
     """
 
     id: str
@@ -125,6 +127,8 @@ class Upload:
     created: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
     grant: Grant | None = None
+    resumable: str | None = None
+    part_of_concat: bool = False
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """`DELETE` of an upload path: the file is removed, and `OnFileDeleted` told of it.
 
-Nothing is removed before the request is authorized. Conditions that are not compared are refused: a client
-that sends one relies on it.
+Nothing is removed before the request is authorized. Conditions that are not compared are refused: a
+client that sends one relies on it.
 """
 
 from __future__ import annotations
@@ -69,8 +69,3 @@ def expected_etags(incoming: IncomingRequest) -> frozenset[str] | None:
                 "precondition_failed", f"the condition {name} is not supported here: use If-Match"
             )
     return read_if_match(headers.getall("If-Match", []))
-
-
-def folder_refusal() -> Refusal:
-    """Return the refusal for a folder."""
-    return Refusal("conflict", "this is the path of a folder: only files are removed")

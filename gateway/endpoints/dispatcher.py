@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -22,15 +22,13 @@ from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
-from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.folders import FolderHandler
-from gateway.endpoints.internal_files import InternalFilesEndpoint
+from gateway.endpoints.file_handlers import FileHandlers
+from gateway.endpoints.folders import refuse_folder
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
-from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
+from gateway.endpoints.uploads.resumable.endpoint import is_resumable
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
@@ -51,16 +49,6 @@ from gateway.telemetry.redaction import Redaction
 log = logging.getLogger("gateway")
 
 UPLOAD_METHODS: Final = "GET, HEAD, PUT"
-
-
-class FileHandlers(NamedTuple):
-    """The handlers of upload paths and of stored paths below `/-/objects`."""
-
-    uploads: UploadHandler
-    downloads: DownloadHandler
-    folders: FolderHandler
-    stored: InternalFilesEndpoint
-    resumable: ResumableEndpoint | None = None
 
 
 class Dispatcher:
@@ -206,11 +194,14 @@ class Dispatcher:
             response = await self.files.folders.get(incoming)
             if response is not None:
                 return response
-        allowed = UPLOAD_METHODS if downloads else "PUT"
+        deletes = request.method == "DELETE" and self.files.deletes.enabled
+        allowed = self.files.allowed_methods
         try:
+            if deletes:
+                refuse_folder(self._template, incoming)
             match = None if raw_path == "/" else self._template.match(raw_path)
         except Refusal:
-            if request.method in {"GET", "HEAD", "PUT"}:
+            if request.method in {"GET", "HEAD", "PUT"} or deletes:
                 raise
             # A WebDAV client begins with PROPFIND of a folder, whose path is none of a file.
             raise _upload_with_put(allowed) from None
@@ -218,6 +209,8 @@ class Dispatcher:
             return await self._route(incoming)
         if request.method in {"GET", "HEAD"} and downloads:
             return await self.files.downloads.get(incoming, match)
+        if deletes:
+            return await self.files.deletes.delete(incoming, match)
         if request.method != "PUT":
             raise _upload_with_put(allowed)
         return await self.files.uploads.put(incoming, match)
@@ -259,6 +252,8 @@ class Dispatcher:
         match = match_api_route(paths.decode(incoming.raw_path))
         if match is not None and match.access is Access.SIGNED_OR_PEER:
             match = None  # `/-/objects` in another spelling: only the plain one is served
+        if match is not None and match.access is Access.OWNER and not incoming.owner:
+            match = None
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.local_only.refuse_proxy(incoming.request.headers)

@@ -18,10 +18,12 @@ from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.deletion import DeletionEvents, FileRemover
 from gateway.commit.deletion_recovery import settle_deletions
+from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_remover import LocalRemover
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
 from gateway.commit.object_remover import ObjectRemover
+from gateway.commit.partials import PartialStore
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
@@ -65,7 +67,8 @@ log = logging.getLogger("gateway")
 class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
-    With a bucket, `backend` is its writing side and `clients` those that read and sign.
+    With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
+    None where the storage has none.
     """
 
     storage: FolderStorage
@@ -75,6 +78,7 @@ class StorageParts:
     read_pool: ReadPool
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
+    partials: PartialStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +183,10 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode)
+        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
         removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
         remover = LocalRemover(disk, committer, state.journal.deletions, removed)
-        return StorageParts(storage, writer, committer, remover, read_pool)
+        return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
@@ -243,6 +248,7 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
+    base.partials.remove_rests()
     pending = journal.pending_uploads.hold().result()
     if backend is not None:
         backend.prepare(pending)

@@ -55,6 +55,17 @@ class UploadSettings(BaseModel):
         Option(UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
     ] = 0o640
 
+    resumable: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(
+            UPLOADS,
+            "let an upload go on after a break: IETF draft, tus, PUT with Content-Range",
+            "on|off",
+            shown="on",
+        ),
+    ] = True
+
     downloads: Annotated[
         bool,
         BeforeValidator(values.truth),

@@ -77,6 +77,7 @@ _TOKEN: Final[list[dict[str, Any]]] = [{"bearer": []}, {"token": []}]
 _SECURITY: Final[Mapping[Access, list[dict[str, Any]]]] = {
     Access.PUBLIC: [],
     Access.SIGNED_OR_PEER: [{"signed": []}],
+    Access.OWNER: [],
 }
 
 

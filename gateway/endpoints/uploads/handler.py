@@ -19,7 +19,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
-from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, read_buffered
+from gateway.endpoints.uploads.body import BodyReceiver, WholeBody, body_is_buffered, read_buffered
 from gateway.endpoints.uploads.digests import RFC_NAMES
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
@@ -96,7 +96,7 @@ class UploadHandler:
             progress.state = "receiving"
             if expects_continue(request):
                 await send_continue_or_disconnect(request)
-            await self.receiver.receive_body(request, progress, pending)
+            await self.receiver.receive_body(request, WholeBody(progress), pending)
             described.check_whole(progress.received)
             await pending.finish()
             digests = _verified_digests(described, pending)

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from gateway.auth.links import StoredUrls
-from gateway.domain.model import Stored
+from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.hooks import Hooks
@@ -60,6 +60,11 @@ class UploadOutcomes:
             "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
         )
         self.hooks.notify_upload_failed(progress.upload, reason, progress.received)
+
+    def partial_ended(self, upload: Upload, reason: str, received: int) -> None:
+        """Record the end of a partial upload that is not stored: cancelled, expired, refused."""
+        self.inflight.record_failed(upload, reason, received)
+        self.hooks.notify_upload_failed(upload, reason, received)
 
 
 def _reason(error: BaseException) -> str:

@@ -49,7 +49,7 @@ class ShortUploads:
         if described is None or not described.is_plain:
             return False
         upload = described.upload
-        admission.authorize(upload)
+        admission.authorize(upload.principal)
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:
             admission.accept(upload, match)

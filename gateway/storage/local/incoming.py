@@ -17,6 +17,7 @@ from typing import Final
 from gateway.domain.digests import new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
+from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.xattrs import write_xattr
 
 NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -32,15 +33,17 @@ MAX_IN_MEMORY_BYTES: Final = 64 << 10
 class IncomingDirectory:
     """The folder of one slot. `device` is the file system that uploads must end on.
 
-    `umask` is the process's: it takes bits from the mode with which a body is created.
+    `umask` is the process's: it takes bits from the mode with which a body is created. `partials` are
+    the partial uploads, whose bodies come here to be committed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, partials: PartialDirectory | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.device = os.fstat(self.fd).st_dev
         self.umask = os.umask(0o077)
         os.umask(self.umask)
+        self.partials = partials
 
     def create(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
         """Return a new empty body; it has no file before its first bytes are written."""
@@ -52,6 +55,12 @@ class IncomingDirectory:
             for entry in entries:
                 yield entry.name
 
+    def attach(self, upload_id: str, fd: int, size: int) -> IncomingFile:
+        """Return a body that is in this folder already, open as `fd`, with `size` bytes."""
+        file = IncomingFile(self, upload_id, 0, ())
+        file.attach(fd, size)
+        return file
+
     def stat(self, upload_id: str) -> os.stat_result:
         """Return the lstat of a body. Raises `FileNotFoundError`."""
         return os.stat(upload_id, dir_fd=self.fd, follow_symlinks=False)
@@ -60,6 +69,14 @@ class IncomingDirectory:
         """Delete a body, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(upload_id, dir_fd=self.fd)
+
+    def withdraw(self, upload_id: str) -> None:
+        """Take away a body that was never published, if it is here; its rows are deleted already.
+
+        That of a partial upload goes back to the others, whole and durably; any other is deleted.
+        """
+        if self.partials is None or not self.partials.take_back(self.fd, upload_id):
+            self.remove(upload_id)
 
     def sync(self) -> None:
         """Make the folder's entries durable."""
@@ -89,6 +106,7 @@ class IncomingFile:
         self._fd = -1
         self._closed = False
         self._exists = False
+        self._is_partial = False
         self._buffered = b""
         self._synced = False
         self._writes_back = False
@@ -130,7 +148,7 @@ class IncomingFile:
             if not self._exists:
                 self._open()
             self._synced = False
-            self.received += _write_all(self._fd, pieces)
+            self.received += write_all(self._fd, pieces)
         except OSError as error:
             if error.errno in NO_SPACE_ERRNOS:
                 raise Refusal("no_space", "the disk is full: nothing was stored") from error
@@ -188,18 +206,29 @@ class IncomingFile:
         """Return the digest of all bytes written so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
+    def attach(self, fd: int, size: int) -> None:
+        """Take an open file for the body: the bytes that have come are in it, on stable storage."""
+        self._fd, self.received = fd, size
+        self._exists = self._synced = True
+        self._is_partial = True
+
     def discard(self) -> None:
-        """Close and delete the file, if it exists."""
+        """Close the file, if it exists, and delete it; that of a partial upload goes back to them."""
         with self._lock:
             self._buffered = b""
             self._close()
             if self._exists:
-                self._incoming.remove(self.upload_id)
+                self._incoming.withdraw(self.upload_id)
 
     def truncate(self) -> None:
-        """Free the space but keep the empty file, which tells recovery that nothing was published."""
+        """Free the space but keep the empty file, which tells recovery that nothing was published.
+
+        That of a partial upload keeps its bytes: it goes on once the rows are deleted.
+        """
         with self._lock, contextlib.suppress(OSError):
             self._close()
+            if self._is_partial:
+                return
             os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))
 
     def _open(self) -> None:
@@ -222,7 +251,7 @@ class IncomingFile:
             os.close(fd)
 
 
-def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
+def write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     """Write every byte of `pieces`, however often the kernel takes only a part; return how many."""
     if len(pieces) == 1:
         return _write_one(fd, pieces[0])

@@ -27,6 +27,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialUploads,
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
+from gateway.endpoints.uploads.resumable.tus import TusUploads
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import Lines, read_headers
 from gateway.http.request_body import send_interim, takes_interim
@@ -68,9 +69,18 @@ class ResumableEndpoint:
         method = incoming.method
         if method not in {"HEAD", "OPTIONS"} and not is_resumable(incoming):
             return await plain()
-        place = UploadPlace.find(self.template, incoming.raw_path)
+        response: GatewayResponse | None
+        if "Tus-Resumable" in incoming.headers and method not in {"GET", "OPTIONS"}:
+            response = await self._tus.serve(incoming)
+        else:
+            response = await self._serve(incoming, plain)
+        return await plain() if response is None else response
+
+    async def _serve(self, incoming: IncomingRequest, plain: Serve) -> GatewayResponse | None:
+        """Serve a request without `Tus-Resumable`; None where its path is no upload path."""
+        method, place = incoming.method, UploadPlace.find(self.template, incoming.raw_path)
         if place is None:
-            return await plain()
+            return None
         lines = read_headers(incoming.headers).lines
         references = incoming.params.get(REFERENCE_PARAMETER)
         if references and method in _RESOURCE_METHODS:
@@ -84,9 +94,14 @@ class ResumableEndpoint:
     def _options(self) -> Response:
         response = Response(status=204)
         response.headers["Upload-Limit"] = draft.limit_field(self.uploads.limits())
+        response.headers.update(self._tus.capabilities())
         response.headers["Allow"] = "PUT, POST, OPTIONS"
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    @property
+    def _tus(self) -> TusUploads:
+        return TusUploads(self.uploads, self.template, self.urls)
 
     # -- the draft
 

@@ -14,6 +14,7 @@ from typing import Final
 from gateway.domain.digests import SIZES
 from gateway.endpoints.uploads.digests import TUS_CHECKSUM, ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.resumable import concatenation
+from gateway.endpoints.uploads.resumable.draft import split_digests
 from gateway.endpoints.uploads.resumable.operations import Append, BodyTerms, Creation
 from gateway.endpoints.uploads.resumable.tus_metadata import read_tus_metadata
 from gateway.errors import Refusal
@@ -31,8 +32,6 @@ _OVERRIDES: Final = frozenset({"PATCH", "DELETE"})
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]+", re.ASCII)
 _CHECKSUM: Final = re.compile(r"([!-~]+) ([A-Za-z0-9+/=]+)")
-_BODY_DIGESTS: Final = frozenset({"content-digest", "content-md5"})
-"""Digests of the body of one request (RFC 9530 section 2, RFC 1864); the others are of the file."""
 
 
 def check_version(lines: Lines) -> None:
@@ -153,9 +152,9 @@ def _check_media_type(lines: Lines) -> None:
 
 def _digests(lines: Lines) -> tuple[tuple[ExpectedDigest, ...], tuple[ExpectedDigest, ...]]:
     """Return the digests of the body of this request, and those of the whole file. Raises `Refusal`."""
-    standard = expected_digests({name: lines[name] for name in lines if name != TUS_CHECKSUM.lower()})
-    of_file = tuple(digest for digest in standard if digest.header.lower() not in _BODY_DIGESTS)
-    of_body = tuple(digest for digest in standard if digest.header.lower() in _BODY_DIGESTS)
+    of_file, of_body = split_digests(
+        expected_digests({name: lines[name] for name in lines if name != TUS_CHECKSUM.lower()})
+    )
     text = _single(lines, TUS_CHECKSUM.lower())
     return of_body if text is None else (*of_body, _checksum(text)), of_file
 

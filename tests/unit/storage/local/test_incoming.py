@@ -121,7 +121,7 @@ def test_any_pieces_in_any_parts_come_out_whole(pieces: list[bytes], size: int) 
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "writev", in_parts(size))
-            assert incoming_module._write_all(fd, pieces) == sum(map(len, pieces))
+            assert incoming_module.write_all(fd, pieces) == sum(map(len, pieces))
         assert os.pread(fd, 1000, 0) == b"".join(pieces)
     finally:
         os.close(fd)
