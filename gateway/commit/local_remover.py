@@ -117,8 +117,8 @@ class LocalRemover:
         for job in self._waiting:
             if len(batch) < MAX_BATCH:
                 batch.setdefault(job.segments, job)
-        taken = {id(job) for job in batch.values()}
-        self._waiting = [job for job in self._waiting if id(job) not in taken]
+        selected = {id(job) for job in batch.values()}
+        self._waiting = [job for job in self._waiting if id(job) not in selected]
         return list(batch.values())
 
     # -- the committer's thread

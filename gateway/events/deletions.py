@@ -99,9 +99,11 @@ class DeletionLog:
             for r in records
         ]
         insert(db, "deletions", _DELETIONS, rows)
-        told = [record for record in records if record.handlers]
-        insert(db, "events", _EVENTS, [(r.id, DELETED, r.path, now, json.dumps(r.body)) for r in told])
-        deliveries = [(r.id, name, "ready", 0, 0, now, now) for r in told for name in r.handlers]
+        announced = [record for record in records if record.handlers]
+        insert(
+            db, "events", _EVENTS, [(r.id, DELETED, r.path, now, json.dumps(r.body)) for r in announced]
+        )
+        deliveries = [(r.id, name, "ready", 0, 0, now, now) for r in announced for name in r.handlers]
         insert(db, "deliveries", _DELIVERIES, deliveries)
 
     def forget(self, ids: Sequence[str]) -> Future[None]:
@@ -141,16 +143,16 @@ class DeletionLog:
 
         def operation(db: sqlite3.Connection) -> list[PendingDeletion]:
             rows = db.execute("SELECT id, path, etag, place FROM deletions WHERE pending").fetchall()
-            found = [
+            deletions = [
                 PendingDeletion(key, path, etag, json.loads(place or "null"))
                 for key, path, etag, place in rows
             ]
-            for row in found:
+            for row in deletions:
                 names = db.execute("SELECT handler FROM deliveries WHERE event_id = ?", (row.id,))
                 handlers = [name for (name,) in names]
                 if handlers:
                     self._unpublished.hold([UnpublishedEvent(row.id, "", handlers)])
-            return found
+            return deletions
 
         return self._database.submit(operation)
 
