@@ -70,13 +70,16 @@ class IncomingDirectory:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(upload_id, dir_fd=self.fd)
 
-    def withdraw(self, upload_id: str) -> None:
+    def withdraw(self, upload_id: str) -> bool:
         """Take away a body that was never published, if it is here; its rows are deleted already.
 
-        That of a partial upload goes back to the others, whole and durably; any other is deleted.
+        That of a partial upload goes back to the others, whole and durably: then it returns True. Any
+        other is deleted.
         """
-        if self.partials is None or not self.partials.take_back(self.fd, upload_id):
-            self.remove(upload_id)
+        if self.partials is not None and self.partials.take_back(self.fd, upload_id):
+            return True
+        self.remove(upload_id)
+        return False
 
     def sync(self) -> None:
         """Make the folder's entries durable."""
