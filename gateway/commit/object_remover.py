@@ -141,9 +141,11 @@ class ObjectRemover:
         except KeyExistsError as error:
             await self._undo(row)
             raise Superseded(f"{stat.path} has been replaced meanwhile") from error
-        except Refusal:
-            await self._undo(row)
-            raise
+        except Refusal as refusal:
+            # The HTTP client repeats a DELETE whose response is lost, and finds that nothing is there.
+            if refusal.code != "not_found":
+                await self._undo(row)
+                raise
         except OutcomeUnknownError as error:
             await self._query_outcome(row, error)
         except BaseException:
