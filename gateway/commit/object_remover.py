@@ -139,10 +139,10 @@ class ObjectRemover:
         try:
             await self.objects.delete_version(self.keys.key_of(stat.path), stat.etag)
         except KeyExistsError as error:
-            await self._undo(row)
-            raise Superseded(f"{stat.path} has been replaced meanwhile") from error
+            if await self._is_replaced(row):
+                await self._undo(row)
+                raise Superseded(f"{stat.path} has been replaced meanwhile") from error
         except Refusal as refusal:
-            # The HTTP client repeats a DELETE whose response is lost, and finds that nothing is there.
             if refusal.code != "not_found":
                 await self._undo(row)
                 raise
@@ -158,6 +158,21 @@ class ObjectRemover:
             # It is gone and its event is released; the note is made at the next start.
             log.warning("a removal could not be noted: %s", error, extra=event("deletion.unsettled"))
         failpoints.hit("after deletion sync")
+
+    async def _is_replaced(self, row: PendingDeletion) -> bool:
+        """Tell whether another object has the place of one that was not removed for its entity tag.
+
+        Nothing has it where the HTTP client has repeated a DELETE whose response was lost, or where
+        another client has removed the object at the same moment. Raises `UnknownOutcome`.
+        """
+        try:
+            await self.storage.stat(row.path)
+        except Refusal as refusal:
+            if refusal.code == "not_found":
+                return False
+            self.take_over([row])
+            raise UnknownOutcome(f"it is not known whether S3 has removed {row.path}") from refusal
+        return True
 
     def _place(self, stat: Stat) -> dict[str, Any]:
         return {
