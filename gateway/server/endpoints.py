@@ -99,14 +99,15 @@ async def open_endpoints(
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
-    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers)
+    kept = resources.parts.partials
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
-    partials = open_resumable(resources, context)
+    partials = open_resumable(stack, resources, context)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
         **status.handlers(),
-        **ReleaseEndpoint(None if partials is None else partials.running).handlers(),
+        **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),

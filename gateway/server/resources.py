@@ -192,9 +192,15 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
     objects = S3Storage(settings.storage, reading, signing)
     removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
     keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
-    objects_remover = ObjectRemover(objects, backend.objects, keys, recorded, removed)
     return StorageParts(
-        objects, backend.writer, committer, objects_remover, read_pool, backend, (reading, signing)
+        objects,
+        backend.writer,
+        committer,
+        ObjectRemover(objects, backend.objects, keys, recorded, removed),
+        read_pool,
+        backend,
+        (reading, signing),
+        backend.partials,
     )
 
 
