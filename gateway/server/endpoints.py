@@ -36,6 +36,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
@@ -116,7 +117,8 @@ async def open_endpoints(
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     deletes = DeleteHandler(settings, auth, hooks, resources.parts.remover, slot)
-    files = FileHandlers(uploads, downloads, folders, deletes, stored, resumable)
+    forms = FormHandler(uploads, settings)
+    files = FileHandlers(uploads, forms, downloads, folders, deletes, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 
