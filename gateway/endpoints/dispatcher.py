@@ -184,34 +184,37 @@ class Dispatcher:
 
     async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an upload path, or a route."""
-        request, raw_path = incoming.request, incoming.raw_path
-        downloads = self.files.downloads.enabled
-        if request.method in {"GET", "HEAD"}:
-            response = await self.files.folders.get(incoming)
-            if response is not None:
-                return response
-        if request.method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
-            return await self.files.forms.post(incoming, place)
-        deletes = request.method == "DELETE" and self.files.deletes.enabled
-        allowed = self.files.allowed_methods
+        response = await self._serve_special(incoming)
+        if response is not None:
+            return response
+        request, raw_path, downloads = incoming.request, incoming.raw_path, self.files.downloads
         try:
-            if deletes:
-                refuse_folder(self._template, incoming)
             match = None if raw_path == "/" else self._template.match(raw_path)
         except Refusal:
-            if request.method in {"GET", "HEAD", "PUT"} or deletes:
+            if request.method in {"GET", "HEAD", "PUT"}:
                 raise
             # A WebDAV client begins with PROPFIND of a folder, whose path is none of a file.
-            raise _upload_with_put(allowed) from None
+            raise _upload_with_put(self.files.allowed_methods) from None
         if match is None:
             return await self._route(incoming)
-        if request.method in {"GET", "HEAD"} and downloads:
-            return await self.files.downloads.get(incoming, match)
-        if deletes:
-            return await self.files.deletes.delete(incoming, match)
+        if request.method in {"GET", "HEAD"} and downloads.enabled:
+            return await downloads.get(incoming, match)
         if request.method != "PUT":
-            raise _upload_with_put(allowed)
+            raise _upload_with_put(self.files.allowed_methods)
         return await self.files.uploads.put(incoming, match)
+
+    async def _serve_special(self, incoming: IncomingRequest) -> GatewayResponse | None:
+        """Serve a folder, a form or the removal of a file; None for any other request."""
+        method, raw_path, files = incoming.method, incoming.raw_path, self.files
+        if method in {"GET", "HEAD"}:
+            return await files.folders.get(incoming)
+        if method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
+            return await files.forms.post(incoming, place)
+        if method == "DELETE" and files.deletes.enabled:
+            refuse_folder(self._template, incoming)
+            match = None if raw_path == "/" else self._template.match(raw_path)
+            return None if match is None else await files.deletes.delete(incoming, match)
+        return None
 
     async def _route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve a route. Who looks for the upload path is told where it is."""
