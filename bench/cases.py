@@ -48,6 +48,7 @@ OURS_2 = "gateway, 2 processes"
 HOOK = "gateway, OnFileUploading"
 HOOKS = "gateway, both hooks"
 HOOKS_2 = "gateway, both hooks, 2 processes"
+DIGEST = "gateway, --digest sha256"
 STARTED = "gateway, as the README starts it"
 NGINX = "nginx"
 LOOP = "bare aiohttp"
@@ -91,6 +92,10 @@ def _ours(*handlers: str, durability: Durability = "none", processes: int = 1) -
     return lambda folder: Ours(folder, durability, handlers, processes=processes)
 
 
+def _digest(durability: Durability = "none") -> Make:
+    return lambda folder: Ours(folder, durability, flags=("--digest", "sha256"))
+
+
 def _nginx(folder: Path) -> Contestant:
     return Nginx(folder, "auto")
 
@@ -118,6 +123,23 @@ def big(sizes: Sizes, sources: Sources) -> Case:
     return Case(
         "big", f"One PUT of {_size(sizes.big)}, nothing synced, tmpfs", "memory", "bytes", who, sizes.big
     )
+
+
+def digest_big(durability: Durability, sizes: Sizes, sources: Sources) -> Case:
+    load, disk = Upload(sources.file(sizes.big)), durability == "full"
+    who = _all(load, (OURS, _ours(durability=durability)), (DIGEST, _digest(durability)))
+    where = "synced, disk" if disk else "nothing synced, tmpfs"
+    title = f"One PUT of {_size(sizes.big)} with a digest, {where}"
+    if disk:
+        return Case("digest-synced", title, "disk", "bytes", who, sizes.big)
+    return Case("digest", title, "memory", "bytes", who, sizes.big)
+
+
+def digest_small(connections: int, sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, connections, sizes.seconds)
+    title = f"PUTs of 4 KiB with a digest over {_connections(connections)}, nothing synced, tmpfs"
+    who = _all(load, (OURS, _ours()), (DIGEST, _digest()))
+    return Case(f"digest-{connections}", title, "memory", "requests", who)
 
 
 def parallel(sizes: Sizes, sources: Sources) -> Case:
@@ -246,6 +268,9 @@ CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
     "big": big,
     "parallel": parallel,
     "big-synced": big_synced,
+    "digest": partial(digest_big, "none"),
+    "digest-synced": partial(digest_big, "full"),
+    **{f"digest-{number}": partial(digest_small, number) for number in (1, 64)},
     "chunked": chunked,
     "tls": tls,
     "proxied": proxied,

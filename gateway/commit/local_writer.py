@@ -43,12 +43,16 @@ class WriteBuffers:
 
 
 class LocalWriter:
-    """DIRECTORY as a `StorageWriter`. `file_mode` are the permission bits of published files."""
+    """DIRECTORY as a `StorageWriter`. `file_mode` are the permission bits of published files, `digest`
+    is the algorithm of `--digest`."""
 
-    def __init__(self, disk: LocalDisk, committer: Committer, file_mode: int) -> None:
+    def __init__(
+        self, disk: LocalDisk, committer: Committer, file_mode: int, digest: str | None = None
+    ) -> None:
         self._disk = disk
         self._committer = committer
         self._file_mode = file_mode
+        self._digest = digest
         self.buffers = WriteBuffers()
 
     async def begin(
@@ -85,7 +89,7 @@ class LocalWriter:
         return CommitRequest(upload, file, mime, {}, from_client=from_client, space_reserved=False)
 
     def _file(self, upload: Upload, algorithms: Sequence[str] = ()) -> IncomingFile:
-        file = self._disk.incoming.create(upload.id, self._file_mode, algorithms)
+        file = self._disk.incoming.create(upload.id, self._file_mode, algorithms, self._digest)
         file.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
         return file
 

@@ -18,6 +18,7 @@ from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
+from gateway.domain.digests import named_digests
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
@@ -53,15 +54,22 @@ stays: `rclone serve s3` at times hangs when one is removed while its neighbour 
 
 
 class ObjectWriter:
-    """A bucket as a `StorageWriter`. The local `disk` needs space for the journal."""
+    """A bucket as a `StorageWriter`. The local `disk` needs space for the journal; `digest` is the
+    algorithm of `--digest`."""
 
     def __init__(
-        self, names: ReservedNames, context: UploadContext, committer: ObjectCommitter, disk: LocalDisk
+        self,
+        names: ReservedNames,
+        context: UploadContext,
+        committer: ObjectCommitter,
+        disk: LocalDisk,
+        digest: str | None = None,
     ) -> None:
         self._names = names
         self._context = context
         self._committer = committer
         self._disk = disk
+        self._digest = digest
         self._streams = FairShare("uploads into the bucket of more than 64 KiB", MAX_STREAMS)
         self._active: dict[str, Lease] = {}
 
@@ -106,6 +114,7 @@ class ObjectWriter:
                 client,
                 upload.content_length,
                 algorithms,
+                self._digest,
                 done=lambda: self._end(upload.id),
             )
         except BaseException:
@@ -144,7 +153,8 @@ class ObjectPendingWrite:
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""
-        commit = ObjectCommit(self._upload, self._body, dict(digests), from_client)
+        known = {**digests, **named_digests(self._body.kept_digest())}
+        commit = ObjectCommit(self._upload, self._body, known, from_client)
         return await self._committer.commit(commit)
 
     async def discard(self) -> None:
@@ -183,7 +193,7 @@ class ObjectBackend:
             multiparts,
             settings.idle_timeout,
         )
-        self.writer = ObjectWriter(names, context, self._committer, disk)
+        self.writer = ObjectWriter(names, context, self._committer, disk, settings.computed_digest)
         self._sweeper = MultipartSweeper(
             self.objects,
             multiparts,

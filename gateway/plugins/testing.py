@@ -216,11 +216,13 @@ def _default_event(handler: Handler) -> dict[str, Any]:
         case model.UPLOAD_FAILED:
             return upload_failed_event(_UPLOAD, "incomplete_body", 2)
         case model.UPLOADED:
-            body = uploaded_body(_UPLOAD, mime=_MIME, size=4, params={}, headers={})
+            body = uploaded_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
             return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
         case model.OBJECT_CREATED:
             etag = "0123456789abcdef01234567"
-            body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=etag, mime=_MIME)
+            body = object_created_body(
+                _UPLOAD, path=_UPLOAD.path, size=4, etag=etag, mime=_MIME, digests={}
+            )
             return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
         case _:
             body = tick_body(handler.name, Every(86400), _TICK)

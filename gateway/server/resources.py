@@ -171,7 +171,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             read_pool,
             CachedReader.where_supported(disk.tree),
         )
-        writer = LocalWriter(disk, committer, settings.file_mode)
+        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
         return StorageParts(storage, writer, committer, read_pool)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.domain.digests import new_digest
+from gateway.domain.digests import algorithms_of, new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
-from gateway.storage.local.xattrs import write_xattr
+from gateway.storage.local.xattrs import write_digest, write_xattr
 
 NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
@@ -42,9 +42,11 @@ class IncomingDirectory:
         self.umask = os.umask(0o077)
         os.umask(self.umask)
 
-    def create(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
+    def create(
+        self, upload_id: str, mode: int, algorithms: Sequence[str] = (), kept: str | None = None
+    ) -> IncomingFile:
         """Return a new empty body; it has no file before its first bytes are written."""
-        return IncomingFile(self, upload_id, mode, algorithms)
+        return IncomingFile(self, upload_id, mode, algorithms, kept)
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""
@@ -73,12 +75,19 @@ class IncomingDirectory:
 class IncomingFile:
     """One body being received, `received` bytes so far. `xattr` is written before the first byte.
 
+    `algorithms` are digests that are asked for before the commit, `kept` is the one that stays with it.
+
     Threads take turns with it, and none writes to it once it is closed: the number of its descriptor
     may be another file's then. `OSError` EBADF is raised instead.
     """
 
     def __init__(
-        self, incoming: IncomingDirectory, upload_id: str, mode: int, algorithms: Sequence[str]
+        self,
+        incoming: IncomingDirectory,
+        upload_id: str,
+        mode: int,
+        algorithms: Sequence[str],
+        kept: str | None,
     ) -> None:
         self.upload_id = upload_id
         self.received = 0
@@ -93,12 +102,12 @@ class IncomingFile:
         self._synced = False
         self._writes_back = False
         self._written_back = 0
-        self._hashes = {name: new_digest(name) for name in algorithms}
-
-    @property
-    def hashing(self) -> bool:
-        """Tell whether digests are computed as the bytes are written."""
-        return bool(self._hashes)
+        self.hashing = bool(algorithms)
+        """Whether digests are asked for before the commit: then the bytes are not left to it."""
+        self._hashes = {name: new_digest(name) for name in algorithms_of(algorithms, kept)}
+        self._kept = kept
+        self._kept_value: bytes | None = None
+        self._digest_stored = False
 
     @property
     def size(self) -> int:
@@ -161,6 +170,7 @@ class IncomingFile:
         with self._lock:
             self.flush()
             self._check_open()
+            self._store_digest()
             if not self._synced:
                 os.fsync(self._fd)
                 self._synced = True
@@ -175,6 +185,8 @@ class IncomingFile:
                 self.sync()
             else:
                 self.flush()
+                self._check_open()
+                self._store_digest()
             self._check_open()
             status = os.fstat(self._fd)
             self._close()
@@ -187,6 +199,23 @@ class IncomingFile:
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of all bytes written so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
+
+    def kept_digest(self) -> dict[str, bytes]:
+        """Return the digest of a finalized body that stays with it, by its algorithm."""
+        kept, value = self._kept, self._kept_value
+        return {} if kept is None or value is None else {kept: value}
+
+    def keep_digest(self, algorithm: str, value: bytes) -> None:
+        """Store this digest with the file, which was computed elsewhere."""
+        self._kept, self._kept_value = algorithm, value
+
+    def _store_digest(self) -> None:
+        if self._kept is None or self._digest_stored:
+            return
+        if self._kept_value is None:
+            self._kept_value = self.digest(self._kept)
+        write_digest(self._fd, self._kept, self._kept_value)
+        self._digest_stored = True
 
     def discard(self) -> None:
         """Close and delete the file, if it exists."""

@@ -27,7 +27,7 @@ from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import read_xattr
+from gateway.storage.local.xattrs import read_digest, read_xattr
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
 from gateway.storage.waiting import finish_in_thread
 
@@ -146,8 +146,12 @@ class LocalStorage:
             fd = self.tree.open_file(segments)
         try:
             attributes, status = read_xattr(fd), os.fstat(fd)
-            clean_path = "/" + "/".join(segments)
-            stat = _described(clean_path, status, attributes.mime, attributes.metadata)
+            stat = replace(
+                _described("/" + "/".join(segments), status),
+                mime=attributes.mime,
+                metadata=attributes.metadata,
+                digests=read_digest(fd, status),
+            )
             if self.cached_reader is not None:
                 self.cached_reader.remember(stat, status, started)
         except BaseException:
@@ -199,11 +203,8 @@ class _Pages:
             self._entries.close()
 
 
-def _described(
-    path: str, status: os.stat_result, mime: str | None = None, metadata: dict[str, str] | None = None
-) -> Stat:
-    etag = Identity.of(status).etag
-    return Stat(path, status.st_size, status.st_mtime, etag, mime, metadata or {})
+def _described(path: str, status: os.stat_result) -> Stat:
+    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import PresignedRequest, Stat
 from gateway.storage.s3.client import Client, Clients
-from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata
+from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata, stored_digest
 from gateway.storage.s3.errors import as_refusals, code_of, is_unavailable, status_of
 from gateway.storage.s3.presign import presigned
 from gateway.telemetry.logs import event
@@ -165,6 +165,7 @@ class OpenObject:
 
 def _described(path: str, response: Mapping[str, Any]) -> Stat:
     """Return the stat in a response to HEAD or GET; of a part, `Content-Range` has the whole size."""
+    metadata = decode_metadata(response.get("Metadata", {}))
     whole = str(response.get("ContentRange", "")).rpartition("/")[2]
     return Stat(
         path,
@@ -172,7 +173,8 @@ def _described(path: str, response: Mapping[str, Any]) -> Stat:
         response["LastModified"].timestamp(),
         _etag(response),
         response.get("ContentType"),
-        decode_metadata(response.get("Metadata", {})),
+        metadata,
+        stored_digest(metadata),
     )
 
 
