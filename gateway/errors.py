@@ -31,6 +31,8 @@ TABLE: Mapping[str, int] = {
     "bad_digest": 400,
     "bad_schema": 400,
     "digest_mismatch": 400,
+    "inconsistent_length": 400,
+    "length_exceeded": 400,
     "incomplete_body": 400,
     "unauthorized": 401,
     "forbidden": 403,
@@ -43,17 +45,21 @@ TABLE: Mapping[str, int] = {
     "method_not_allowed": 405,
     "idle_timeout": 408,
     "conflict": 409,
+    "mismatching_offset": 409,
     "superseded": 410,
     "length_required": 411,
     "already_exists": 412,
     "precondition_failed": 412,
+    "unsupported_version": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
     "expectation_failed": 417,
     "misdirected_request": 421,
+    "locked": 423,
     "too_many_requests": 429,
     "headers_too_large": 431,
+    "checksum_mismatch": 460,
     "internal": 500,
     "other_file_system": 500,
     "not_implemented": 501,
@@ -69,9 +75,10 @@ TABLE: Mapping[str, int] = {
     "gateway_timeout": 504,
     "no_space": 507,
 }
-"""Every error code a client can see, and its HTTP status (RFC 9110 section 15)."""
+"""Every error code a client can see, and its HTTP status (RFC 9110 section 15; 460: tus 1.0.0)."""
 
 RETRY_AFTER_SECONDS: Mapping[str, int] = {
+    "locked": 1,
     "too_many_requests": 1,
     "hook_failed": 5,
     "issuer_unavailable": 5,

@@ -132,7 +132,7 @@ class Auth:
         if self._installation is None:
             raise Refusal("bad_signature", "signed URLs are not accepted here")
         grant = self._installation.urls.verify(head.method, head.raw_path, head.raw_query)
-        reject_mismatch(grant, head.headers)
+        reject_mismatch(grant, head.headers, head.whole_lengths)
         return grant
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:

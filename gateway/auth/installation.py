@@ -19,7 +19,13 @@ from yarl import URL
 from gateway.domain.addresses import ALL_INTERFACES, Address, connectable_host, host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings, is_loopback
-from gateway.signing.keys import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, TrustedCall
+from gateway.signing.keys import (
+    MIN_KEY_BYTES,
+    CredentialSigner,
+    ObjectMarker,
+    TrustedCall,
+    UploadSecrets,
+)
 from gateway.signing.urls import UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
@@ -34,13 +40,14 @@ class Installation:
     """This gateway among its peers. `bound` is the address that it listens on.
 
     The first of `keys` signs, all of them verify. `urls` signs and verifies URLs, `marks` the objects
-    of a bucket that others may write too.
+    of a bucket that others may write too; `secrets` are those of partial uploads.
     """
 
     def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
         self._signer = CredentialSigner(keys)
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
+        self.secrets = UploadSecrets(keys)
         self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)

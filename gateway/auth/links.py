@@ -10,11 +10,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from gateway.domain import paths
 from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.domain.grant import Grant, encode_path, grant_metadata
-from gateway.domain.path_template import PathMatch
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing.urls import UrlSigner
@@ -116,6 +117,25 @@ class SignedUrlFactory:
         """Tell whether the upload template maps this URL path to the same stored path."""
         match = self._template.match(encode_path(path))
         return match is not None and match.path == path
+
+
+class StoredUrls:
+    """The addresses of stored files. `base` is what URLs of the gateway begin with."""
+
+    __slots__ = ("_template", "base")
+
+    def __init__(self, template: UploadPathTemplate, base: str) -> None:
+        self._template = template
+        self.base = base
+
+    def address_of(self, path: str) -> str:
+        """Return the URL at which a stored path is fetched, where `--downloads` serves files.
+
+        That is the upload URL of the path, else the one below `/-/objects`: handlers may write paths
+        that no upload has, and `--stored-path` may leave variables out.
+        """
+        spelled = self._template.spell(path)
+        return self.base + (f"{OBJECTS_PREFIX}{quote(path)}" if spelled is None else spelled)
 
 
 def new_nonce() -> str:

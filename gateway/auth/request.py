@@ -31,13 +31,14 @@ class RequestHead:
     `raw_target`, `raw_path` and `raw_query` are still encoded. `remote` is the address of the peer.
     `owner` tells that the request came over the owner's Unix socket. `caller` is filled by
     `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
-    may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. Raises
-    `Refusal("bad_path")` for a bad target.
+    may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. `whole_lengths`
+    are the lengths of the whole file where the body may be a part of it, in digits: none where it is not
+    told; None where Content-Length has it. Raises `Refusal("bad_path")` for a bad target.
     """
 
     __slots__ = (
         "_params", "caller", "headers", "method", "operator", "owner", "raw_path", "raw_query",
-        "raw_target", "remote", "variables",
+        "raw_target", "remote", "variables", "whole_lengths",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class RequestHead:
         self.variables: Mapping[str, str] = {}
         self.raw_path, self.raw_query = paths.split_target(raw_target)
         self.caller: Caller | None = None
+        self.whole_lengths: tuple[str, ...] | None = None
         self._params: dict[str, list[str]] | None = None
 
     @property

@@ -8,7 +8,7 @@ from gateway.auth.installation import public_url
 from gateway.auth.tokens import new_token, token_digest
 from gateway.domain.addresses import Address
 from gateway.domain.grant import encode_path
-from gateway.domain.path_template import fill_variables
+from gateway.domain.template_segments import fill_variables
 from gateway.errors import ConfigError
 from gateway.settings import Settings, Token
 

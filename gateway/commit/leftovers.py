@@ -47,7 +47,7 @@ class Leftovers:
         self._state.journal.outbox.forget_uploads(ids).result()
         self._state.one_time_marks.release_all(ids)
         while ids:
-            self._incoming.remove(ids[-1])
+            self._incoming.withdraw(ids[-1])
             ids.pop()
 
     def _remove_published(self) -> None:

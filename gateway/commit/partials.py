@@ -67,8 +67,11 @@ class OpenPartial(Protocol):
         Raises `Refusal`, `PartialLost`.
         """
 
+    async def finish(self) -> None:
+        """Bring the rest of the bytes to the storage; then `digest` is of all. Raises `Refusal`."""
+
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of the body of this request so far; only with `all_or_nothing`."""
+        """Return the digest of the body of this request, once it is finished."""
 
     def expect_body_digests(self, algorithms: Sequence[str]) -> None:
         """Say, before the first byte of a body, of which algorithms `digest` will be asked."""

@@ -85,7 +85,7 @@ class CommitRequest:
 
     def add_kept_digest(self) -> None:
         """Put the digest of `--digest` among the others, once the body is finalized."""
-        if kept := self.body.kept_digest():
+        if kept := self.body.digests.kept():
             self.digests |= named_digests(kept)
 
 

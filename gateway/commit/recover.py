@@ -2,8 +2,8 @@
 
 A body that is still in `incoming/` was never answered with a 2xx, unless it has a second name or a note
 in the journal: its row is deleted, durably, and the one-time URL that it used is valid again; then the
-body is removed. A row whose body is gone was published: its deliveries become ready. Nothing is given a
-name here, so nothing newer is overwritten.
+body is removed or, if it is that of a partial upload, it goes back to these. A row whose body is gone
+was published: its deliveries become ready. Nothing is given a name here: nothing newer is overwritten.
 
 With fewer processes than before, slots that no process serves any more are emptied into a living one.
 First the slot is recovered like any other; then its journal is renamed, so that it cannot be served
@@ -28,6 +28,7 @@ from gateway.events.journal import Journal
 from gateway.storage.local.directory import sync_file_system, sync_folder
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.state_dir import (
     SLOT_LOCK_TIMEOUT,
     LockHeldError,
@@ -84,7 +85,10 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
             journal.outbox.forget_uploads(unpublished).result()
         one_time_marks.release_all(private)
         for upload_id in upload_ids:
-            incoming.remove(upload_id)
+            if upload_id in private:
+                incoming.withdraw(upload_id)
+            else:
+                incoming.remove(upload_id)
         if noted:
             incoming.sync()
             journal.published_notes.remove(list(noted)).result()
@@ -180,7 +184,8 @@ def _vacate(orphan: StateDirectory) -> bool:
 
 
 def _recover(orphan: StateDirectory) -> None:
-    incoming, journal = IncomingDirectory(orphan.incoming), Journal(orphan.journal)
+    partials = PartialDirectory(orphan.partials)
+    incoming, journal = IncomingDirectory(orphan.incoming, partials), Journal(orphan.journal)
     one_time_marks = OneTimeMarks(orphan.one_time_marks)
     try:
         journal.open()
@@ -190,6 +195,7 @@ def _recover(orphan: StateDirectory) -> None:
             journal.close()
     finally:
         incoming.close()
+        partials.close()
         one_time_marks.close()
     if Path(f"{orphan.journal}-wal").exists():
         raise OSError("its write-ahead log could not be folded into it")

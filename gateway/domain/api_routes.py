@@ -13,7 +13,11 @@ class Access(Enum):
 
     PUBLIC = "everyone"
     OPERATOR = "the default authorization; with a JSON Web Token also a group of --jwt-operators"
-    SIGNED_OR_PEER = "a signed URL, or the internal credential of a gateway of the installation"
+    SIGNED_OR_PEER = (
+        "a signed URL, or the internal credential of a gateway of the installation; GET also whom"
+        " --downloads serves"
+    )
+    OWNER = "the user of the gateway on its own machine, through a Unix socket"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -31,7 +35,7 @@ class ApiRoute(NamedTuple):
 
 
 OBJECTS_PREFIX: Final = "/-/objects"
-"""Below it every stored path has a URL that takes signed requests."""
+"""Below it every stored path has a URL: for signed requests, and for those that `--downloads` serves."""
 
 EVENTS_PREFIX: Final = "/-/events"
 
@@ -41,6 +45,13 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
     ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
+    ApiRoute(
+        "POST",
+        "/-/uploads/{upload_id}/release",
+        Access.OWNER,
+        "upload.release",
+        "End the request that has a partial upload open",
+    ),
     ApiRoute("GET", "/-/files/{upload_id}", Access.OPERATOR, "file", "The file of an upload"),
     ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
     ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),

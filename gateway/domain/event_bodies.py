@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.domain.model import EVENT_VERSION, Delivery, Download, Upload
+from gateway.domain.model import EVENT_VERSION, Delivery, Download, FileRequest, Upload
 from gateway.domain.schedules import Schedule
 
 
@@ -29,6 +29,8 @@ def uploading_event(upload: Upload) -> dict[str, Any]:
         "headers": dict(upload.headers),
         "content_length": upload.content_length,
         "content_type": upload.content_type,
+        "resumable": upload.resumable,
+        "concat": "partial" if upload.part_of_concat else None,
     }
 
 
@@ -41,20 +43,67 @@ def upload_failed_event(upload: Upload, reason: str, received: int) -> dict[str,
 def downloading_event(download: Download) -> dict[str, Any]:
     """Return the event of `APIGW.OnFileDownloading`."""
     return {
-        "id": f"{download.id}.downloading",
-        "event_version": EVENT_VERSION,
-        "method": download.method,
-        "remote": download.remote,
-        "principal": _copy(download.principal),
-        "path": download.path,
-        "resources": dict(download.resources),
-        "params": _copy(download.params),
-        "headers": dict(download.headers),
+        **_file_event(download, "downloading"),
         "archive": download.archive,
         "allow_archive": False,
         "files": _copy(download.files),
         "filename": download.filename,
         "cache_control": download.cache_control,
+    }
+
+
+def listing_event(listing: FileRequest) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileListing`; the path ends with a slash."""
+    return {
+        **_file_event(listing, "listing"),
+        "recursive": listing.params.get("recursive") == ["true"],
+    }
+
+
+def deleting_event(deletion: FileRequest) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileDeleting`."""
+    return _file_event(deletion, "deleting")
+
+
+def _file_event(request: FileRequest, suffix: str) -> dict[str, Any]:
+    return {
+        "id": f"{request.id}.{suffix}",
+        "event_version": EVENT_VERSION,
+        "method": request.method,
+        "remote": request.remote,
+        "principal": _copy(request.principal),
+        "path": request.path,
+        "resources": dict(request.resources),
+        "params": _copy(request.params),
+        "headers": dict(request.headers),
+    }
+
+
+def deleted_body(
+    deletion: FileRequest,
+    *,
+    size: int,
+    etag: str,
+    mime: str,
+    metadata: Mapping[str, str],
+    bucket: str | None = None,
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnFileDeleted`: the file as it was, and the request that removed it.
+
+    `etag` has no quotes. `bucket` is None where files are stored. The query and the headers of the
+    request are in `OnFileDeleting` only: so the body stays small, whatever a client sends.
+    """
+    return {
+        "path": deletion.path,
+        "bytes": size,
+        "etag": etag,
+        "mime": mime,
+        "metadata": dict(metadata),
+        "bucket": bucket,
+        "resources": deletion.resources,
+        "method": deletion.method,
+        "remote": deletion.remote,
+        "principal": deletion.principal,
     }
 
 

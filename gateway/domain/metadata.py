@@ -39,7 +39,7 @@ def normalize_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             )
         if lowered in normalized:
             raise Refusal("bad_request", f"the metadata {lowered!r} is given twice")
-        if not isinstance(value, str) or CONTROL_CHARACTER.search(value):
+        if not isinstance(value, str) or not _is_plain_text(value):
             raise Refusal(
                 "bad_request",
                 f"the metadata {lowered!r} must be one line of Unicode text without control characters",
@@ -53,6 +53,15 @@ def normalize_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             " are allowed",
         )
     return normalized
+
+
+def can_be_metadata(name: str, value: str) -> bool:
+    """Tell whether a pair may be metadata, apart from its size."""
+    return _NAME.fullmatch(name.lower()) is not None and _is_plain_text(value)
+
+
+def _is_plain_text(value: str) -> bool:
+    return CONTROL_CHARACTER.search(value) is None
 
 
 def metadata_of_headers(headers: Mapping[str, str]) -> dict[str, str]:

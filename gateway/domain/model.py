@@ -20,6 +20,9 @@ UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
 OBJECT_CREATED: Final = "APIGW.OnObjectCreated"
 DOWNLOADING: Final = "APIGW.OnFileDownloading"
+LISTING: Final = "APIGW.OnFileListing"
+DELETING: Final = "APIGW.OnFileDeleting"
+DELETED: Final = "APIGW.OnFileDeleted"
 SCHEDULE: Final = "Schedule"
 
 EVENT_VERSION: Final = 1
@@ -103,7 +106,9 @@ class Upload:
     rewrites it. `headers` are unredacted: writers of logs and journal redact them. `content_length` is
     None if the body is chunked. `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2).
     `created` is a Unix time. `metadata` is stored with the file; its names are in lower case. `grant`
-    is what a signed URL allows, None if the request has none.
+    is what a signed URL allows, None if the request has none. `resumable` is the protocol of one in
+    several requests, `content_length` then that of the whole file; `part_of_concat` marks the part of
+    another file (tus, `Upload-Concat: partial`).
     """
 
     id: str
@@ -122,16 +127,16 @@ class Upload:
     created: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
     grant: Grant | None = None
+    resumable: str | None = None
+    part_of_concat: bool = False
 
 
 @dataclass(slots=True)
-class Download:
-    """One request for a file, or for a folder or some of its files as an archive.
+class FileRequest:
+    """One request for what is stored: to send, list or remove it.
 
-    `path` is that of the file, or of the folder with a trailing slash; it is the request's until a
-    handler rewrites it. `archive` is "zip" or None; `files` are the requested files of the folder
-    (None: all). `filename` and `cache_control` set the headers of the response, None: the defaults.
-    The other fields are as in `Upload`.
+    `path` is that of a file, or of a folder with a trailing slash; it is the request's until a handler
+    rewrites it. The other fields are as in `Upload`.
     """
 
     id: str
@@ -142,6 +147,16 @@ class Download:
     method: str = "GET"
     remote: str | None = None
     principal: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Download(FileRequest):
+    """One request for a file, or for a folder or some of its files as an archive.
+
+    `archive` is "zip" or None; `files` are the requested files of the folder (None: all). `filename`
+    and `cache_control` set the headers of the response, None: the defaults.
+    """
+
     archive: str | None = None
     files: list[str] | None = None
     filename: str | None = None

@@ -5,8 +5,10 @@ Sources: draft-ietf-httpbis-resumable-upload; tus 1.0.0; RFC 9110 section 14.5 (
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.domain.model import Upload
 
@@ -20,6 +22,9 @@ MAX_PARTIAL_AGE: Final = 7 * 24 * 3600.0
 
 COMPLETED_TTL: Final = 24 * 3600.0
 """Seconds after its completion in which a ranged upload can still be asked for by its identity."""
+
+ONE_TIME_TTL: Final = 24 * 3600.0
+"""Seconds after the expiry of a one-time URL in which an upload that it began may still use it up."""
 
 MAX_PARTIALS: Final = 10_000
 """Partial uploads of one gateway."""
@@ -77,9 +82,33 @@ class PartialStatus:
     @property
     def expires(self) -> float:
         """Unix time at which it is removed if no other byte comes."""
-        return min(self.latest + PARTIAL_TTL, self.head.upload.created + MAX_PARTIAL_AGE)
+        ends = [self.latest + PARTIAL_TTL, self.head.upload.created + MAX_PARTIAL_AGE]
+        grant = self.head.upload.grant
+        if grant is not None and grant.once is not None:
+            ends.append(grant.expires + ONE_TIME_TTL)
+        return min(ends)
 
     @property
     def is_whole(self) -> bool:
         """Whether every byte of a known length has come."""
         return self.offset == self.length
+
+
+def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: str) -> str:
+    """Return the identity of a ranged upload: the SHA-256, in hex, of what tells it from others.
+
+    `asked_path` is still encoded. Requests of one principal and path with one `key` mean one upload.
+    """
+    named = ("", "") if principal is None else (str(principal["kind"]), str(principal["name"]))
+    texts = [f"{len(text)}:{text}" for text in (asked_path, *named, key)]
+    return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def may_continue(creator: Mapping[str, Any] | None, principal: Mapping[str, Any] | None) -> bool:
+    """Tell whether a principal may go on with an upload, the secret in its URL aside.
+
+    It is the creator's, by kind and name. A signed URL stands for no principal: the secret counts alone.
+    """
+    if creator is None or creator["kind"] == "signed":
+        return True
+    return principal is not None and all(creator[key] == principal[key] for key in ("kind", "name"))

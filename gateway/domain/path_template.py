@@ -1,98 +1,33 @@
-"""Templates of paths, of routes and of uploads: literal segments, and variables in braces.
-
-`{name}` stands for one segment, `{name:path}` at the end of a route for all that are left, and
-`{filepath}` in the upload path for one or more. Pure text: no system call, no HTTP library.
-"""
+"""The paths of routes, the upload path, and the path under which an upload is stored. Pure text."""
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from gateway.domain import paths
+from gateway.domain.grant import PCHAR
+from gateway.domain.template_segments import (
+    LITERAL,
+    REST,
+    VARIABLE,
+    Segments,
+    TemplateSegment,
+    align_segments,
+    bad_segment,
+    fill_variables,
+    parse_segments,
+    variable_names,
+)
 from gateway.errors import Refusal
 
-LITERAL, VARIABLE, REST = range(3)
-"""The kinds of a segment, the most specific first. REST matches one segment or more."""
-
-_VARIABLE: Final = re.compile(r"\{([^{}:]*)(:path)?\}")
 _FILEPATH: Final = "filepath"
 _FILENAME: Final = "filename"
-
-
-class TemplateSegment(NamedTuple):
-    """One segment of a template: a literal text, or the name of a variable."""
-
-    kind: int
-    text: str
-
-
-Segments = Sequence[TemplateSegment]
-
-
-def parse_segments(text: str) -> tuple[TemplateSegment, ...]:
-    """Parse a template; its last segment may be empty.
-
-    Raises `ValueError` with a message that completes the name of the template.
-    """
-    if not text.startswith("/"):
-        raise ValueError("must start with a slash")
-    raw = text[1:].split("/")
-    segments = tuple(
-        _parse_segment(segment, position, is_last=position == len(raw))
-        for position, segment in enumerate(raw, start=1)
-    )
-    names = [segment.text for segment in segments if segment.kind != LITERAL]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"has the variable {{{repeated[0]}}} more than once")
-    return segments
-
-
-def _parse_segment(segment: str, position: int, *, is_last: bool) -> TemplateSegment:
-    variable = _VARIABLE.fullmatch(segment)
-    if variable is not None and variable[1].isidentifier():
-        if variable[2] and not is_last:
-            raise ValueError(f"may have {segment} at its end only")
-        return TemplateSegment(REST if variable[2] else VARIABLE, variable[1])
-    if "{" in segment or "}" in segment:
-        raise _bad_segment(position, "a variable is a whole segment, like {name}")
-    if set(segment) & set("%?#"):
-        raise _bad_segment(position, "write names unencoded, without %, ? or #")
-    rule = paths.broken_rule(segment)
-    if rule is not None and not (is_last and not segment):
-        raise _bad_segment(position, f"it {rule}")
-    return TemplateSegment(LITERAL, segment)
-
-
-def _bad_segment(position: int, reason: str) -> ValueError:
-    return ValueError(f"is wrong in segment {position}: {reason}")
-
-
-def variable_names(template: str) -> list[str]:
-    """Return the names of the variables in a legal template, in order."""
-    return [match[1] for match in _VARIABLE.finditer(template)]
-
-
-def fill_variables(template: str, value: Callable[[str], str]) -> str:
-    """Return a legal template with each variable replaced by the `value` of its name."""
-    return _VARIABLE.sub(lambda match: value(match[1]), template)
-
-
-def overlap(first: Segments, second: Segments) -> bool:
-    """Return whether a path matches both templates."""
-    if not first or not second:
-        return not first and not second
-    kinds = (first[0].kind, second[0].kind)
-    if REST in kinds:
-        shorter = overlap(first, second[1:]) if first[0].kind == REST else overlap(first[1:], second)
-        return shorter or overlap(first[1:], second[1:])
-    if VARIABLE not in kinds and first[0].text != second[0].text:
-        return False
-    return overlap(first[1:], second[1:])
+_FILE_NAMES: Final = frozenset({_FILEPATH, _FILENAME})
+_SAFE: Final = f"/{PCHAR}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +71,14 @@ class UploadPathTemplate:
     """The upload path: one of its variables may name the file.
 
     `stored` is the template of the path under which the file is stored, None for `/upload/` and the
-    name of the file. `_prefix` is what precedes `{filepath}` if that is the only variable and the last
-    segment, and `stored` is None.
+    name of the file, and `_stored_segments` are its segments. `_prefix` is what precedes `{filepath}`
+    if that is the only variable and the last segment, and `stored` is None.
     """
 
     text: str
     segments: tuple[TemplateSegment, ...]
     stored: str | None
+    _stored_segments: tuple[TemplateSegment, ...]
     _prefix: str | None
 
     @classmethod
@@ -160,7 +96,8 @@ class UploadPathTemplate:
         *before, last = segments
         simple = before and last.kind == REST and all(segment.kind == LITERAL for segment in before)
         prefix = "".join(f"/{segment.text}" for segment in before) + "/" if simple else None
-        return cls(text, segments, stored, None if stored else prefix)
+        stored_segments = _stored_segments(segments, stored)
+        return cls(text, segments, stored, stored_segments, None if stored else prefix)
 
     @property
     def unstored_variables(self) -> list[str]:
@@ -169,13 +106,13 @@ class UploadPathTemplate:
         Empty where `stored` says what the operator wants, or where every file gets a name of its own.
         """
         names = variable_names(self.text)
-        others = [name for name in names if name not in {_FILEPATH, _FILENAME}]
+        others = [name for name in names if name not in _FILE_NAMES]
         return others if self.stored is None and len(others) < len(names) else []
 
     @property
     def usage(self) -> str:
         """The request of an upload, for messages: `PUT /upload/<name>`."""
-        text = fill_variables(self.text, lambda v: "<name>" if v in {_FILEPATH, _FILENAME} else f"<{v}>")
+        text = fill_variables(self.text, lambda v: "<name>" if v in _FILE_NAMES else f"<{v}>")
         return f"PUT {text}"
 
     def match(self, raw_path: str) -> PathMatch | None:
@@ -198,6 +135,26 @@ class UploadPathTemplate:
         paths.check_path(path)
         return PathMatch(path, resources)
 
+    def spell(self, path: str) -> str | None:
+        """Return the upload path, encoded, whose file is stored at `path`; None where there is none."""
+        prefix = self._prefix
+        if prefix:
+            below = path.startswith(paths.UPLOAD_PREFIX)
+            return quote(prefix + path[len(paths.UPLOAD_PREFIX) :], safe=_SAFE) if below else None
+        aligned = align_segments(self._stored_segments, path.split("/")[1:])
+        if aligned is None or any(part.kind == LITERAL and raw != [part.text] for part, raw in aligned):
+            return None
+        values = {part.text: "/".join(raw) for part, raw in aligned if part.kind != LITERAL}
+        texts = [text if kind == LITERAL else values.get(text) for kind, text in self.segments]
+        if None in texts:
+            return None
+        raw_path = quote("".join(f"/{text}" for text in texts), safe=_SAFE)
+        try:
+            match = self.match(raw_path)
+        except Refusal:
+            return None
+        return None if match is None or match.path != path else raw_path
+
     def _stored_path(self, resources: dict[str, str]) -> str:
         name = next((resources[name] for name in (_FILEPATH, _FILENAME) if name in resources), None)
         if name is None:
@@ -209,16 +166,11 @@ class UploadPathTemplate:
     def _align(self, raw_path: str) -> list[tuple[TemplateSegment, Sequence[str]]] | None:
         """Assign the raw segments to those of the template; None if the shape differs."""
         first, *raw = raw_path.split("/")
-        extra = len(raw) - len(self.segments)
-        spans = any(segment.kind == REST for segment in self.segments)
-        if first or extra < 0 or (extra and not spans) or _decodes_to(raw[0], paths.RESERVED):
+        if first or not raw or _decodes_to(raw[0], paths.RESERVED):
             return None
-        aligned: list[tuple[TemplateSegment, Sequence[str]]] = []
-        start = 0
-        for segment in self.segments:
-            end = start + 1 + (extra if segment.kind == REST else 0)
-            aligned.append((segment, raw[start:end]))
-            start = end
+        aligned = align_segments(self.segments, raw)
+        if aligned is None:
+            return None
         literals = ((part, raw) for part, raw in aligned if part.kind == LITERAL)
         return aligned if all(_decodes_to(raw[0], part.text) for part, raw in literals) else None
 
@@ -227,13 +179,26 @@ def _parse_upload_segments(text: str) -> tuple[TemplateSegment, ...]:
     segments = parse_segments(text)
     names = [segment.text for segment in segments if segment.kind != LITERAL]
     if segments[-1] == TemplateSegment(LITERAL, ""):
-        raise _bad_segment(len(segments), "it is empty")
+        raise bad_segment(len(segments), "it is empty")
     if segments[-1].kind == REST:
-        raise _bad_segment(len(segments), "of the upload path, only {filepath} spans several segments")
+        raise bad_segment(len(segments), "of the upload path, only {filepath} spans several segments")
     if segments[0] == TemplateSegment(LITERAL, paths.RESERVED):
         raise ValueError("is below /-/, which is reserved for the gateway")
-    if {_FILEPATH, _FILENAME} <= set(names):
+    if set(names) >= _FILE_NAMES:
         raise ValueError("has both {filepath} and {filename}: use one of them")
+    return _with_rest(segments)
+
+
+def _stored_segments(upload: Segments, stored: str | None) -> tuple[TemplateSegment, ...]:
+    """Return the segments of the path under which files are stored."""
+    if stored is not None:
+        return _with_rest(parse_segments(stored))
+    file = next((part for part in upload if part.kind != LITERAL and part.text in _FILE_NAMES), None)
+    named = file or TemplateSegment(VARIABLE, _FILENAME)  # a UUID, which no request can name
+    return (TemplateSegment(LITERAL, paths.UPLOAD_PREFIX.strip("/")), named)
+
+
+def _with_rest(segments: Segments) -> tuple[TemplateSegment, ...]:
     filepath = TemplateSegment(VARIABLE, _FILEPATH)
     return tuple(TemplateSegment(REST, _FILEPATH) if part == filepath else part for part in segments)
 
@@ -246,7 +211,7 @@ def _check_stored(stored: str, upload: Segments) -> None:
     if segments[0].text in {paths.STATE_FOLDER, paths.RESERVED}:
         raise ValueError("leads to a place of the gateway itself")
     variables = {segment.text for segment in upload if segment.kind != LITERAL}
-    file = variables & {_FILEPATH, _FILENAME}
+    file = variables & _FILE_NAMES
     used = {segment.text for segment in segments if segment.kind == VARIABLE}
     if unknown := sorted(used - variables - (set() if file else {_FILENAME})):
         raise ValueError(f"has the variable {{{unknown[0]}}}, which the upload path does not have")

@@ -1,7 +1,7 @@
 """Which pages of other origins may use an endpoint for files: decided here, by the path alone.
 
-Upload paths, whatever is done there, and the status of uploads follow `--cors-origins`; stored paths
-take signed URLs from any page. Routes have policies of their own (`routing.steps`).
+Upload paths, whatever is done there, stored paths and the status of uploads follow `--cors-origins`;
+signed URLs of stored paths are taken from any page. Routes have policies of their own (`routing.steps`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.errors import Refusal
 from gateway.http.cors import SIGNED_URLS, CorsPolicy, files_policy
 from gateway.settings import Settings
+from gateway.signing.targets import carries_signature
 
 FILE_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 """What a page may ask for at an upload path. Where one is switched off, the page reads the refusal."""
@@ -28,10 +29,10 @@ class CrossOrigin:
         self.files = files_policy(settings.cors_origins, FILE_METHODS)
         self._status = files_policy(settings.cors_origins, STATUS_METHODS)
 
-    def policy(self, raw_path: str) -> CorsPolicy | None:
-        """Return the policy of a path that is still encoded; None where its endpoint has none here."""
+    def policy(self, raw_path: str, raw_query: str) -> CorsPolicy | None:
+        """Return the policy of a target that is still encoded; None where its endpoint has none here."""
         if raw_path.startswith(f"{OBJECTS_PREFIX}/"):
-            return SIGNED_URLS
+            return SIGNED_URLS if carries_signature(raw_query) else self.files
         if self.files is None:
             return None
         if raw_path.startswith("/-/"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -21,14 +22,15 @@ from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
-from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.folders import FolderHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
@@ -56,8 +58,9 @@ class FileHandlers(NamedTuple):
 
     uploads: UploadHandler
     downloads: DownloadHandler
-    archives: ArchiveHandler
+    folders: FolderHandler
     stored: InternalFilesEndpoint
+    resumable: ResumableEndpoint | None = None
 
 
 class Dispatcher:
@@ -123,6 +126,8 @@ class Dispatcher:
             return self.routing.take_short(exchange)
         exchange.cors = self._cross_origin.files
         if method == "PUT":
+            if self.files.resumable is not None and is_resumable(head):
+                return False
             return self.files.uploads.take_short(exchange, match)
         if method == "GET":
             return self.files.downloads.take_short(exchange, match)
@@ -157,7 +162,7 @@ class Dispatcher:
         policy: CorsPolicy | None = None
         try:
             incoming = IncomingRequest(request, owner=owner)
-            policy = self._cross_origin.policy(incoming.raw_path)
+            policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
             response = error_response(error)
@@ -190,11 +195,17 @@ class Dispatcher:
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
+        resumable, serve = self.files.resumable, partial(self._serve_path, incoming)
+        return await (serve() if resumable is None else resumable.serve(incoming, serve))
+
+    async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
+        """Serve an upload path, or a route."""
+        request, raw_path = incoming.request, incoming.raw_path
         downloads = self.files.downloads.enabled
-        if request.method in {"GET", "HEAD"} and downloads:
-            folder = archived_folder(self._template, incoming)
-            if folder is not None:
-                return await self.files.archives.get(incoming, folder)
+        if request.method in {"GET", "HEAD"}:
+            response = await self.files.folders.get(incoming)
+            if response is not None:
+                return response
         allowed = UPLOAD_METHODS if downloads else "PUT"
         try:
             match = None if raw_path == "/" else self._template.match(raw_path)
@@ -224,11 +235,16 @@ class Dispatcher:
             raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
-        """Serve a stored path to a signed URL, or to a gateway of this installation."""
+        """Serve a stored path to a signed URL, or to a gateway of this installation.
+
+        With `--downloads` files are served to others too, as at their upload paths.
+        """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
+            if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:
+                return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(incoming, match.path, caller.grant)
@@ -243,6 +259,8 @@ class Dispatcher:
         match = match_api_route(paths.decode(incoming.raw_path))
         if match is not None and match.access is Access.SIGNED_OR_PEER:
             match = None  # `/-/objects` in another spelling: only the plain one is served
+        if match is not None and match.access is Access.OWNER and not incoming.owner:
+            match = None
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.local_only.refuse_proxy(incoming.request.headers)

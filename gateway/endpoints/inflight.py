@@ -27,7 +27,7 @@ class Progress:
     """One upload in flight: `state` is admitting, receiving, committing or failed."""
 
     upload: Upload
-    lease: Lease
+    lease: Lease | None
     state: str
     received: int
     since: float
@@ -75,15 +75,22 @@ class Inflight:
     def end_upload(self, upload_id: str) -> None:
         """Count an upload out. A second call does nothing."""
         progress = self._active.pop(upload_id, None)
-        if progress is not None:
+        if progress is not None and progress.lease is not None:
             progress.lease.close()
 
     def end_failed(self, progress: Progress, error: str) -> None:
         """Count a failed upload out; its end (`error`: an error code) can be queried for a while."""
         self.end_upload(progress.upload.id)
-        progress.state, progress.error = "failed", error
+        self.record_failed(progress.upload, error, progress.received, progress)
+
+    def record_failed(
+        self, upload: Upload, error: str, received: int, progress: Progress | None = None
+    ) -> None:
+        """Keep for a while how an upload ended, also one of which no request is in flight."""
+        progress = progress or self._active.get(upload.id) or Progress(upload, None, "", 0, time.time())
+        progress.state, progress.error, progress.received = "failed", error, received
         # Not the upload itself: its headers may have megabytes.
-        self._failed[progress.upload.id] = progress.describe()
+        self._failed[upload.id] = progress.describe()
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
 

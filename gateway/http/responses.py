@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
@@ -193,10 +193,28 @@ def refusal_response(refusal: Refusal) -> Response:
         response = Response(status=refusal.status, body=refusal.body)
         response.headers["Content-Type"] = refusal.content_type
     else:
-        body: dict[str, Any] = {"error": refusal.code, "message": refusal.message, **refusal.details}
-        if refusal.upload_id is not None:
-            body["upload_id"] = refusal.upload_id
-        response = json_response(body, refusal.status)
+        response = json_response(_members(refusal), refusal.status)
+    return _with_headers(response, refusal)
+
+
+def problem_response(
+    refusal: Refusal, problem_type: str, title: str, members: Mapping[str, object]
+) -> Response:
+    """Return an error of the table as a problem of a registered type, with its members (RFC 9457)."""
+    problem = {"type": problem_type, "title": title, "status": refusal.status, "detail": refusal.message}
+    response = json_response({**problem, **members, **_members(refusal)}, refusal.status)
+    response.headers["Content-Type"] = "application/problem+json"
+    return _with_headers(response, refusal)
+
+
+def _members(refusal: Refusal) -> dict[str, object]:
+    body: dict[str, object] = {"error": refusal.code, "message": refusal.message, **refusal.details}
+    if refusal.upload_id is not None:
+        body["upload_id"] = refusal.upload_id
+    return body
+
+
+def _with_headers(response: Response, refusal: Refusal) -> Response:
     response.headers.update(refusal.headers)
     if refusal.headers.get("Connection") == "close":
         response.force_close()

@@ -1,6 +1,6 @@
 """Runs the handlers of the plugins for the server.
 
-Handlers that admit an upload or a download may refuse or change it, and fail closed. Whatever a
+Handlers that decide about a request may refuse or change it, and fail closed. Whatever a
 handler does, its result is here within its time-out and about a second; for a delivery that has left
 a thread running, within twice its time-out.
 """
@@ -12,15 +12,24 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from gateway.domain.event_bodies import downloading_event, upload_failed_event, uploading_event
+from gateway.domain.event_bodies import (
+    deleting_event,
+    downloading_event,
+    listing_event,
+    upload_failed_event,
+    uploading_event,
+)
 from gateway.domain.model import (
+    DELETING,
     DOWNLOADING,
+    LISTING,
     UPLOAD_FAILED,
     UPLOADING,
     Delivery,
     Download,
+    FileRequest,
     HandlerSpec,
     Upload,
 )
@@ -31,7 +40,14 @@ from gateway.plugins.delivery_runs import DeliveryRun, DeliveryRuns
 from gateway.plugins.handler_runs import HandlerRun
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting.calls import Done, result_of
-from gateway.plugins.scripting.decision import Changes, Handle, Served, read_changes, read_served
+from gateway.plugins.scripting.decision import (
+    Changes,
+    Handle,
+    Served,
+    read_changes,
+    read_path,
+    read_served,
+)
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Event
 from gateway.telemetry import logs
@@ -40,6 +56,7 @@ MAX_FAILED_UPLOADS: Final = 100
 """Failed uploads whose handlers may run at the same time; further ones are not notified."""
 
 log = logging.getLogger("gateway.hooks")
+T = TypeVar("T")
 
 
 class Hooks:
@@ -122,13 +139,27 @@ class Hooks:
 
     async def admit_download(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers; None without any. Raises as `admit_upload`."""
-        handlers = self._plugins.current.handlers[DOWNLOADING]
+        return await self._decide(DOWNLOADING, lambda: downloading_event(download), read_served)
+
+    async def admit_listing(self, listing: FileRequest) -> str | None:
+        """Run the `OnFileListing` handlers; return the path as they leave it, None without any."""
+        return await self._decide(LISTING, lambda: listing_event(listing), read_path)
+
+    async def admit_deletion(self, deletion: FileRequest) -> str | None:
+        """Run the `OnFileDeleting` handlers; return the path as they leave it, None without any."""
+        return await self._decide(DELETING, lambda: deleting_event(deletion), read_path)
+
+    async def _decide(
+        self, name: str, make_event: Callable[[], dict[str, Any]], read: Callable[[Event], T]
+    ) -> T | None:
+        """Run the handlers of one event that decide; None without any. Raises as `admit_upload`."""
+        handlers = self._plugins.current.handlers[name]
         if not handlers:
             return None
-        event, mask = Event(downloading_event(download)), self._plugins.mask
-        chain = AdmissionChain(self._admission, handlers, event, read_served, mask)
+        event, mask = Event(make_event()), self._plugins.mask
+        chain = AdmissionChain(self._admission, handlers, event, read, mask)
 
-        def submit(done: Callable[[Served | None, Exception | None], None]) -> AdmissionChain[Served]:
+        def submit(done: Callable[[T | None, Exception | None], None]) -> AdmissionChain[T]:
             chain.start(done, logs.context_with(event_id=event["id"]))
             return chain
 

@@ -11,7 +11,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.domain.model import (
+    DELETED,
+    DELETING,
     DOWNLOADING,
+    LISTING,
     OBJECT_CREATED,
     SCHEDULE,
     UPLOAD_FAILED,
@@ -27,27 +30,43 @@ EventName = Literal[
     "APIGW.OnFileUploaded",
     "APIGW.OnFileUploadFailed",
     "APIGW.OnFileDownloading",
+    "APIGW.OnFileListing",
+    "APIGW.OnFileDeleting",
+    "APIGW.OnFileDeleted",
     "APIGW.OnObjectCreated",
     "Schedule",
 ]
-EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, DOWNLOADING, OBJECT_CREATED, SCHEDULE)
-ADMITTING: Final = (UPLOADING, DOWNLOADING)
+EVENTS: Final = (
+    UPLOADING,
+    UPLOADED,
+    UPLOAD_FAILED,
+    DOWNLOADING,
+    LISTING,
+    DELETING,
+    DELETED,
+    OBJECT_CREATED,
+    SCHEDULE,
+)
+ADMITTING: Final = (UPLOADING, DOWNLOADING, LISTING, DELETING)
 """Events whose handlers decide while the client waits."""
 
-DELIVERED: Final = (UPLOADED, OBJECT_CREATED, SCHEDULE)
+DELIVERED: Final = (UPLOADED, DELETED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
 
 DEFAULT_TIMEOUT: Final = {
     UPLOADING: 10.0,
     DOWNLOADING: 10.0,
+    LISTING: 10.0,
+    DELETING: 10.0,
     UPLOADED: 3600.0,
+    DELETED: 3600.0,
     OBJECT_CREATED: 3600.0,
     UPLOAD_FAILED: 60.0,
     SCHEDULE: 3600.0,
 }
 """Default time-out of the handlers of each event, in seconds."""
 
-DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
+DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, DELETED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
 """Default number of runs of a handler at the same time; other events have no limit."""
 
 APPLIES: Final = {
@@ -188,11 +207,11 @@ class HandlerModel(Strict):
     )
     catch_up: bool = Field(False, description="Schedule: run once for ticks missed while stopped")
     on_error: Literal["deny", "allow"] = Field(
-        "deny", description="OnFileUploading and OnFileDownloading: what the failure of a handler means"
+        "deny", description="Events that decide: what the failure of a handler means"
     )
     authorization: Literal["keep"] | None = Field(
         None,
-        description="OnFileUploading and OnFileDownloading: the default authorization stays in force",
+        description="Events that decide: the default authorization stays in force",
     )
     prefix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must begin with, or a list of such texts"
@@ -200,14 +219,12 @@ class HandlerModel(Strict):
     suffix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must end with, or a list of such texts"
     )
-    retry: RetryModel = Field(
-        default_factory=RetryModel, description="OnFileUploaded, OnObjectCreated and Schedule"
-    )
+    retry: RetryModel = Field(default_factory=RetryModel, description="Events that are journalled")
     concurrency: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="OnFileUploaded and OnObjectCreated (4), Schedule (1): runs at the same time",
+        description="Events that are journalled (4, Schedule 1): runs at the same time",
     )
     tests: list[HandlerTestModel] = Field(default_factory=list)
 

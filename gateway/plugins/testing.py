@@ -10,21 +10,10 @@ import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.domain import model
-from gateway.domain.event_bodies import (
-    delivered_event,
-    downloading_event,
-    object_created_body,
-    tick_body,
-    upload_failed_event,
-    uploaded_body,
-    uploading_event,
-)
-from gateway.domain.model import Delivery, Download, Upload
-from gateway.domain.schedules import Every
+from gateway.plugins.default_events import default_event
 from gateway.plugins.kinds import Handler
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
 from gateway.plugins.route_models import RouteTestModel
@@ -41,13 +30,6 @@ Test = TypeVar("Test", bound=PluginTest)
 
 MAX_TEST_SECONDS: Final = 30.0
 """Seconds after which a script of a test is stopped, however long it may run in the server."""
-
-_UPLOAD: Final = Upload(
-    id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
-)
-_DOWNLOAD: Final = Download(id="00000000000000000000000003-0", path=_UPLOAD.path, remote=_UPLOAD.remote)
-_MIME: Final = "application/octet-stream"
-_TICK: Final = 1767225600
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,39 +183,10 @@ async def _run_test(
 
 def _event(handler: Handler, test: HandlerTestModel) -> Event:
     """Return the event of a test: the keys of every real one, replaced by those that the test gives."""
-    event = _default_event(handler) | test.event
+    event = default_event(handler) | test.event
     if handler.event == model.OBJECT_CREATED:
         event = _with_key_and_path(event, test.event)
     return Event(event).copy()  # a script may change it; the defaults belong to all tests
-
-
-def _default_event(handler: Handler) -> dict[str, Any]:
-    match handler.event:
-        case model.UPLOADING:
-            return uploading_event(_UPLOAD)
-        case model.DOWNLOADING:
-            return downloading_event(_DOWNLOAD)
-        case model.UPLOAD_FAILED:
-            return upload_failed_event(_UPLOAD, "incomplete_body", 2)
-        case model.UPLOADED:
-            body = uploaded_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
-            return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
-        case model.OBJECT_CREATED:
-            etag = "0123456789abcdef01234567"
-            body = object_created_body(
-                _UPLOAD, path=_UPLOAD.path, size=4, etag=etag, mime=_MIME, digests={}
-            )
-            return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
-        case _:
-            body = tick_body(handler.name, Every(86400), _TICK)
-            return _delivered(handler, f"tick.handler.{_TICK}", None, body)
-
-
-def _delivered(
-    handler: Handler, event_id: str, upload_id: str | None, body: dict[str, Any]
-) -> dict[str, Any]:
-    delivery = Delivery(None, event_id, upload_id, handler.event, handler.name, 1, body)
-    return delivered_event(delivery, "127.0.0.1", 8080, Path("/srv"))
 
 
 def _with_key_and_path(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

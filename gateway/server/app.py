@@ -17,8 +17,8 @@ from aiohttp import web
 
 from gateway.auth.installation import public_url
 from gateway.domain.model import UPLOADING
-from gateway.domain.path_template import fill_variables
 from gateway.domain.schedules import Schedule
+from gateway.domain.template_segments import fill_variables
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler

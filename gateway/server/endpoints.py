@@ -7,13 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
+from gateway.auth.installation import public_url
+from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
+from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher, FileHandlers
-from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -34,6 +36,8 @@ from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
+from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
@@ -42,7 +46,9 @@ from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
+from gateway.server.file_endpoints import open_folders
 from gateway.server.resources import Resources
+from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
 from gateway.telemetry.metrics import Metrics
@@ -66,12 +72,8 @@ async def open_endpoints(
     """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
     ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
-    inflight = Inflight()
-    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
-    space = resources.base.disk.space
-    metrics.gauge(
-        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
-    )
+    inflight, space = Inflight(), resources.base.disk.space
+    _add_gauges(metrics, inflight, space)
     processes = _other_processes(resources)
     stack.push_async_callback(processes.close)
     processes.start()
@@ -81,12 +83,12 @@ async def open_endpoints(
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
+    urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     downloads = DownloadHandler(settings, auth, hooks, resources.parts.storage, metrics, slot)
     stack.callback(downloads.close)
-    archives = ArchiveHandler(downloads)
-    stack.push_async_callback(archives.close)
+    folders = open_folders(stack, resources, auth, downloads, urls)
     admission = _admission(resources, auth, inflight, delivery)
-    outcomes, writer = UploadOutcomes(inflight, metrics, hooks), resources.parts.writer
+    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
     stored = InternalFilesEndpoint(resources.parts.storage, resources.scripts.versions, downloads)
@@ -95,18 +97,31 @@ async def open_endpoints(
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers)
+    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    partials = open_resumable(resources, context)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
+        **status.handlers(),
+        **ReleaseEndpoint(None if partials is None else partials.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
-    files = FileHandlers(uploads, downloads, archives, stored)
+    template, proxies = settings.upload_template, auth.proxies
+    resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
+    files = FileHandlers(uploads, downloads, folders, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
+    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
+    metrics.gauge(
+        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
+    )
 
 
 def _other_processes(resources: Resources) -> ProcessClients:

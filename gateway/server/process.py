@@ -29,6 +29,7 @@ from gateway.server.heartbeat import ProcessHealth
 from gateway.settings import Settings
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.state_dir import (
     SLOT_LOCK_TIMEOUT,
     StateDirectory,
@@ -135,6 +136,7 @@ class ProcessBase:
     directory: StateDirectory
     installation: Installation
     disk: LocalDisk
+    partials: PartialDirectory
     state: ProcessState
 
 
@@ -146,20 +148,22 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     directory.lock.acquire(SLOT_LOCK_TIMEOUT)
     stack.callback(directory.lock.release)
     installation = Installation(settings, installation_keys(settings), shared.address)
-    disk = _open_disk(shared, directory, slot, stack)
+    partials = PartialDirectory(directory.partials, durable=durable)
+    stack.callback(partials.close)
+    disk = _open_disk(shared, directory, partials, stack)
     marks = OneTimeMarks(directory.one_time_marks, durable=durable)
     stack.callback(marks.close)
     host, port = installation.advertised
     node = f"{host}:{port}" + (f"/{slot}" if settings.processes > 1 else "")
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
-    return ProcessBase(shared, node, directory, installation, disk, state)
+    return ProcessBase(shared, node, directory, installation, disk, partials, state)
 
 
 def _open_disk(
-    shared: SharedResources, directory: StateDirectory, slot: int, stack: ExitStack
+    shared: SharedResources, directory: StateDirectory, partials: PartialDirectory, stack: ExitStack
 ) -> LocalDisk:
     settings = shared.settings
-    incoming = IncomingDirectory(directory.incoming)
+    incoming = IncomingDirectory(directory.incoming, partials)
     stack.callback(incoming.close)
     tree = DirectoryTree(
         settings.directory, protected_places(settings), incoming.device, settings.max_new_folders
@@ -171,7 +175,7 @@ def _open_disk(
     return LocalDisk(
         tree,
         incoming,
-        DiskSpace(incoming.fd, settings.min_free_bytes, shared.reservations, slot),
+        DiskSpace(incoming.fd, settings.min_free_bytes, shared.reservations, directory.slot),
         ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk"),
         durable=settings.durability == "full",
         rename_lock=rename_lock,

@@ -16,8 +16,10 @@ from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
+from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.partials import PartialStore
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
@@ -46,7 +48,7 @@ from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
-from gateway.storage.protocols import Storage
+from gateway.storage.protocols import FolderStorage, Storage
 from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
@@ -60,15 +62,17 @@ log = logging.getLogger("gateway")
 class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
-    With a bucket, `backend` is its writing side and `clients` those that read and sign.
+    With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
+    None where the storage has none.
     """
 
-    storage: Storage
+    storage: FolderStorage
     writer: StorageWriter
     committer: Committer
     read_pool: ReadPool
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
+    partials: PartialStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,8 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
-        return StorageParts(storage, writer, committer, read_pool)
+        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
+        return StorageParts(storage, writer, committer, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
@@ -225,6 +230,7 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
+    base.partials.remove_rests()
     pending = journal.pending_uploads.hold().result()
     if backend is not None:
         backend.prepare(pending)

@@ -64,10 +64,36 @@ class UploadSettings(BaseModel):
         Option(UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
     ] = 0o640
 
+    resumable: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(
+            UPLOADS,
+            "let an upload go on after a break: IETF draft, tus, PUT with Content-Range",
+            "on|off",
+            shown="on",
+        ),
+    ] = True
+
     downloads: Annotated[
         bool,
         BeforeValidator(values.truth),
-        Option(DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
+        Option(
+            DOWNLOADS,
+            "serve files by GET and HEAD: at upload paths, and each file below the directory at"
+            " /-/objects",
+            "true|false",
+        ),
+    ] = False
+    listing: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "list folders by GET of an upload path with a slash at its end", "true|false"),
+    ] = False
+    deletes: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(DOWNLOADS, "remove files by DELETE of upload paths", "true|false"),
     ] = False
 
     @property

@@ -1,4 +1,4 @@
-"""Keys of an installation, and what they sign beside URLs: internal credentials, marks of objects. Pure.
+"""Keys of an installation, and what they sign beside URLs: credentials, marks, secrets of uploads. Pure.
 
 An installation key signs nothing itself: every signature uses a key derived for its purpose (RFC 5869
 gives the reason). Each signer makes with the first of its `keys` and verifies with all of them; it
@@ -28,6 +28,10 @@ CREDENTIAL_SKEW: Final = 5
 
 _CREDENTIAL_PURPOSE: Final = b"upload-gateway internal credential v1"
 _MARK_PURPOSE: Final = b"upload-gateway stored object v1"
+_SECRET_PURPOSE: Final = b"upload-gateway partial upload v1"
+
+UPLOAD_SECRET_LENGTH: Final = 22
+"""Characters of the secret of a partial upload: at least 128 bits in URL-safe base64."""
 _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
 
@@ -136,6 +140,37 @@ class ObjectMarker:
         for key in self._keys:
             expected = sign_texts(key, (upload_id, path))
             genuine |= hmac.compare_digest(expected.encode(), mark.encode("utf-8", "surrogatepass"))
+        return genuine
+
+
+class UploadSecrets:
+    """Makes and checks the secrets in the URLs of partial uploads.
+
+    A secret is no stored value: every process and every gateway of an installation computes it from the
+    id of the upload, also when the upload is complete.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = derive_keys(keys, _SECRET_PURPOSE)
+
+    def __repr__(self) -> str:
+        return "<UploadSecrets>"
+
+    def secret(self, upload_id: str) -> str:
+        """Return the secret of an upload."""
+        return sign_texts(self._keys[0], (upload_id,))[:UPLOAD_SECRET_LENGTH]
+
+    def is_genuine(self, secret: str, upload_id: str) -> bool:
+        """Tell whether an upload has this secret.
+
+        Every key is tried, so that the time taken does not tell which one matches.
+        """
+        genuine = False
+        for key in self._keys:
+            expected = sign_texts(key, (upload_id,))[:UPLOAD_SECRET_LENGTH]
+            genuine |= hmac.compare_digest(expected.encode(), secret.encode("utf-8", "surrogatepass"))
         return genuine
 
 

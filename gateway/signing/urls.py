@@ -169,18 +169,22 @@ def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: Que
     return sign_texts(key, texts)
 
 
-def reject_mismatch(grant: Grant, headers: Mapping[str, str]) -> None:
+def reject_mismatch(
+    grant: Grant, headers: Mapping[str, str], whole_lengths: Sequence[str] | None = None
+) -> None:
     """Raise Refusal `not_granted` for another request than the URL was signed for.
 
     What was signed and not sent is refused, and so is what was sent and contradicts what was signed.
     The Content-Type is the very text that was signed, once. An exact length needs that Content-Length;
-    a greatest one admits a body without a length, which is counted while it is received.
+    a greatest one admits a body without a length, which is counted while it is received. Where the body
+    may be a part of a file, `whole_lengths` are those of the whole file, in place of Content-Length.
     """
-    lengths = _values(headers, "content-length")
+    lengths = _values(headers, "content-length") if whole_lengths is None else list(whole_lengths)
     if grant.content_type is not None and _values(headers, "content-type") != [grant.content_type]:
         raise _not_granted(f"its Content-Type must be {grant.content_type}")
     if grant.length is not None and lengths != [str(grant.length)]:
-        raise _not_granted(f"its Content-Length must be {grant.length}")
+        what = "Content-Length" if whole_lengths is None else "whole length"
+        raise _not_granted(f"its {what} must be {grant.length}")
     if grant.max_length is not None and any(_above(text, grant.max_length) for text in lengths):
         raise _not_granted(f"its body may have {grant.max_length} bytes")
     if grant.method not in BODY_METHODS:

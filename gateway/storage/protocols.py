@@ -14,6 +14,11 @@ from typing import Final, Protocol, runtime_checkable
 from gateway.domain.grant import Grant
 from gateway.errors import Superseded
 
+MAX_FOLDER_PAGE: Final = 1000
+"""Entries that one page of a folder has at most (Amazon S3 API reference, ListObjectsV2: MaxKeys)."""
+
+INVALID_POSITION: Final = "invalid cursor: use the one of the previous page"
+
 MAX_SINGLE_PASS_BYTES: Final = 64 << 10
 """What a single-pass read returns in memory; longer parts are sent from the open file."""
 
@@ -39,6 +44,19 @@ class Stat:
         """Raise `Superseded` where another version than this one is expected (None: any)."""
         if etag is not None and etag != self.etag:
             raise Superseded(f"{self.path} has been replaced or changed meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPage:
+    """Some entries of one folder: the stats of files, and the paths of folders, which end with a slash.
+
+    `next` is where the next page begins, None at the end. `described` tells that the stats have the type
+    and the metadata that `Storage.stat` would tell.
+    """
+
+    entries: Sequence[Stat | str]
+    next: str | None
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +124,21 @@ class Storage(Protocol):
         """Sign a request that the storage itself accepts until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
+        """
+
+
+class FolderStorage(Storage, Protocol):
+    """A storage of this gateway itself, whose folders can be listed one level at a time."""
+
+    async def list_folder(
+        self, folder: str, *, after: str | None = None, limit: int = MAX_FOLDER_PAGE
+    ) -> FolderPage:
+        """Return up to `limit` entries of a folder, whose path ends with a slash, in order.
+
+        `after` is the `next` of the page before. A folder counts as its name with a slash. A page may
+        have fewer entries, or none, before the end. As with `list`, nothing is seen twice. Raises
+        `Refusal` `not_found` for a folder that does not exist, in a bucket: that has no entries;
+        `bad_request` for an `after` of no page.
         """
 
 

@@ -67,6 +67,27 @@ class LoopCounter(Collector):
         yield family
 
 
+class PartialMetrics:
+    """What partial uploads count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.appends = LoopCounter(
+            "gateway_partial_appends",
+            "Bodies of partial uploads by protocol and end (whole, cut, superseded, refused)",
+            ("protocol", "end"),
+            registry,
+        )
+        self.ended = LoopCounter(
+            "gateway_partial_ended", "Partial uploads by how they ended", ("how",), registry
+        )
+        self.handover_seconds = Histogram(
+            "gateway_partial_handover_seconds",
+            "Time until a newer request had taken a partial upload over",
+            registry=registry,
+            buckets=DURATIONS,
+        )
+
+
 class Metrics:
     """Counters and gauges of one gateway."""
 
@@ -80,6 +101,7 @@ class Metrics:
             "uploads", "Uploads by outcome (stored, or an error code)", "outcome"
         )
         self.received_bytes = self._loop_counter("upload_bytes", "Bytes of committed uploads")
+        self.partials = PartialMetrics(self._registry)
         self.notifications = self._loop_counter(
             "object_notices", "Notifications of objects by outcome", "outcome"
         )

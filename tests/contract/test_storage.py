@@ -14,7 +14,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.protocols import Storage
+from gateway.storage.protocols import FolderStorage, Stat
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
 from tests.support.s3.servers import S3Server
@@ -26,7 +26,7 @@ ODD = "/upload/hé llo+1%41 &=?#/ü~'(x)[y].txt"
 class Stocked:
     """A storage, and how something comes onto it without the gateway."""
 
-    storage: Storage
+    storage: FolderStorage
     put: Callable[[str, bytes], Awaitable[None]]
     order: Callable[[str], Any] = str.encode
 
@@ -179,3 +179,79 @@ async def test_a_list_describes_each_file_as_stat_does(stocked: Stocked) -> None
     stat = await stocked.storage.stat("/list/a")
     assert (found.path, found.bytes, found.etag) == ("/list/a", 4, stat.etag)
     assert abs(found.modified - stat.modified) < 2
+
+
+# -- folders
+
+
+async def folder_pages(stocked: Stocked, folder: str, limit: int = 1000) -> list[list[Stat | str]]:
+    pages, after = [], None
+    while True:
+        page = await stocked.storage.list_folder(folder, after=after, limit=limit)
+        assert len(page.entries) <= limit
+        pages.append(list(page.entries))
+        after = page.next
+        if after is None:
+            return pages
+
+
+def names(entries: list[Stat | str]) -> list[str]:
+    return [entry if isinstance(entry, str) else entry.path for entry in entries]
+
+
+async def test_a_folder_has_its_files_and_folders_and_nothing_of_what_is_below(stocked: Stocked) -> None:
+    for path in ("/a/b/c", "/a/b-1", "/a/b0", "/a/b/d/e", "/ab", "/a/z", ODD.replace("/upload", "/a")):
+        await stocked.put(path, b"12")
+    (entries,) = await folder_pages(stocked, "/a/")
+    assert names(entries) == ["/a/b-1", "/a/b/", "/a/b0", "/a/hé llo+1%41 &=?#/", "/a/z"]
+    described = {entry.path: entry for entry in entries if isinstance(entry, Stat)}
+    assert described["/a/z"].etag == (await stocked.storage.stat("/a/z")).etag
+    assert described["/a/z"].bytes == 2
+    assert names((await folder_pages(stocked, "/"))[0]) == ["/a/", "/ab"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+async def test_pages_of_a_folder_have_every_entry_once(stocked: Stocked, limit: int) -> None:
+    paths = [f"/a/{name}" for name in ("0", "b", "b-", "b.c", "c/1", "c/2", "c-", "c0", "d/x", "z", "é")]
+    for path in paths:
+        await stocked.put(path, b"")
+    seen = [name for page in await folder_pages(stocked, "/a/", limit) for name in names(page)]
+    assert sorted(seen) == sorted(
+        ["/a/0", "/a/b", "/a/b-", "/a/b.c", "/a/c/", "/a/c-", "/a/c0", "/a/d/", "/a/z", "/a/é"]
+    )
+
+
+async def test_a_page_goes_on_where_files_came_and_went(stocked: Stocked) -> None:
+    for number in range(10):
+        await stocked.put(f"/a/{number}", b"")
+    first = await stocked.storage.list_folder("/a/", limit=4)
+    await stocked.storage.delete("/a/3")  # the last of the page
+    await stocked.storage.delete("/a/5")
+    await stocked.put("/a/00", b"")  # behind us
+    await stocked.put("/a/77", b"")
+    rest = await stocked.storage.list_folder("/a/", after=first.next)
+    assert names(list(first.entries)) == ["/a/0", "/a/1", "/a/2", "/a/3"]
+    assert names(list(rest.entries)) == ["/a/4", "/a/6", "/a/7", "/a/77", "/a/8", "/a/9"]
+
+
+async def test_a_folder_that_is_not_there_is_not_found(stocked: Stocked) -> None:
+    await stocked.put("/folder/file", b"x")
+    for folder in ("/nothing/", "/folder/file/", "/fold/"):
+        with pytest.raises(Refusal) as refused:
+            await stocked.storage.list_folder(folder)
+        assert refused.value.code == "not_found", folder
+
+
+@pytest.mark.parametrize(
+    "folder", ["/../", "/a/../b/", "/a//b/", "/a\x00/", "/a\\b/", "/./", "/.gateway/"]
+)
+async def test_a_folder_that_leads_elsewhere_is_refused(stocked: Stocked, folder: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        await stocked.storage.list_folder(folder)
+    assert refused.value.code in {"bad_path", "forbidden"}
+
+
+async def test_what_belongs_to_the_gateway_is_in_no_folder(stocked: Stocked) -> None:
+    await stocked.put("/.gateway/probe", b"")
+    await stocked.put("/a", b"")
+    assert names((await folder_pages(stocked, "/"))[0]) == ["/a"]

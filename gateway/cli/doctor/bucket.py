@@ -14,7 +14,7 @@ from gateway.errors import Refusal
 from gateway.settings import Bucket, Settings
 from gateway.storage.s3.client import Client, Clients
 from gateway.storage.s3.errors import NO_CREDENTIALS, OPERATOR_HINTS, code_of, status_of
-from gateway.storage.s3.storage import aborts_unfinished, rules_of
+from gateway.storage.s3.lifecycle import aborts_unfinished, rules_of
 
 BUCKET_TIMEOUT: Final = 30.0
 """Seconds for all checks of the bucket."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import aiohttp
@@ -94,6 +94,34 @@ class ProcessClients:
 
         bodies = await asyncio.gather(*(body_of(slot) for slot in self._slots))
         return dict(zip(self._slots, bodies, strict=True))
+
+    async def release_partial(
+        self, upload_id: str, offset: int | None
+    ) -> Literal["none", "ended", "kept"]:
+        """Let the process that has a partial upload open let go of it; tell what became of its request.
+
+        It is kept where a newer one appends at another `offset` than was told. A process that hangs, or
+        is being restarted, has none that would let go.
+        """
+        query = {} if offset is None else {"offset": str(offset)}
+        path = f"/-/uploads/{quote(upload_id, safe='')}/release"
+        answers = await asyncio.gather(*(self._release(slot, path, query) for slot in self._slots))
+        return next((answer for answer in answers if answer != "none"), "none")
+
+    async def _release(
+        self, slot: int, path: str, query: Mapping[str, str]
+    ) -> Literal["none", "ended", "kept"]:
+        if slot in self.unresponsive() or slot not in self.sessions:
+            return "none"
+        url = URL(f"http://process{path}", encoded=True).update_query(query)
+        try:
+            async with self.sessions[slot].post(url) as response:
+                released = (await response.json())["released"] if response.status == 200 else "none"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError):
+            return "none"
+        if released == "ended":
+            return "ended"
+        return "kept" if released == "kept" else "none"
 
     async def upload_status(self, upload_id: str) -> dict[str, Any] | None:
         """Return the status of an upload of another process, None if no process has it.

@@ -165,12 +165,19 @@ class UploadStatusEndpoint:
 
     async def _upload(self, incoming: IncomingRequest) -> Response:
         upload_id = incoming.variables["upload_id"]
-        status = await self._own_status(upload_id)
-        if status is None and not _this_process_only(incoming):
-            status = await self.processes.upload_status(upload_id)
+        one_process = _this_process_only(incoming)
+        status = await (self._own_status(upload_id) if one_process else self.find(upload_id))
         if status is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
         return json_response(status)
+
+    async def find(self, upload_id: str) -> dict[str, Any] | None:
+        """Return what is told of an upload of any process, None where there is none.
+
+        Raises `Refusal("process_unavailable")`.
+        """
+        status = await self._own_status(upload_id)
+        return status or await self.processes.upload_status(upload_id)
 
     async def _own_status(self, upload_id: str) -> dict[str, Any] | None:
         status = self.inflight.describe(upload_id)

@@ -15,9 +15,9 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.auth.request import IncomingRequest, RequestHead
+from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
 from gateway.endpoints.downloads.transfer import FileSender
@@ -39,30 +39,7 @@ Each holds some MB of names and bytes.
 MAX_NAMED_FILES: Final = 500
 """Files that one request may name."""
 
-MAX_SHOWN_PATH: Final = 200
-"""Characters of a path that a message repeats."""
-
 CONCURRENT_STATS: Final = 16
-_PROBE: Final = "x"
-
-
-def archived_folder(template: UploadPathTemplate, head: RequestHead) -> PathMatch | None:
-    """Return the folder that is requested as an archive: `GET /upload/reports/?format=zip`.
-
-    Its path ends with a slash. None for another request. Raises `Refusal`: `bad_path`, `not_found` for a
-    folder without `format=zip`.
-    """
-    raw_path = head.raw_path
-    if not raw_path.endswith("/"):
-        return None
-    match = template.match(raw_path + _PROBE)
-    if match is None or not match.path.endswith(f"/{_PROBE}"):
-        return None
-    if head.params.get("format") != ["zip"]:
-        folder = raw_path if len(raw_path) <= MAX_SHOWN_PATH else "its path"
-        raise Refusal("not_found", f"folders are not listed; ask {folder}?format=zip for all of it")
-    names = {name: text.removesuffix(_PROBE) for name, text in match.resources.items()}
-    return PathMatch(match.path.removesuffix(_PROBE), names)
 
 
 class ArchiveHandler:

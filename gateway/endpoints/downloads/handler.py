@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, NamedTuple
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest, RequestHead
-from gateway.domain import paths
 from gateway.domain.grant import Grant
-from gateway.domain.model import DOWNLOADING, Download, new_id
+from gateway.domain.model import DOWNLOADING, Download
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.negotiation import ByteRange, ConditionalRequest
 from gateway.endpoints.downloads.response import (
@@ -29,9 +28,9 @@ from gateway.endpoints.downloads.response import (
     file_headers,
 )
 from gateway.endpoints.downloads.transfer import TransferPool
+from gateway.endpoints.file_requests import FileAuthorizer, check_rewritten_path
 from gateway.endpoints.short_path import ShortExchange
 from gateway.errors import Refusal, Superseded
-from gateway.http.header_fields import headers_as_dict
 from gateway.http.responses import GatewayResponse, SmallResponse
 from gateway.limits import FairShare, MinRate
 from gateway.plugins.hooks import Hooks
@@ -192,13 +191,13 @@ class DownloadAuthorizer:
     def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
         self._auth = auth
         self._hooks = hooks
-        self._slot = slot
+        self._requests = FileAuthorizer(auth, hooks, slot, DOWNLOADING)
 
     async def authorize_file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
         """Authorize the download of a file. Raises `Refusal`."""
         if self._hooks.has_handlers(DOWNLOADING):
             return await self._authorize(await self._download(incoming, match))
-        principal, grant = await self._authenticate(incoming)
+        principal, grant = await self._requests.authenticate(incoming)
         return self._authorized(principal, grant, match)
 
     def authorize_now(self, head: RequestHead, match: PathMatch) -> AuthorizedDownload | None:
@@ -224,55 +223,25 @@ class DownloadAuthorizer:
 
     async def _download(self, incoming: IncomingRequest, match: PathMatch) -> Download:
         """Return what handlers see. Raises `Refusal` for a signed URL of another request."""
-        principal, grant = await self._authenticate(incoming)
-        request, headers = incoming.request, incoming.request.headers
+        principal, grant = await self._requests.authenticate(incoming)
         return Download(
-            id=new_id(self._slot),
-            path=match.path,
-            resources=match.resources,
-            params=incoming.params,
-            headers=headers_as_dict(headers),
-            method=request.method,
-            remote=self._auth.proxies.client_address(request.remote, headers),
-            principal=principal,
+            **self._requests.fields(incoming, match, principal),
             filename=None if grant is None else grant.filename,
             cache_control=None if grant is None else grant.cache_control,
         )
 
-    async def _authenticate(
-        self, incoming: IncomingRequest
-    ) -> tuple[dict[str, Any] | None, Grant | None]:
-        replaced = self._hooks.replaces_authorization(DOWNLOADING)
-        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
-        return caller.principal, caller.grant
-
     async def _authorize(self, download: Download) -> AuthorizedDownload:
-        if not self._hooks.replaces_authorization(DOWNLOADING):
-            self._auth.authorize(download.principal)
+        self._requests.authorize_default(download.principal)
         served = await self._hooks.admit_download(download)
         if served is None:
             options = ResponseOptions(download.filename, download.cache_control)
             return AuthorizedDownload(download.path, options)
         if download.archive is not None and not served.allow_archive:
             raise Refusal("forbidden", "archives are not allowed here")
-        _check_rewritten_path(download, served.path)
+        check_rewritten_path(download.path, served.path)
         return AuthorizedDownload(served.path, ResponseOptions(served.filename, served.cache_control))
 
 
 def granted_options(grant: Grant | None) -> ResponseOptions:
     """Return the options that a signed URL has; the default without one."""
     return DEFAULT_OPTIONS if grant is None else ResponseOptions(grant.filename, grant.cache_control)
-
-
-def _check_rewritten_path(download: Download, path: str) -> None:
-    """Raise `Refusal("hook_failed")`: a bad path that a handler wrote is no client's mistake."""
-    if path == download.path:
-        return
-    try:
-        if download.archive is not None and not path.endswith("/"):
-            raise Refusal("bad_path", "a folder ends with a slash")
-        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
-    except Refusal as refusal:
-        message = "a handler rewrote the path to one that is not allowed"
-        log.error("%s: %s", message, refusal, extra=event("hook.failed", path=path))
-        raise Refusal("hook_failed", message) from refusal

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from gateway.domain.path_template import RouteTemplate, Segments, UploadPathTemplate, overlap
+from gateway.domain.path_template import RouteTemplate, UploadPathTemplate
+from gateway.domain.template_segments import Segments, overlap
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.table import is_stricter
 from gateway.errors import ConfigError

@@ -11,8 +11,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.domain.api_routes import API_ROUTES, Access
-from gateway.domain.path_template import RouteTemplate, fill_variables, variable_names
+from gateway.domain.api_routes import API_ROUTES, Access, ApiRoute
+from gateway.domain.path_template import RouteTemplate
+from gateway.domain.template_segments import fill_variables, variable_names
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.settings import Settings
 
@@ -47,10 +48,11 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
         },
         "Stored": {
             "type": "object",
-            "required": ["upload_id", "path", "bytes", "mime"],
+            "required": ["upload_id", "path", "url", "bytes", "mime"],
             "properties": {
                 "upload_id": {"type": "string"},
                 "path": {"type": "string"},
+                "url": {"type": "string", "format": "uri"},
                 "bytes": {"type": "integer"},
                 "mime": {"type": "string"},
                 "digest": {"type": "object"},
@@ -75,6 +77,7 @@ _TOKEN: Final[list[dict[str, Any]]] = [{"bearer": []}, {"token": []}]
 _SECURITY: Final[Mapping[Access, list[dict[str, Any]]]] = {
     Access.PUBLIC: [],
     Access.SIGNED_OR_PEER: [{"signed": []}],
+    Access.OWNER: [],
 }
 
 
@@ -84,7 +87,7 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for api in API_ROUTES:
         item = paths.setdefault(api.pattern, _parameters(api.pattern))
-        item[api.method.lower()] = _page(api.summary, _SECURITY.get(api.access, default))
+        item[api.method.lower()] = _page(api.summary, _security(api, default, settings))
     upload = settings.file_upload_api_path
     paths[upload] = {**_parameters(upload), "put": _upload(default)}
     _add_routes(paths, routes, default)
@@ -179,6 +182,13 @@ def _parameters(path: str) -> dict[str, Any]:
         for name in variable_names(path)
     ]
     return {"parameters": parameters} if parameters else {}
+
+
+def _security(api: ApiRoute, default: list[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    """Return what an endpoint of our own needs. No requirement is an alternative of its own: `{}`."""
+    if api.access is Access.SIGNED_OR_PEER and api.method == "GET" and settings.downloads:
+        return [*_SECURITY[api.access], *(default or [{}])]
+    return _SECURITY.get(api.access, default)
 
 
 def _page(summary: str, security: list[dict[str, Any]]) -> dict[str, Any]:

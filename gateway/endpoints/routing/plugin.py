@@ -12,7 +12,8 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final, TypeVar
 
-from gateway.domain.path_template import LITERAL, RouteTemplate, variable_names
+from gateway.domain.path_template import RouteTemplate
+from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.contradictions import contradictions, warn_of_exposed
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
 from gateway.endpoints.routing.schemas import (

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from gateway.domain import paths
 from gateway.domain.grant import METHODS
-from gateway.domain.path_template import LITERAL, REST, RouteTemplate
+from gateway.domain.path_template import RouteTemplate
+from gateway.domain.template_segments import LITERAL, REST
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.proxy.forwarding import has_dot_segment
 from gateway.errors import Refusal

@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
-from gateway.domain.path_template import fill_variables
+from gateway.domain.template_segments import fill_variables
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of

@@ -12,21 +12,22 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
-from gateway.auth.request import RequestHead
+from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
-from gateway.domain.metadata import metadata_of_headers
+from gateway.domain.metadata import metadata_of_headers, normalize_metadata
 from gateway.domain.model import UPLOADING, Upload
+from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.body import check_received
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
-from gateway.endpoints.uploads.whole_file import check_whole_file
+from gateway.endpoints.uploads.whole_file import check_resumable, check_whole_file
 from gateway.errors import Refusal
 from gateway.http.cors import files_policy, refuse_cross_site
 from gateway.http.header_fields import read_headers, replace_surrogates
@@ -38,6 +39,21 @@ from gateway.telemetry.logs import event
 log = logging.getLogger("gateway.uploads")
 
 UNCHOSEN_TYPE: Final = "application/x-www-form-urlencoded"
+
+
+@dataclass(slots=True, frozen=True)
+class ResumableTerms:
+    """What a resumable request tells of the whole file, beside its headers. Its protocol has read these.
+
+    `length` is that of the whole file, None if it is not known yet. `content_type` and `metadata` are
+    those of the file; with None those of the headers.
+    """
+
+    protocol: ResumableProtocol
+    length: int | None
+    content_type: str | None
+    metadata: Mapping[str, str]
+    part_of_concat: bool
 
 
 @dataclass(slots=True)
@@ -95,18 +111,22 @@ class Admission:
     event_size: EventSizeLimit | None = None
 
     async def admit(
-        self, head: RequestHead, match: PathMatch, upload_id: str
+        self,
+        head: RequestHead,
+        match: PathMatch,
+        upload_id: str,
+        terms: ResumableTerms | None = None,
     ) -> tuple[DescribedUpload, Progress]:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
-        described = self.describe(head, match, upload_id)
+        described = self.describe(head, match, upload_id, terms)
         if described is None:
-            await self.auth.authenticate(head, jwt=self._needs_web_token())
-            described = self.describe(head, match, upload_id)
+            await self.authenticate(head)
+            described = self.describe(head, match, upload_id, terms)
             if described is None:
                 raise RuntimeError("an authenticated request has no caller")
         upload = described.upload
         progress = self.inflight.begin_upload(upload)
-        self.authorize(upload)
+        self.authorize(upload.principal)
         if self.has_handlers():
             await self.hooks.admit_upload(upload)
         self.accept(upload, match)
@@ -114,17 +134,29 @@ class Admission:
             await asyncio.to_thread(self.one_time_marks.check_unused, described.one_time_mark)
         return described, progress
 
-    def describe(self, head: RequestHead, match: PathMatch, upload_id: str) -> DescribedUpload | None:
+    async def authenticate(self, head: RequestHead) -> Caller:
+        """Return who sends a request of an upload. Raises `Refusal`."""
+        return await self.auth.authenticate(head, jwt=self._needs_web_token())
+
+    def describe(
+        self, head: RequestHead, match: PathMatch, upload_id: str, terms: ResumableTerms | None = None
+    ) -> DescribedUpload | None:
         """Check the headers of a request, and describe its upload.
 
-        None where `Auth.authenticate` has to wait to know its sender. Raises `Refusal`.
+        Those that a protocol of resumable uploads has read are not looked at again, and neither are
+        digests. None where `Auth.authenticate` has to wait to know its sender. Raises `Refusal`.
         """
         lines, values = read_headers(head.headers)
-        length = preconditions.declared_length(head.headers)
         params = head.params
-        whole_length = check_whole_file(lines, params, length)
+        if terms is None:
+            length = preconditions.declared_length(head.headers)
+            whole_length = check_whole_file(lines, params, length)
+            expected = expected_digests(lines)
+        else:
+            length = whole_length = terms.length
+            check_resumable(lines, params, length)
+            expected = ()
         preconditions.check_conditions(lines)
-        expected = expected_digests(lines)
         caller = self.auth.authenticate_now(head, jwt=self._needs_web_token())
         if caller is None:
             return None
@@ -148,15 +180,17 @@ class Admission:
             metadata=metadata_of_headers(values),
             grant=caller.grant,
         )
+        if terms is not None:
+            _apply_terms(terms, upload)
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             _apply_grant(upload)
         return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
 
-    def authorize(self, upload: Upload) -> None:
+    def authorize(self, principal: Mapping[str, Any] | None) -> None:
         """Apply the default authorization, where no handler decides instead. Raises `Refusal`."""
         if not self.hooks.replaces_authorization():
-            self.auth.authorize(upload.principal)
+            self.auth.authorize(principal)
 
     def has_handlers(self) -> bool:
         """Whether handlers decide about uploads."""
@@ -184,6 +218,14 @@ def _content_type(lines: Mapping[str, Sequence[str]]) -> str | None:
     if declared is None or declared[0].strip().lower() == UNCHOSEN_TYPE:
         return None
     return replace_surrogates(declared[0])
+
+
+def _apply_terms(terms: ResumableTerms, upload: Upload) -> None:
+    upload.resumable, upload.part_of_concat = terms.protocol, terms.part_of_concat
+    if terms.protocol == "tus":
+        upload.content_type = None  # of the envelope
+    upload.content_type = terms.content_type or upload.content_type
+    upload.metadata = normalize_metadata({**upload.metadata, **terms.metadata})
 
 
 def _apply_grant(upload: Upload) -> None:

@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.writer import PendingWrite, ThreadedWrite
+from gateway.commit.writer import ThreadedWrite
 from gateway.domain import failpoints
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket, socket_path_works
@@ -76,20 +77,68 @@ def check_received(received: int, limit: int | None) -> None:
         raise Refusal("too_large", f"the upload is larger than {limit} bytes")
 
 
+class BodySink(Protocol):
+    """Where a body goes: a `PendingWrite`, or a partial upload that is open."""
+
+    @property
+    def threaded(self) -> ThreadedWrite | None:
+        """As `PendingWrite.threaded`."""
+
+    async def write(self, chunk: bytes) -> None:
+        """As `PendingWrite.write`."""
+
+
+class CountedBody(Protocol):
+    """A body that is being received, `received` bytes so far, of `declared` ones (None: chunked)."""
+
+    received: int
+
+    @property
+    def declared(self) -> int | None:
+        """The Content-Length."""
+
+    def check(self) -> None:
+        """Raise `Refusal` where more has come than is allowed."""
+
+
+@dataclass(slots=True)
+class WholeBody:
+    """The body of an upload in one request, counted in its progress."""
+
+    progress: Progress
+
+    @property
+    def received(self) -> int:
+        """Bytes so far."""
+        return self.progress.received
+
+    @received.setter
+    def received(self, count: int) -> None:
+        self.progress.received = count
+
+    @property
+    def declared(self) -> int | None:
+        """See `CountedBody.declared`."""
+        return self.progress.upload.content_length
+
+    def check(self) -> None:
+        """See `CountedBody.check`."""
+        check_received(self.progress.received, self.progress.upload.max_bytes)
+
+
 async def receive_streamed(
-    read: Callable[[], Awaitable[bytes]], progress: Progress, pending: PendingWrite
+    read: Callable[[], Awaitable[bytes]], body: CountedBody, sink: BodySink
 ) -> None:
     """Read the body to its end; the client is read no faster than the storage writes.
 
     `read` returns the next bytes, b"" at the end. Raises `Refusal` (`too_large`, `no_space`,
     `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
     """
-    upload = progress.upload
     while chunk := await read():
-        progress.received += len(chunk)
-        check_received(progress.received, upload.max_bytes)
-        await pending.write(chunk)
-    if upload.content_length is not None and progress.received != upload.content_length:
+        body.received += len(chunk)
+        body.check()
+        await sink.write(chunk)
+    if body.declared is not None and body.received != body.declared:
         raise Refusal("incomplete_body", "the body ended before its declared length")
 
 
@@ -117,29 +166,27 @@ class BodyReceiver:
         """End the threads."""
         self.executor.shutdown()
 
-    async def receive_body(
-        self, request: web.BaseRequest, progress: Progress, pending: PendingWrite
-    ) -> None:
+    async def receive_body(self, request: web.BaseRequest, body: CountedBody, sink: BodySink) -> None:
         """Read the body to its end. Raises as `receive_streamed` does."""
-        threaded, declared = pending.threaded, progress.upload.content_length
+        threaded, declared = sink.threaded, body.declared
         if self.socket_path and threaded is not None and declared is not None:
             detached = detach_socket(request, declared, self.min_detach_bytes)
             if detached is not None:
-                await self._receive_detached(detached, progress, threaded)
+                await self._receive_detached(detached, body, threaded)
                 return
         timing = self._idle_timeout, self._min_rate.meter()
         if self.socket_path and declared is not None:
             tls = take_over_tls(request, declared, self.min_detach_bytes, self._decryption_buffer)
             if tls is not None:
                 try:
-                    await receive_streamed(lambda: tls.read_chunk(*timing), progress, pending)
+                    await receive_streamed(lambda: tls.read_chunk(*timing), body, sink)
                 finally:
                     tls.close(request)
                 return
-        await receive_streamed(lambda: read_chunk(request.content, *timing), progress, pending)
+        await receive_streamed(lambda: read_chunk(request.content, *timing), body, sink)
 
     async def _receive_detached(
-        self, detached: DetachedSocket, progress: Progress, pending: ThreadedWrite
+        self, detached: DetachedSocket, body: CountedBody, pending: ThreadedWrite
     ) -> None:
         turns, meter = _ReceiveTurns(detached, pending, self._buffer), self._min_rate.meter()
         waited, before = 0.0, 0
@@ -152,7 +199,7 @@ class BodyReceiver:
                 except OSError as error:
                     raise refusal_of(error) from error
                 finally:
-                    progress.received = turns.transferred
+                    body.received = turns.transferred
                 if turns.remaining and turns.would_block:
                     meter.check(waited, turns.transferred - before)
                     started, before = time.monotonic(), turns.transferred

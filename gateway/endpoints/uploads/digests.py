@@ -20,6 +20,10 @@ NAMES: Final[Mapping[str, str]] = {name: algorithm for algorithm, name in RFC953
 """Digests by the names that RFC 9530 (section 7.2) gives them."""
 
 
+TUS_CHECKSUM: Final = "Upload-Checksum"
+"""The header by which tus 1.0.0 checks one request (extension "checksum")."""
+
+
 @dataclass(slots=True, frozen=True)
 class ExpectedDigest:
     """A digest that the client sent: `algorithm` as in `domain.digests`, and the name of the header."""
@@ -27,6 +31,11 @@ class ExpectedDigest:
     algorithm: str
     value: bytes
     header: str
+
+    @property
+    def mismatch_code(self) -> str:
+        """The code of the refusal where the bytes have another digest."""
+        return "checksum_mismatch" if self.header == TUS_CHECKSUM else "digest_mismatch"
 
 
 _Decode = Callable[[str], bytes]
@@ -139,7 +148,7 @@ _ANNOUNCED: Final = ("x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm")
 _NO_CHECKS: Final = frozenset({*_ANNOUNCED, "x-amz-checksum-type", "x-amz-checksum-mode"})
 _NOT_COMPUTED: Final = frozenset(
     {
-        "upload-checksum",  # tus 1.0.0, extension "checksum"
+        TUS_CHECKSUM.lower(),  # only requests of tus have it, and the endpoint takes those
         "x-goog-hash",  # Google Cloud Storage, XML API
         "x-ms-content-crc64",  # Azure Blob Storage: "Put Blob"
         "x-ms-blob-content-md5",

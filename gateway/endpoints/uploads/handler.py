@@ -19,7 +19,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
-from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, read_buffered
+from gateway.endpoints.uploads.body import BodyReceiver, WholeBody, body_is_buffered, read_buffered
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.endpoints.uploads.stored_response import stored_response
@@ -71,7 +71,7 @@ class UploadHandler:
             raise
         self.outcomes.upload_stored(stored)
         logs.add_fields(bytes=stored.bytes)
-        status, headers, content = stored_response(stored)
+        status, headers, content = stored_response(stored, self.outcomes.urls)
         return Response(status=status, headers=headers, body=content)
 
     def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
@@ -95,7 +95,7 @@ class UploadHandler:
             progress.state = "receiving"
             if expects_continue(request):
                 await send_continue_or_disconnect(request)
-            await self.receiver.receive_body(request, progress, pending)
+            await self.receiver.receive_body(request, WholeBody(progress), pending)
             described.check_whole(progress.received)
             await pending.finish()
             digests = _verified_digests(described, pending)
@@ -116,7 +116,7 @@ def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict
         digest = pending.digest(expected.algorithm)
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
-                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+                expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )
         verified[expected.algorithm] = digest
     return named_digests(verified)

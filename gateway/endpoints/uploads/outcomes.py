@@ -6,7 +6,8 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from gateway.domain.model import Stored
+from gateway.auth.links import StoredUrls
+from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.hooks import Hooks
@@ -18,11 +19,15 @@ log = logging.getLogger("gateway.uploads")
 
 @dataclass(slots=True, frozen=True)
 class UploadOutcomes:
-    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop."""
+    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop.
+
+    `urls` are those of stored files, for the answers.
+    """
 
     inflight: Inflight
     metrics: Metrics
     hooks: Hooks
+    urls: StoredUrls
 
     def upload_stored(self, stored: Stored) -> None:
         """Record a committed upload."""
@@ -55,6 +60,11 @@ class UploadOutcomes:
             "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
         )
         self.hooks.notify_upload_failed(progress.upload, reason, progress.received)
+
+    def partial_ended(self, upload: Upload, reason: str, received: int) -> None:
+        """Record the end of a partial upload that is not stored: cancelled, expired, refused."""
+        self.inflight.record_failed(upload, reason, received)
+        self.hooks.notify_upload_failed(upload, reason, received)
 
 
 def _reason(error: BaseException) -> str:

@@ -49,7 +49,7 @@ class ShortUploads:
         if described is None or not described.is_plain:
             return False
         upload = described.upload
-        admission.authorize(upload)
+        admission.authorize(upload.principal)
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:
             admission.accept(upload, match)
@@ -152,7 +152,8 @@ class _ShortUpload:
         try:
             self._uploads.outcomes.upload_stored(outcome)
             self._exchange.log_fields = {"bytes": outcome.bytes}
-            self._exchange.respond(stored_response(outcome))
+            urls = self._uploads.outcomes.urls
+            self._exchange.respond(stored_response(outcome, urls))
         except Exception:
             # The file is stored: no other response is true, and the client must not wait for one.
             log.exception("an answer to an upload failed", extra=event("upload.unanswered"))

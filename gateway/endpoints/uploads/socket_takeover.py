@@ -88,6 +88,19 @@ def parsed_bytes(request: web.BaseRequest) -> list[bytes]:
     return chunks
 
 
+def unread_bytes(request: web.BaseRequest) -> bytes:
+    """Take what was read from a connection that has been lost since, and was not read by us."""
+    content = request.content
+    pieces = (
+        [content._buffer[0][content._buffer_offset :], *list(content._buffer)[1:]]
+        if content._buffer
+        else []
+    )
+    content._buffer.clear()
+    content._buffer_offset = content._size = 0
+    return b"".join(pieces)
+
+
 async def socket_path_works() -> bool:
     """Send bodies through real connections of this loop, detach them, compare every byte."""
     body = os.urandom(BODY_BYTES)

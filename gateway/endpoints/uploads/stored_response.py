@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from gateway.auth.links import StoredUrls
 from gateway.domain.digests import digest_field
 from gateway.domain.model import Stored
 from gateway.http.responses import SmallResponse, encode_json_string
 
 
-def stored_response(stored: Stored) -> SmallResponse:
+def stored_response(stored: Stored, urls: StoredUrls) -> SmallResponse:
     """Return the response to an upload: 201, or 200 where it replaced a file."""
-    digest, field = "", digest_field(stored.digests) if stored.digests else None
-    if field is not None:
-        digest = f', "digest": {encode_json_string(field)}'
-    text = (
-        f'{{"upload_id": "{stored.upload_id}", "path": {encode_json_string(stored.path)},'
-        f' "bytes": {stored.bytes}, "mime": {encode_json_string(stored.mime)}{digest}}}\n'
-    )
     headers = {
         "Content-Type": "application/json; charset=utf-8",
         "Location": f"/-/uploads/{stored.upload_id}",
     }
-    if field is not None:
-        headers["Repr-Digest"] = field
-    return SmallResponse(200 if stored.replaced else 201, headers, text.encode())
+    if stored.digests:
+        headers["Repr-Digest"] = digest_field(stored.digests)
+    text = f"{stored_json(stored, urls)}\n"
+    return SmallResponse(stored_status(stored), headers, text.encode())
+
+
+def stored_status(stored: Stored) -> int:
+    """Return 201 Created, or 200 OK where a file was replaced."""
+    return 200 if stored.replaced else 201
+
+
+def stored_json(stored: Stored, urls: StoredUrls) -> str:
+    """Return what a client reads of a stored upload, as one line of JSON."""
+    digest = ""
+    if stored.digests:
+        digest = f', "digest": {encode_json_string(digest_field(stored.digests))}'
+    return (
+        f'{{"upload_id": "{stored.upload_id}", "path": {encode_json_string(stored.path)},'
+        f' "url": {encode_json_string(urls.address_of(stored.path))},'
+        f' "bytes": {stored.bytes}, "mime": {encode_json_string(stored.mime)}{digest}}}'
+    )

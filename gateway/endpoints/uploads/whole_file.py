@@ -70,6 +70,20 @@ UNSUPPORTED_FIELDS: Final[Mapping[str, str]] = {
 }
 """Headers of a PUT that asks for something else than to store its body as it is."""
 
+RESUMABLE_FIELDS: Final = frozenset(
+    {
+        "tus-resumable",
+        "upload-offset",
+        "upload-defer-length",
+        "upload-metadata",
+        "upload-concat",
+        "upload-complete",
+        "upload-length",
+        "content-range",
+    }
+)
+"""Fields that a protocol of resumable uploads has read."""
+
 AWS_CHUNKED: Final = "aws-chunked"
 _PLAIN_TRANSFER: Final = frozenset({"7bit", "8bit", "binary"})
 _CODING_FIELDS: Final = (
@@ -89,6 +103,19 @@ _SIGNS: Final = frozenset(
         "content-range",
     )
 )
+
+
+def check_resumable(lines: Lines, params: Mapping[str, list[str]], length: int | None) -> None:
+    """Check that the body is the whole file or, as far as `RESUMABLE_FIELDS` say so, a part of it.
+
+    `length` is that of the whole file, None if it is not known. Raises as `check_whole_file` does.
+    """
+    others = {name: texts for name, texts in lines.items() if name not in RESUMABLE_FIELDS}
+    if any(
+        text.partition(";")[0].strip().lower() in PART_TYPES for text in lines.get("content-type", ())
+    ):
+        del others["content-type"]
+    check_whole_file(others, params, length)
 
 
 def check_whole_file(lines: Lines, params: Mapping[str, list[str]], length: int | None) -> int | None:

@@ -131,7 +131,7 @@ _NO_KEYS: Final[frozenset[str]] = frozenset()
 
 def read_changes(event: Event) -> Changes:
     """Read path, max_bytes and on_conflict of an event after its handler. Raises `InvalidResult`."""
-    path = _path(event)
+    path = read_path(event)
     given = dict.keys(event)
     if given.isdisjoint(_OPTIONAL_KEYS):
         return Changes(path, _NO_KEYS)
@@ -151,7 +151,7 @@ def read_served(event: Event) -> Served:
     """Read what `Served` has of an event after its handler. Raises `InvalidResult`."""
     filename, cache_control = _line(event, "filename"), _line(event, "cache_control")
     archive = dict.get(event, "allow_archive") is True
-    return Served(_path(event), filename, cache_control, allow_archive=archive)
+    return Served(read_path(event), filename, cache_control, allow_archive=archive)
 
 
 def _line(event: Event, key: str) -> str | None:
@@ -161,7 +161,8 @@ def _line(event: Event, key: str) -> str | None:
     raise InvalidResult(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
 
 
-def _path(event: Event) -> str:
+def read_path(event: Event) -> str:
+    """Read the path of an event after its handler. Raises `InvalidResult`."""
     path = dict.get(event, "path")
     if not isinstance(path, str):
         raise InvalidResult('event["path"] must be a str')

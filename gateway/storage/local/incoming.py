@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.domain.digests import algorithms_of, new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
-from gateway.storage.local.xattrs import write_digest, write_xattr
+from gateway.storage.local.body_digests import BodyDigests
+from gateway.storage.local.partial_directory import PartialDirectory
+from gateway.storage.local.xattrs import write_xattr
 
 NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
@@ -32,27 +33,38 @@ MAX_IN_MEMORY_BYTES: Final = 64 << 10
 class IncomingDirectory:
     """The folder of one slot. `device` is the file system that uploads must end on.
 
-    `umask` is the process's: it takes bits from the mode with which a body is created.
+    `umask` is the process's: it takes bits from the mode with which a body is created. `partials` are
+    the partial uploads, whose bodies come here to be committed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, partials: PartialDirectory | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.device = os.fstat(self.fd).st_dev
         self.umask = os.umask(0o077)
         os.umask(self.umask)
+        self.partials = partials
 
     def create(
         self, upload_id: str, mode: int, algorithms: Sequence[str] = (), kept: str | None = None
     ) -> IncomingFile:
-        """Return a new empty body; it has no file before its first bytes are written."""
-        return IncomingFile(self, upload_id, mode, algorithms, kept)
+        """Return a new empty body; it has no file before its first bytes are written.
+
+        `algorithms` and `kept` are those of its `BodyDigests`.
+        """
+        return IncomingFile(self, upload_id, mode, BodyDigests(algorithms, kept))
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""
         with os.scandir(self.fd) as entries:
             for entry in entries:
                 yield entry.name
+
+    def attach(self, upload_id: str, fd: int, size: int) -> IncomingFile:
+        """Return a body that is in this folder already, open as `fd`, with `size` bytes."""
+        file = IncomingFile(self, upload_id, 0, BodyDigests((), None))
+        file.attach(fd, size)
+        return file
 
     def stat(self, upload_id: str) -> os.stat_result:
         """Return the lstat of a body. Raises `FileNotFoundError`."""
@@ -62,6 +74,17 @@ class IncomingDirectory:
         """Delete a body, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(upload_id, dir_fd=self.fd)
+
+    def withdraw(self, upload_id: str) -> bool:
+        """Take away a body that was never published, if it is here; its rows are deleted already.
+
+        That of a partial upload goes back to the others, whole and durably: then it returns True. Any
+        other is deleted.
+        """
+        if self.partials is not None and self.partials.take_back(self.fd, upload_id):
+            return True
+        self.remove(upload_id)
+        return False
 
     def sync(self) -> None:
         """Make the folder's entries durable."""
@@ -75,19 +98,12 @@ class IncomingDirectory:
 class IncomingFile:
     """One body being received, `received` bytes so far. `xattr` is written before the first byte.
 
-    `algorithms` are digests that are asked for before the commit, `kept` is the one that stays with it.
-
     Threads take turns with it, and none writes to it once it is closed: the number of its descriptor
     may be another file's then. `OSError` EBADF is raised instead.
     """
 
     def __init__(
-        self,
-        incoming: IncomingDirectory,
-        upload_id: str,
-        mode: int,
-        algorithms: Sequence[str],
-        kept: str | None,
+        self, incoming: IncomingDirectory, upload_id: str, mode: int, digests: BodyDigests
     ) -> None:
         self.upload_id = upload_id
         self.received = 0
@@ -98,16 +114,12 @@ class IncomingFile:
         self._fd = -1
         self._closed = False
         self._exists = False
+        self._is_partial = False
         self._buffered = b""
         self._synced = False
         self._writes_back = False
         self._written_back = 0
-        self.hashing = bool(algorithms)
-        """Whether digests are asked for before the commit: then the bytes are not left to it."""
-        self._hashes = {name: new_digest(name) for name in algorithms_of(algorithms, kept)}
-        self._kept = kept
-        self._kept_value: bytes | None = None
-        self._digest_stored = False
+        self.digests = digests
 
     @property
     def size(self) -> int:
@@ -124,9 +136,7 @@ class IncomingFile:
         Raises `Refusal("no_space")` when the disk is full, `OSError` for any other error.
         """
         with self._lock:
-            for piece in pieces if self._hashes else ():
-                for digest in self._hashes.values():
-                    digest.update(piece)
+            self.digests.update(pieces)
             self._append(pieces)
 
     def start_writeback(self) -> None:
@@ -139,7 +149,7 @@ class IncomingFile:
             if not self._exists:
                 self._open()
             self._synced = False
-            self.received += _write_all(self._fd, pieces)
+            self.received += write_all(self._fd, pieces)
         except OSError as error:
             if error.errno in NO_SPACE_ERRNOS:
                 raise Refusal("no_space", "the disk is full: nothing was stored") from error
@@ -170,8 +180,7 @@ class IncomingFile:
         with self._lock:
             self.flush()
             self._check_open()
-            self._store_digest()
-            if not self._synced:
+            if self.digests.store(self._fd) or not self._synced:
                 os.fsync(self._fd)
                 self._synced = True
 
@@ -186,7 +195,7 @@ class IncomingFile:
             else:
                 self.flush()
                 self._check_open()
-                self._store_digest()
+                self.digests.store(self._fd)
             self._check_open()
             status = os.fstat(self._fd)
             self._close()
@@ -196,39 +205,29 @@ class IncomingFile:
             )
         return Identity.of(status)
 
-    def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes written so far, by its name in `domain.digests`."""
-        return self._hashes[algorithm].digest()
-
-    def kept_digest(self) -> dict[str, bytes]:
-        """Return the digest of a finalized body that stays with it, by its algorithm."""
-        kept, value = self._kept, self._kept_value
-        return {} if kept is None or value is None else {kept: value}
-
-    def keep_digest(self, algorithm: str, value: bytes) -> None:
-        """Store this digest with the file, which was computed elsewhere."""
-        self._kept, self._kept_value = algorithm, value
-
-    def _store_digest(self) -> None:
-        if self._kept is None or self._digest_stored:
-            return
-        if self._kept_value is None:
-            self._kept_value = self.digest(self._kept)
-        write_digest(self._fd, self._kept, self._kept_value)
-        self._digest_stored = True
+    def attach(self, fd: int, size: int) -> None:
+        """Take an open file for the body: the bytes that have come are in it, on stable storage."""
+        self._fd, self.received = fd, size
+        self._exists = self._synced = True
+        self._is_partial = True
 
     def discard(self) -> None:
-        """Close and delete the file, if it exists."""
+        """Close the file, if it exists, and delete it; that of a partial upload goes back to them."""
         with self._lock:
             self._buffered = b""
             self._close()
             if self._exists:
-                self._incoming.remove(self.upload_id)
+                self._incoming.withdraw(self.upload_id)
 
     def truncate(self) -> None:
-        """Free the space but keep the empty file, which tells recovery that nothing was published."""
+        """Free the space but keep the empty file, which tells recovery that nothing was published.
+
+        That of a partial upload keeps its bytes: it goes on once the rows are deleted.
+        """
         with self._lock, contextlib.suppress(OSError):
             self._close()
+            if self._is_partial:
+                return
             os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))
 
     def _open(self) -> None:
@@ -251,7 +250,7 @@ class IncomingFile:
             os.close(fd)
 
 
-def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
+def write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     """Write every byte of `pieces`, however often the kernel takes only a part; return how many."""
     if len(pieces) == 1:
         return _write_one(fd, pieces[0])

@@ -82,7 +82,7 @@ def _walk_folder(tree: DirectoryTree, fd: int, segments: Sequence[str], keys: _K
                     if child is not None:
                         yield from _walk_folder(tree, child, names, keys)
                 else:
-                    yield from _file(tree, fd, (*segments, name))
+                    yield from listed_file(tree, fd, (*segments, name))
             last = page[-1]
     finally:
         os.close(fd)
@@ -103,20 +103,20 @@ def _open_subfolder(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> int
 def _page(fd: int, base: str, keys: _KeyFilter, last: str) -> list[str]:
     """Return a folder's first names behind `last`, in order; those of folders end with a slash."""
     with os.scandir(fd) as entries:
-        names = (_sort_name(entry) for entry in entries)
+        names = (sort_name(entry) for entry in entries)
         return heapq.nsmallest(
             PAGE_SIZE, (name for name in names if name and name > last and keys.matches(base + name))
         )
 
 
-def _sort_name(entry: os.DirEntry[str]) -> str:
+def sort_name(entry: os.DirEntry[str]) -> str:
     """Return the name by which an entry is sorted, nothing for what is neither file nor folder."""
     if entry.is_dir(follow_symlinks=False):
         return entry.name + "/"
     return entry.name if entry.is_file(follow_symlinks=False) else ""
 
 
-def _file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
+def listed_file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
     """Yield the file, unless it was removed, is protected or has a name that no request can have."""
     key = "/".join(names)
     try:

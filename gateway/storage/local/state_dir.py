@@ -6,6 +6,7 @@
       incoming/<n>/      bodies that are being received
       journal-<n>.db     uploads and deliveries
       owner-<n>.sock     where the owner answers the command line and the other processes
+      partials/          partial uploads, of all slots
       once/              the one-time URLs that are used up, of all slots
       relay-address      the address that deliveries in NATS name, of the latest start
       multipart/         the multipart uploads that this machine has begun
@@ -124,6 +125,7 @@ class StateDirectory:
         self.journal = folder / f"journal-{slot}.db"
         self.incoming = folder / "incoming" / str(slot)
         self.one_time_marks = folder / "once"
+        self.partials = folder / "partials"
         self.socket = folder / f"owner-{slot}.sock"
         self.lock = FileLock(folder / "slots" / str(slot))
 

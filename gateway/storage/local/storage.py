@@ -24,11 +24,19 @@ from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.cached_read import CachedReader
+from gateway.storage.local.folder_pages import FolderEntry, FolderPages
 from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import read_digest, read_xattr
-from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
+from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
+from gateway.storage.protocols import (
+    MAX_FOLDER_PAGE,
+    MAX_SINGLE_PASS_BYTES,
+    FolderPage,
+    PresignedRequest,
+    SinglePassRead,
+    Stat,
+)
 from gateway.storage.waiting import finish_in_thread
 
 T = TypeVar("T")
@@ -63,6 +71,9 @@ class LocalStorage:
     exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     read_pool: ReadPool | None = None
     cached_reader: CachedReader | None = None
+
+    def __post_init__(self) -> None:
+        self._folder_pages = FolderPages(self.tree)
 
     async def stat(self, path: str) -> Stat:
         """Describe a file."""
@@ -108,6 +119,13 @@ class LocalStorage:
         finally:
             await finish_in_thread(pages.close, executor=_LIST_EXECUTOR)
 
+    async def list_folder(
+        self, folder: str, *, after: str | None = None, limit: int = MAX_FOLDER_PAGE
+    ) -> FolderPage:
+        """Return a page of a folder. Its stats have type and metadata."""
+        work = partial(self._list_folder, folder, after or "", min(limit, MAX_FOLDER_PAGE))
+        return await finish_in_thread(work, executor=_LIST_EXECUTOR)
+
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably."""
         await self.between_batches(lambda: self._delete(path, etag))
@@ -120,6 +138,13 @@ class LocalStorage:
         fd, stat = self._open(path)
         os.close(fd)
         return stat
+
+    def _list_folder(self, folder: str, after: str, limit: int) -> FolderPage:
+        name = folder.strip("/")
+        segments = paths.check_path(name) if name else ()
+        with _as_refusals("there is no such folder"):
+            entries, last = self._folder_pages.page(segments, after.removeprefix("/"), limit)
+        return FolderPage([*map(_listed, entries)], None if last is None else f"/{last}", described=True)
 
     def _read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
@@ -145,13 +170,8 @@ class LocalStorage:
         with _as_refusals():
             fd = self.tree.open_file(segments)
         try:
-            attributes, status = read_xattr(fd), os.fstat(fd)
-            stat = replace(
-                _described("/" + "/".join(segments), status),
-                mime=attributes.mime,
-                metadata=attributes.metadata,
-                digests=read_digest(fd, status),
-            )
+            status = os.fstat(fd)
+            stat = _described("/" + "/".join(segments), status, read_attributes(fd, status))
             if self.cached_reader is not None:
                 self.cached_reader.remember(stat, status, started)
         except BaseException:
@@ -203,22 +223,27 @@ class _Pages:
             self._entries.close()
 
 
-def _described(path: str, status: os.stat_result) -> Stat:
-    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag)
+def _described(path: str, status: os.stat_result, attributes: FileAttributes = NO_ATTRIBUTES) -> Stat:
+    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag, *attributes)
+
+
+def _listed(entry: FolderEntry) -> Stat | str:
+    path = f"/{entry.key}"
+    return path if entry.status is None else _described(path, entry.status, entry.attributes)
 
 
 @contextlib.contextmanager
-def _as_refusals() -> Iterator[None]:
+def _as_refusals(missing: str = "there is no such file") -> Iterator[None]:
     """Turn errors of the disk into refusals."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise Refusal("not_found", "there is no such file") from None
+        raise Refusal("not_found", missing) from None
     except PermissionError:
         raise Refusal("forbidden", "the gateway may not read this file") from None
     except Refusal as refusal:
         if refusal.code == "conflict":  # a folder, or a file on the way
-            raise Refusal("not_found", "there is no such file") from None
+            raise Refusal("not_found", missing) from None
         raise
 
 

@@ -43,10 +43,17 @@ _NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, err
 
 
 class FileAttributes(NamedTuple):
-    """What the upload declared of a file: its media type (None: nothing) and its metadata."""
+    """What an upload declared of a file: its media type (None: nothing) and its metadata.
+
+    `digests` are those of its bytes as they are, in base64 by their name in RFC 9530.
+    """
 
     mime: str | None
-    metadata: dict[str, str]
+    metadata: Mapping[str, str]
+    digests: Mapping[str, str]
+
+
+NO_ATTRIBUTES: Final = FileAttributes(None, {}, {})
 
 
 def guess_mime(path: str) -> str:
@@ -85,8 +92,14 @@ def _write(fd: int, name: str, value: bytes, message: str) -> None:
         log.debug(message, error.strerror, extra=event("xattr.refused"))
 
 
-def read_digest(fd: int, status: os.stat_result) -> dict[str, str]:
-    """Return the digest of an open file as it is told; nothing where it is of another version."""
+def read_attributes(fd: int, status: os.stat_result) -> FileAttributes:
+    """Return the attributes of an open file that `status` describes; junk of others is ignored."""
+    mime, metadata = _read_declared(fd)
+    return FileAttributes(mime, metadata, _read_digest(fd, status))
+
+
+def _read_digest(fd: int, status: os.stat_result) -> Mapping[str, str]:
+    """Return the digest of an open file; nothing where it is of another version."""
     try:
         value = os.getxattr(fd, DIGEST_ATTRIBUTE)
     except OSError as error:
@@ -102,21 +115,20 @@ def read_digest(fd: int, status: os.stat_result) -> dict[str, str]:
     return named_digests({algorithm: digest})
 
 
-def read_xattr(fd: int) -> FileAttributes:
-    """Return what the attribute of an open file says; junk, which others may have set, is ignored."""
+def _read_declared(fd: int) -> tuple[str | None, Mapping[str, str]]:
     try:
         attributes = json.loads(os.getxattr(fd, ATTRIBUTE))
     except OSError as error:
         if error.errno in _NO_ATTRIBUTE:
-            return FileAttributes(None, {})
+            return None, {}
         raise
     except ValueError:
-        return FileAttributes(None, {})
+        return None, {}
     if not isinstance(attributes, dict):
-        return FileAttributes(None, {})
+        return None, {}
     mime, metadata = attributes.get("mime"), attributes.get("metadata")
     texts = metadata.items() if isinstance(metadata, dict) else ()
-    return FileAttributes(
+    return (
         mime if isinstance(mime, str) else None,
         {name: value for name, value in texts if isinstance(value, str)},
     )

@@ -1,4 +1,4 @@
-"""A bucket as a `Storage`, and the lifecycle rules by which it removes what is old by itself.
+"""A bucket as a `Storage`.
 
 The stat of an object and the bytes that are read are of one version, whichever store it is: the entity
 tag of each response is compared, since not every store knows `If-Match`. On any event loop.
@@ -7,27 +7,30 @@ tag of each response is compared, since not every store knows `If-Match`. On any
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Self
 
+from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
-from gateway.storage.protocols import PresignedRequest, Stat
-from gateway.storage.s3.client import Client, Clients
+from gateway.storage.protocols import (
+    INVALID_POSITION,
+    MAX_FOLDER_PAGE,
+    FolderPage,
+    PresignedRequest,
+    Stat,
+)
+from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata, stored_digest
 from gateway.storage.s3.errors import as_refusals, code_of, is_unavailable, status_of
+from gateway.storage.s3.lifecycle import Expiry, expire
 from gateway.storage.s3.presign import presigned
 from gateway.telemetry.logs import event
 
 PIECE_BYTES: Final = 1 << 18
 """A piece is what has come in, up to this."""
-
-DAY: Final = 86400
 
 LIST_PAGE_SIZE: Final = 1000
 """Objects that one page has at most (Amazon S3 API reference, ListObjectsV2)."""
@@ -35,7 +38,6 @@ LIST_PAGE_SIZE: Final = 1000
 log = logging.getLogger("gateway.storage")
 
 _OTHER_VERSION: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
-_NO_RULES: Final = frozenset({"NoSuchLifecycleConfiguration", "404"})
 
 
 class S3Storage:
@@ -99,6 +101,35 @@ class S3Storage:
             if not page.get("IsTruncated"):
                 return
             params["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def list_folder(
+        self, folder: str, *, after: str | None = None, limit: int = MAX_FOLDER_PAGE
+    ) -> FolderPage:
+        """Return a page of a folder, with one request. Stats have no type and no metadata."""
+        name = folder.strip("/")
+        folder = f"/{'/'.join(paths.check_path(name))}/" if name else "/"
+        prefix = self._keys.key_prefix(folder)
+        params: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
+        params["MaxKeys"] = min(limit, MAX_FOLDER_PAGE)
+        if after is not None:
+            params["ContinuationToken"] = after
+        client = await self._clients.client()
+        with as_refusals(f"listing {folder}"), _own_token():
+            page = await client.list_objects_v2(**params)
+        files = {str(entry["Key"]): entry for entry in page.get("Contents", ())}
+        folders = {str(entry["Prefix"]) for entry in page.get("CommonPrefixes", ())}
+        if not files and not folders and after is None:
+            raise Refusal("not_found", "there is no such folder")
+        entries = [self._entry(key, files.get(key)) for key in sorted({*files, *folders})]
+        token = page.get("NextContinuationToken") if page.get("IsTruncated") else None
+        return FolderPage([entry for entry in entries if entry is not None], token)
+
+    def _entry(self, key: str, entry: Mapping[str, Any] | None) -> Stat | str | None:
+        """Return a listed file or folder; None for a folder's marker, and a name that is no path."""
+        path = self._keys.path_of(key if entry is not None else key.removesuffix("/"))
+        if path is None or entry is None:
+            return path if path is None else f"{path}/"
+        return Stat(path, int(entry["Size"]), entry["LastModified"].timestamp(), _etag(entry))
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove an object.
@@ -200,6 +231,17 @@ def _if_match(etag: str | None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def _own_token() -> Iterator[None]:
+    """Raise `Refusal("bad_request")` for a token that the store has not given."""
+    try:
+        yield
+    except Exception as error:
+        if code_of(error) == "InvalidArgument":
+            raise Refusal("bad_request", INVALID_POSITION) from error
+        raise
+
+
+@contextlib.contextmanager
 def _same_or_superseded(path: str) -> Iterator[None]:
     try:
         yield
@@ -207,57 +249,3 @@ def _same_or_superseded(path: str) -> Iterator[None]:
         if code_of(error) in _OTHER_VERSION or status_of(error) == 412:
             raise Superseded(f"{path} has been replaced or changed meanwhile") from error
         raise
-
-
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """What a bucket removes by itself: objects below `prefix` that are `days` old; the rule's name."""
-
-    bucket: str
-    prefix: str
-    days: int
-    rule: str
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}* is removed after {self.days} days (rule {self.rule})"
-
-
-async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Expiry:
-    """Let the bucket remove what lies below `prefix` when it is `seconds` old, in days rounded up.
-
-    A later call with other seconds changes the rule; other rules stay as they are. S3 works through
-    them about once a day: a rule is there for what nothing else removes. Raises what the store answers,
-    such as that it has no rules. Source: Amazon S3 API reference, PutBucketLifecycleConfiguration.
-    """
-    days = max(1, math.ceil(seconds / DAY))
-    name = f"upload-gateway-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
-    rule = {"ID": name, "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}}
-    before = await rules_of(client, bucket)
-    after = [other for other in before if other.get("ID") != name] + [rule]
-    if rule not in before:
-        await client.put_bucket_lifecycle_configuration(
-            Bucket=bucket, LifecycleConfiguration={"Rules": after}
-        )
-    return Expiry(bucket, prefix, days, name)
-
-
-async def rules_of(client: Client, bucket: str) -> Sequence[Mapping[str, Any]]:
-    """Return the rules of a bucket, none where none were ever set."""
-    try:
-        response = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
-    except Exception as error:
-        if code_of(error) in _NO_RULES:
-            return ()
-        raise
-    rules: Sequence[Mapping[str, Any]] = response.get("Rules", ())
-    return rules
-
-
-def aborts_unfinished(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
-    """Tell whether one of the rules aborts unfinished multipart uploads below `prefix`."""
-    return any(
-        rule.get("Status") == "Enabled"
-        and "AbortIncompleteMultipartUpload" in rule
-        and prefix.startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")))
-        for rule in rules
-    )

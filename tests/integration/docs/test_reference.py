@@ -6,14 +6,17 @@ import json
 import re
 from pathlib import Path
 
-from gateway.domain.event_bodies import downloading_event
+from gateway.domain.event_bodies import deleting_event, downloading_event, listing_event
 from gateway.domain.model import (
+    DELETING,
     DOWNLOADING,
+    LISTING,
     OBJECT_CREATED,
     UPLOAD_FAILED,
     UPLOADED,
     UPLOADING,
     Download,
+    FileRequest,
 )
 from gateway.plugins import models
 from tests.conftest import StartGateway
@@ -67,6 +70,8 @@ async def test_every_key_of_a_real_event_is_documented(
     assert noted[".no-False-False-True"] == set(said[UPLOAD_FAILED])
     assert noted[".ok-True-True-False"] == set(said[OBJECT_CREATED])
     assert said[DOWNLOADING] == list(downloading_event(Download("a", "/a")))
+    assert said[LISTING] == list(listing_event(FileRequest("a", "/a/")))
+    assert said[DELETING] == list(deleting_event(FileRequest("a", "/a")))
 
 
 # -- command line and metrics

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.downloads.archive import _members_below, archived_folder
-from gateway.errors import Refusal
+from gateway.endpoints.downloads.archive import _members_below
+from gateway.endpoints.folders import requested_folder
 from gateway.server.app import Gateway
 from gateway.storage.local.storage import LIST_PAGE_SIZE
 from tests.conftest import StartGateway, StartProcess
@@ -158,15 +158,8 @@ async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stor
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
     parsed = UploadPathTemplate.parse(template)
-    found = archived_folder(parsed, head_of({}, "GET", f"{raw_path}?format=zip"))
+    found = requested_folder(parsed, head_of({}, "GET", f"{raw_path}?format=zip"))
     assert (found and found.path) == path
-    for query in ("?format=tar", ""):
-        request = head_of({}, "GET", raw_path + query)
-        if path is None:
-            assert archived_folder(parsed, request) is None
-        else:
-            with pytest.raises(Refusal, match="folders are not listed"):
-                archived_folder(parsed, request)
 
 
 DECIDING = """

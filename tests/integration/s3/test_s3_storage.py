@@ -19,7 +19,8 @@ from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import encode_metadata
-from gateway.storage.s3.storage import S3Storage, rules_of
+from gateway.storage.s3.lifecycle import rules_of
+from gateway.storage.s3.storage import S3Storage
 from tests.support.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}

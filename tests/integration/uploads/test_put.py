@@ -40,6 +40,7 @@ async def test_the_answer_names_the_upload_its_path_size_type_and_status_page(
     assert answer.json | {"upload_id": ""} == {
         "upload_id": "",
         "path": "/upload/x.txt",
+        "url": f"{gateway.url}/upload/x.txt",
         "bytes": 5,
         "mime": "text/x-odd; a=b",
     }

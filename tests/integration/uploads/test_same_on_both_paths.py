@@ -37,6 +37,7 @@ MASKS = (
     (rb"[0-9A-HJKMNP-TV-Z]{26}-\d+", b"ID"),
     (rb"X-Request-Id: [0-9a-f]{16}", b"X-Request-Id: R"),
     (rb"Date: [^\r]*", b"Date: D"),
+    (rb'"url": "http://127.0.0.1:\d{5}/', b'"url": "http://H/'),
 )
 """What differs between two requests of one path too."""
 

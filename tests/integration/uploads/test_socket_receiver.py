@@ -363,7 +363,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     scheme: dict[str, str],
 ) -> None:
     gateway = await on_socket_path(start_gateway, tmp_path / "data", **scheme)
-    real, writes = incoming._write_all, 0
+    real, writes = incoming.write_all, 0
 
     def full(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
         nonlocal writes
@@ -372,7 +372,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
             raise OSError(errno.ENOSPC, "no space left")
         return real(fd, pieces)
 
-    monkeypatch.setattr(incoming, "_write_all", full)
+    monkeypatch.setattr(incoming, "write_all", full)
     answer = await put(gateway, "/upload/x", b"z" * 8 * MIB)
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []

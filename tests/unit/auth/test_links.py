@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.links import SignedUrlFactory, match_object_path, no_public_url
+from gateway.auth.links import SignedUrlFactory, StoredUrls, match_object_path, no_public_url
 from gateway.cli.check import check
 from gateway.domain.metadata import MAX_METADATA_BYTES
-from gateway.domain.path_template import PathMatch
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.domain.paths import split_target
 from gateway.errors import Refusal
 from gateway.settings import load
@@ -138,3 +138,9 @@ def test_scripts_under_test_get_a_url_that_leads_nowhere(
         "  expect: {status: 403, output: 'http://gateway.invalid/-/objects/upload/x'}\n"
     )
     assert check([tmp_path]) == 0, capsys.readouterr()
+
+
+def test_a_stored_path_has_an_address_on_the_upload_path_or_below_the_endpoint_of_objects() -> None:
+    urls = StoredUrls(UploadPathTemplate.parse("/upload/{filepath}"), "https://files.example/sub")
+    assert urls.address_of("/upload/a b") == "https://files.example/sub/upload/a%20b"
+    assert urls.address_of("/archive/é?") == "https://files.example/sub/-/objects/archive/%C3%A9%3F"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import local_writer
+from gateway.commit import batched_write
 from gateway.commit.local_writer import LocalWriter
 from gateway.domain.model import Upload, new_id
 from gateway.errors import Refusal
@@ -79,7 +79,7 @@ async def test_a_large_body_is_written_in_batches_and_its_memory_released(
     pending = await writer.begin(upload())
     for _ in range(40):
         await pending.write(b"z" * 64 * KIB)
-        assert writer.buffers.used <= local_writer.MAX_BATCH_BYTES
+        assert writer.buffers.used <= batched_write.MAX_BATCH_BYTES
     assert len(harness.bodies()) == 1
     await pending.finish()
     assert writer.buffers.used == 0
@@ -90,7 +90,7 @@ async def test_many_tiny_chunks_are_written_before_they_cost_much(
     harness: CommitterHarness, writer: LocalWriter
 ) -> None:
     pending = await writer.begin(upload())
-    for _ in range(local_writer.MAX_CHUNKS):
+    for _ in range(batched_write.MAX_CHUNKS):
         await pending.write(b"z")
     assert writer.buffers.used == 0
     await pending.discard()
@@ -100,7 +100,7 @@ async def test_many_tiny_chunks_are_written_before_they_cost_much(
 async def test_with_much_in_memory_batches_are_smaller(
     writer: LocalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_writer, "MAX_BUFFERED_BYTES", 100 * KIB)
+    monkeypatch.setattr(batched_write, "MAX_BUFFERED_BYTES", 100 * KIB)
     first, second = await writer.begin(upload("/a")), await writer.begin(upload("/b"))
     await first.write(b"z" * 60 * KIB)
     await second.write(b"z" * 60 * KIB)
@@ -171,7 +171,7 @@ async def test_a_cancelled_write_ends_when_its_thread_has_left_the_body(
     pending = await writer.begin(upload())
     with monkeypatch.context() as patch:
         held = HeldWrites(patch)
-        writing = asyncio.create_task(pending.write(b"z" * 2 * local_writer.MAX_BATCH_BYTES))
+        writing = asyncio.create_task(pending.write(b"z" * 2 * batched_write.MAX_BATCH_BYTES))
         await held.entered.wait()
         writing.cancel()
         done, _ = await asyncio.wait({writing}, timeout=0.05)
@@ -187,10 +187,10 @@ async def test_a_discard_waits_for_the_thread_that_still_writes(
     harness: CommitterHarness, writer: LocalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a script on a loop of its own is cancelled: its discard comes beside the write."""
-    pending = await writer.begin(upload(length=3 * local_writer.MAX_BATCH_BYTES))
+    pending = await writer.begin(upload(length=3 * batched_write.MAX_BATCH_BYTES))
     with monkeypatch.context() as patch:
         held = HeldWrites(patch)
-        writing = asyncio.create_task(pending.write(b"z" * 2 * local_writer.MAX_BATCH_BYTES))
+        writing = asyncio.create_task(pending.write(b"z" * 2 * batched_write.MAX_BATCH_BYTES))
         await held.entered.wait()
         discarding = asyncio.create_task(pending.discard())
         done, _ = await asyncio.wait({discarding}, timeout=0.05)

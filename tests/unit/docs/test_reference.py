@@ -15,7 +15,7 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import committer, disk, local_writer, object_backend
+from gateway.commit import batched_write, committer, disk, object_backend
 from gateway.domain import paths
 from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
@@ -200,7 +200,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
         ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
-        ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
+        ("architecture.md", f"at most {batched_write.MAX_BATCH_BYTES >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.MAX_RESPONSE_BYTES >> 20} MiB"),
         ("reference/script-names.md", f"more than {executor.REPORT_DELAYS[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),

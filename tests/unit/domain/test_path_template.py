@@ -242,3 +242,42 @@ def test_no_stored_path_leads_out_of_the_root(raw: str, stored: str) -> None:
     with suppress(Refusal):
         match = template.match(raw)
         assert match is None or stays_below_root(match.path)
+
+
+@pytest.mark.parametrize(
+    ("template", "stored", "path", "spelled"),
+    [
+        ("/upload/{filepath}", None, "/upload/a/b.bin", "/upload/a/b.bin"),
+        ("/upload/{filepath}", None, "/upload/a b%é?#", "/upload/a%20b%25%C3%A9%3F%23"),
+        ("/upload/{filepath}", None, "/archive/b.bin", None),
+        ("/été/{filepath}", None, "/upload/x", "/%C3%A9t%C3%A9/x"),
+        ("/api/{filename}", None, "/upload/b.bin", "/api/b.bin"),
+        ("/api/{filename}", None, "/upload/a/b.bin", None),
+        ("/{filepath}/raw", None, "/upload/a/b", "/a/b/raw"),
+        ("/{filepath}", None, "/upload/-/health", None),
+        ("/in/{t}/{filename}", None, "/upload/b.bin", None),
+        ("/in/{t}/{filename}", "/{t}/{filename}", "/acme/b bin", "/in/acme/b%20bin"),
+        ("/in/{t}/{filepath}", "/{filepath}/of/{t}", "/a/b/of/acme", "/in/acme/a/b"),
+        ("/in/{t}/{filepath}", "/{filepath}/of/{t}", "/a/b/off/acme", None),
+        ("/in/{t}", None, "/upload/b.bin", None),
+        ("/in/{t}", "/{t}/{filename}", "/acme/b.bin", None),
+        ("/in/{t}", "/{t}", "/acme", "/in/acme"),
+    ],
+)
+def test_a_stored_path_is_spelled_as_its_upload_path_if_it_has_one(
+    template: str, stored: str | None, path: str, spelled: str | None
+) -> None:
+    assert UploadPathTemplate.parse(template, stored).spell(path) == spelled
+
+
+@pytest.mark.parametrize("template", ["/upload/{filepath}", "/{filepath}/{t}", "/in/{filename}"])
+@given(name=st.text(min_size=1))
+def test_what_is_spelled_leads_to_the_stored_path(template: str, name: str) -> None:
+    parsed, path = UploadPathTemplate.parse(template, None), f"/upload/{name}"
+    with suppress(Refusal):
+        paths.check_path(path)
+        if (spelled := parsed.spell(path)) is not None:
+            assert spelled.isascii()
+            match = parsed.match(spelled)
+            assert match is not None
+            assert match.path == path

@@ -85,7 +85,8 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
         (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is an unknown time zone"),
         (
             f"{CRON}on_error: allow\n",
-            "x.yaml:4: `on_error` applies to APIGW.OnFileUploading and APIGW.OnFileDownloading only",
+            "x.yaml:4: `on_error` applies to APIGW.OnFileUploading, APIGW.OnFileDownloading,"
+            " APIGW.OnFileListing and APIGW.OnFileDeleting only",
         ),
     ],
 )
@@ -97,7 +98,7 @@ def test_only_a_schedule_has_a_time(plugins: Plugins) -> None:
     text = f"name: nightly\nevent: {UPLOADED}\n{CRON}{SCRIPT}"
     assert "x.yaml:3: `cron` applies to Schedule only: remove it" in complaint(plugins, text)
     text = f"name: nightly\nevent: APIGW.OnFileUploading\nretry: {{}}\n{SCRIPT}"
-    events = "APIGW.OnFileUploaded, APIGW.OnObjectCreated and Schedule"
+    events = "APIGW.OnFileUploaded, APIGW.OnFileDeleted, APIGW.OnObjectCreated and Schedule"
     assert f"`retry` applies to {events} only" in complaint(plugins, text)
 
 

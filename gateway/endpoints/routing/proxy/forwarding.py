@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.domain.path_template import fill_variables
 from gateway.domain.proxy_headers import tells_origin
+from gateway.domain.template_segments import fill_variables
 from gateway.errors import Refusal
 
 PSEUDONYM: Final = "upload-gateway"

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
+from gateway.auth.request import IncomingRequest
 from gateway.domain.model import Stored
 from gateway.domain.partial import ResumableProtocol
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.errors import Refusal
 
 
+class UploadTarget(NamedTuple):
+    """The file of a creation: what its path matches, and that path, still encoded.
+
+    `named_by_gateway` tells that the request named a folder, and no file.
+    """
+
+    match: PathMatch
+    asked_path: str
+    named_by_gateway: bool = False
+
+
+class UploadLimits(NamedTuple):
+    """What every client is told: the greatest length in bytes (None: none) and life in seconds."""
+
+    max_size: int | None
+    max_age: float
+
+
 @dataclass(slots=True, frozen=True)
 class Concatenation:
-    """The parts of a file, as ids of partial uploads with their secrets, in order (tus)."""
+    """The parts of a file, in order (tus): ids of partial uploads with their secrets.
+
+    A part is a UUID alone where the client gives no query: the name that the gateway gave to it.
+    `text` is the header as it was sent, for the answers to HEAD.
+    """
 
     parts: Sequence[str]
+    text: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -24,10 +50,12 @@ class BodyTerms:
 
     `completes` says whether it is the last one: None where that follows from the length (tus, and the
     draft up to interop 6). `digests` are of this body: a mismatch, or a cut, drops all of it.
+    `wanted` are algorithms whose digest of the whole is in `Stored.digests`, if this completes it.
     """
 
     completes: bool | None = None
     digests: tuple[ExpectedDigest, ...] = ()
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,7 +65,8 @@ class Creation:
     `length` is that of the whole file, None where it is not known yet. `body` is None where the
     request has none to be stored (an empty one has). `filename` names the file where the request
     names a folder. `metadata` is stored with the file. `digests` are of the whole file.
-    `identity` is that of a ranged upload.
+    `resume_key` is that of a ranged upload, whose identity consists of it, of the path that was asked
+    and of the principal; "" is one too.
     """
 
     protocol: ResumableProtocol
@@ -48,18 +77,23 @@ class Creation:
     metadata: Mapping[str, str] = field(default_factory=dict)
     metadata_text: str = ""
     digests: tuple[ExpectedDigest, ...] = ()
-    identity: str | None = None
+    resume_key: str | None = None
     part_of_concat: bool = False
     concat: Concatenation | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class Append:
-    """A request to append at `offset`. `length` fixes the whole length, if it is given."""
+    """A request to append at `offset`.
+
+    `length` fixes the whole length, if it is given. `digests` are of the whole file, beside those of
+    its creation: they are checked if this request completes it.
+    """
 
     offset: int
     body: BodyTerms
     length: int | None = None
+    digests: tuple[ExpectedDigest, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -104,3 +138,50 @@ class PartialRefusal(Refusal):
 
 Announce = Callable[[PartialResult], Awaitable[None]]
 """Called once a partial upload is created, before its body is read: a 104 of the draft."""
+
+
+class PartialUploads(Protocol):
+    """The operations (`service.ResumableUploads`), as the three protocols call them.
+
+    Each authenticates the request. They raise `PartialRefusal`, or `Refusal` where nothing can be told
+    of a partial upload. `announce` is called once the URL may be told, before the body is asked for.
+    """
+
+    async def create(
+        self,
+        incoming: IncomingRequest,
+        target: UploadTarget,
+        creation: Creation,
+        announce: Announce | None = None,
+    ) -> PartialResult:
+        """Create a partial upload, and take the body of the request if it has one."""
+
+    async def append(
+        self,
+        incoming: IncomingRequest,
+        reference: str,
+        append: Append,
+        announce: Announce | None = None,
+    ) -> PartialResult:
+        """Append the body of the request; `reference` is the value of `upload` in the query."""
+
+    async def describe(self, incoming: IncomingRequest, reference: str) -> PartialResult:
+        """End a running append, and describe the upload, after its completion too."""
+
+    async def cancel(self, incoming: IncomingRequest, reference: str) -> None:
+        """End a running append, and remove the upload."""
+
+    async def find(self, incoming: IncomingRequest, resume_key: str) -> PartialResult | None:
+        """Describe the ranged upload of this path, principal and key, for a day after its completion."""
+
+    async def append_to_range(
+        self, incoming: IncomingRequest, resume_key: str, append: Append
+    ) -> PartialResult:
+        """Append to the ranged upload of this path, principal and key.
+
+        Where all bytes have come and were not committed, the last one may be sent again, if it is
+        equal. Raises `mismatching_offset` without a result where there is no such upload.
+        """
+
+    def limits(self) -> UploadLimits:
+        """Return what every client is told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -60,4 +61,14 @@ def test_the_document_says_methods_schemas_and_who_may(tmp_path: Path) -> None:
     assert set(paths["/any"]) == {"get", "post", "put", "patch", "delete"}
     assert "put" in paths["/upload/{filepath}"]
     assert all(row.method.lower() in paths[row.pattern] for row in API_ROUTES)
+    assert paths["/-/objects/{filepath}"]["put"]["security"] == [{"signed": []}]
+    assert paths["/-/objects/{filepath}"]["get"]["security"] == [{"signed": []}]
+
+
+@pytest.mark.parametrize(("auth", "also"), [("none", [{}]), ("token", [{"bearer": []}, {"token": []}])])
+def test_with_downloads_stored_files_are_open_to_whom_downloads_are(
+    auth: Literal["none", "token"], also: list[object]
+) -> None:
+    paths = document([], Settings(auth=auth, downloads=True))["paths"]
+    assert paths["/-/objects/{filepath}"]["get"]["security"] == [{"signed": []}, *also]
     assert paths["/-/objects/{filepath}"]["put"]["security"] == [{"signed": []}]

@@ -8,7 +8,9 @@ from typing import cast
 
 import pytest
 
+from gateway.auth.links import StoredUrls
 from gateway.domain.model import Stored, Upload
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
@@ -16,6 +18,7 @@ from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics
 
 UPLOAD = Upload("01ABC-0", "/x")
+URLS = StoredUrls(UploadPathTemplate.parse("/upload/{filepath}"), "http://gateway.example")
 
 
 class FailedUploads:
@@ -32,7 +35,7 @@ class FailedUploads:
 class Recorded:
     def __init__(self) -> None:
         self.inflight, self.metrics, self.hooks = Inflight(), Metrics(), FailedUploads()
-        self.outcomes = UploadOutcomes(self.inflight, self.metrics, cast(Hooks, self.hooks))
+        self.outcomes = UploadOutcomes(self.inflight, self.metrics, cast(Hooks, self.hooks), URLS)
 
     def begin(self, state: str) -> None:
         progress = self.inflight.begin_upload(UPLOAD)

@@ -10,11 +10,12 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth, TokenVerifier
+from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
 from gateway.domain.model import Stored, Upload
-from gateway.domain.path_template import PathMatch
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission
@@ -30,6 +31,7 @@ from gateway.telemetry.metrics import Metrics
 ALICE = Token(name="alice", sha256=token_digest("secret-a"))
 MATCH = PathMatch("/upload/x", {"filepath": "x"})
 CONTENT = b"hello"
+URLS = StoredUrls(UploadPathTemplate.parse("/upload/{filepath}"), "http://gateway.example")
 
 
 class Exchange:
@@ -109,7 +111,7 @@ class Gateway:
         parsed, hooks = Settings.model_validate(settings), cast(Hooks, self.hooks)
         auth, marks = Auth(parsed, (ALICE,), verifier=verifier), cast(OneTimeMarks, None)
         admission = Admission(parsed, auth, hooks, self.inflight, marks)
-        outcomes = UploadOutcomes(self.inflight, self.metrics, hooks)
+        outcomes = UploadOutcomes(self.inflight, self.metrics, hooks, URLS)
         self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), outcomes, 0)
 
     def take(self, exchange: Exchange) -> bool:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.storage.local import incoming as incoming_module
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
-from gateway.storage.local.xattrs import ATTRIBUTE, read_digest
+from gateway.storage.local.xattrs import ATTRIBUTE, read_attributes
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_any_pieces_in_any_parts_come_out_whole(pieces: list[bytes], size: int) 
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "writev", in_parts(size))
-            assert incoming_module._write_all(fd, pieces) == sum(map(len, pieces))
+            assert incoming_module.write_all(fd, pieces) == sum(map(len, pieces))
         assert os.pread(fd, 1000, 0) == b"".join(pieces)
     finally:
         os.close(fd)
@@ -157,19 +157,19 @@ def test_a_full_disk_is_refused_with_its_error_code(
 
 def test_digests_are_of_all_bytes_in_their_order(incoming: IncomingDirectory) -> None:
     body = incoming.create("u", 0o640, ["sha256", "md5"])
-    assert body.hashing
+    assert body.digests.are_expected
     body.write([b"one", b"two"])
     body.write([b"three"])
-    assert body.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
-    assert body.digest("md5") == hashlib.md5(b"onetwothree").digest()
+    assert body.digests.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
+    assert body.digests.digest("md5") == hashlib.md5(b"onetwothree").digest()
     body.discard()
-    assert not incoming.create("v", 0o640).hashing
+    assert not incoming.create("v", 0o640).digests.are_expected
 
 
 def digest_of_file(folder: Path) -> dict[str, str]:
     """Return the digest that the file itself tells."""
     with (folder / "u").open("rb") as file:
-        return read_digest(file.fileno(), os.fstat(file.fileno()))
+        return dict(read_attributes(file.fileno(), os.fstat(file.fileno())).digests)
 
 
 SHA_OF_BODY = base64.b64encode(hashlib.sha256(b"body").digest()).decode()
@@ -181,8 +181,8 @@ def test_a_digest_stays_with_the_file(
     incoming: IncomingDirectory, folder: Path, durable: bool, buffered: bool
 ) -> None:
     body = incoming.create("u", 0o640, (), "sha256")
-    assert not body.hashing
-    assert body.kept_digest() == {}
+    assert not body.digests.are_expected
+    assert body.digests.kept() == {}
     body.xattr = b'{"mime": "a/b"}'
     if buffered:
         body.buffer(b"body")
@@ -190,7 +190,7 @@ def test_a_digest_stays_with_the_file(
         body.write([b"bo", b"dy"])
         body.sync()
     body.finalize(durable=durable)
-    assert body.kept_digest() == {"sha256": hashlib.sha256(b"body").digest()}
+    assert body.digests.kept() == {"sha256": hashlib.sha256(b"body").digest()}
     assert digest_of_file(folder) == {"sha-256": SHA_OF_BODY}
     assert os.getxattr(folder / "u", ATTRIBUTE) == b'{"mime": "a/b"}'
 
@@ -200,7 +200,7 @@ def test_a_digest_that_was_computed_elsewhere_stays_with_the_file_too(
 ) -> None:
     body = incoming.create("u", 0o640)
     body.buffer(b"body")
-    body.keep_digest("sha256", hashlib.sha256(b"body").digest())
+    body.digests.keep("sha256", hashlib.sha256(b"body").digest())
     body.finalize(durable=True)
     assert digest_of_file(folder) == {"sha-256": SHA_OF_BODY}
 

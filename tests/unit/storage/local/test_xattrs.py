@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.storage.local.xattrs import DIGEST_ATTRIBUTE, read_digest, write_digest
+from gateway.storage.local.xattrs import DIGEST_ATTRIBUTE, read_attributes, write_digest
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 def digests(place: Path) -> dict[str, str]:
     with place.open("rb") as opened:
-        return read_digest(opened.fileno(), os.fstat(opened.fileno()))
+        return dict(read_attributes(opened.fileno(), os.fstat(opened.fileno())).digests)
 
 
 def test_a_digest_is_read_under_its_name_and_follows_the_file(file: Path) -> None:

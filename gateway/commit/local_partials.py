@@ -1,0 +1,148 @@
+"""Partial uploads on the local disk: files in `.gateway/partials/`, committed by the committer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from gateway.commit.batched_write import WriteBuffers
+from gateway.commit.committer import Committer
+from gateway.commit.failures import refusal_of
+from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.commit.partial_caps import PartialCaps
+from gateway.commit.partial_expiry import PartialExpiry
+from gateway.commit.partials import PartialBusy
+from gateway.commit.publish import check_target
+from gateway.commit.records import LocalDisk
+from gateway.commit.running_digests import RunningDigests
+from gateway.domain import paths
+from gateway.domain.partial import PartialHead, PartialStatus
+from gateway.errors import Refusal
+from gateway.storage.local.partial_directory import PartialDirectory, PartialLockedError
+from gateway.storage.local.partial_files import PartialFile
+from gateway.storage.local.partial_identities import PartialIdentities
+from gateway.storage.local.partial_opening import create_partial, open_partial, remove_idle
+from gateway.storage.waiting import finish_in_thread
+
+T = TypeVar("T")
+
+PAGE: Final = 100
+"""Partial uploads that are described in one visit of a thread."""
+
+
+class LocalPartialStore:
+    """The folder of partial uploads as a `PartialStore`, for one event loop.
+
+    `file_mode` are the permission bits of published files.
+    """
+
+    def __init__(
+        self,
+        folder: PartialDirectory,
+        disk: LocalDisk,
+        committer: Committer,
+        buffers: WriteBuffers,
+        file_mode: int,
+    ) -> None:
+        self._folder = folder
+        self._identities = PartialIdentities(folder)
+        self._disk = disk
+        self._committer = committer
+        self._buffers = buffers
+        self._file_mode = file_mode
+        self._caps = PartialCaps(folder)
+        self._expiry = PartialExpiry(folder, disk.space)
+        self._digests = RunningDigests()
+
+    async def create(self, head: PartialHead) -> LocalOpenPartial:
+        """See `PartialStore.create`."""
+        opened = await self._opened(partial(self._create, head))
+        if opened is None:
+            raise AssertionError("a partial upload that is created is open")
+        return opened
+
+    async def status(self, upload_id: str) -> PartialStatus | None:
+        """See `PartialStore.status`."""
+        return await self._in_thread(partial(self._folder.status, upload_id))
+
+    async def open(self, upload_id: str) -> LocalOpenPartial:
+        """See `PartialStore.open`."""
+        try:
+            opened = await self._opened(partial(open_partial, self._folder, upload_id))
+        except PartialLockedError:
+            raise PartialBusy(f"partial upload {upload_id} is open elsewhere") from None
+        if opened is None:
+            raise Refusal("not_found", "there is no such upload, or it has ended")
+        return opened
+
+    async def resolve(self, identity: str) -> str | None:
+        """See `PartialStore.resolve`."""
+        return await self._in_thread(partial(self._identities.resolve, identity))
+
+    async def list(self) -> AsyncIterator[PartialStatus]:
+        """See `PartialStore.list`."""
+        ids = await self._in_thread(lambda: list(self._folder.upload_ids()))
+        for start in range(0, len(ids), PAGE):
+            for status in await self._in_thread(partial(self._page, ids[start : start + PAGE])):
+                yield status
+
+    async def remove_expired(self, now: float) -> AsyncIterator[PartialStatus]:
+        """See `PartialStore.remove_expired`. What crashes left goes too."""
+        await self._in_thread(self._folder.remove_rests)
+        await self._in_thread(partial(self._identities.remove_ended, now))
+        async for status in self.list():
+            self._expiry.see(status, now)
+        self._expiry.end()
+        while (removed := await self._in_thread(self._expiry.remove_next)) is not None:
+            yield removed
+
+    def _page(self, upload_ids: Sequence[str]) -> Sequence[PartialStatus]:
+        statuses = (self._folder.status(upload_id, durable=False) for upload_id in upload_ids)
+        return [status for status in statuses if status is not None]
+
+    def _create(self, head: PartialHead) -> PartialFile:
+        upload, folder = head.upload, self._folder
+        if not head.part_of_concat:
+            exists = self._disk.tree.lstat_target(paths.check_path(upload.path)) is not None
+            check_target(upload, exists=exists, must_exist=head.must_exist)
+        self._caps.check(head.client)
+        self._disk.space.check(max(upload.content_length or 0, 1), head.client, new_file=True)
+        file = create_partial(folder, head, self._file_mode, self._disk.incoming.umask)
+        if head.identity is not None:
+            before = self._identities.give(head.identity, upload.id)
+            folder.sync()
+            if before is not None and before != upload.id:
+                remove_idle(folder, before, lambda _: True)
+        return file
+
+    async def _opened(self, work: Callable[[], PartialFile | None]) -> LocalOpenPartial | None:
+        """Open a file in a thread; one that is opened for a cancelled caller is closed again."""
+        opening = asyncio.get_running_loop().run_in_executor(self._disk.executor, work)
+        try:
+            file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
+        except OSError as error:
+            raise refusal_of(error) from error
+        if file is None:
+            return None
+        return LocalOpenPartial(file, self._disk, self._committer, self._buffers, self._digests)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await finish_in_thread(work, executor=self._disk.executor)
+        except OSError as error:
+            raise refusal_of(error) from error
+
+
+def _close_opened(opening: asyncio.Future[PartialFile | None]) -> None:
+    """Let go of what a cancelled caller did not wait for."""
+    if (
+        not opening.cancelled()
+        and opening.exception() is None
+        and (file := opening.result()) is not None
+    ):
+        file.close()

@@ -1,0 +1,1 @@
+"""Lists of folders, as JSON for programs and as a page for people."""

@@ -1,0 +1,157 @@
+"""One page of a folder: what the query asks for, what the storage has, and both as JSON.
+
+A cursor says how far a list was read, so files that are added or removed meanwhile shift nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from gateway.domain import paths
+from gateway.domain.digests import digest_field
+from gateway.domain.units import iso_time
+from gateway.errors import Refusal
+from gateway.storage.local.xattrs import guess_mime
+from gateway.storage.protocols import INVALID_POSITION, MAX_FOLDER_PAGE, FolderStorage, Stat
+
+_FOLDER: Final = "f"
+_RECURSIVE: Final = "r"
+_MAX_CURSOR: Final = 8192
+_PARAMS: Final = frozenset({"limit", "cursor", "recursive"})
+
+
+class ListQuery(NamedTuple):
+    """What the query of a list says. `after` is where the page begins, as the storage says it."""
+
+    limit: int
+    after: str | None
+    recursive: bool
+
+    @classmethod
+    def read(cls, params: Mapping[str, Sequence[str]]) -> ListQuery:
+        """Read `limit`, `cursor` and `recursive`. Raises `Refusal("bad_request")`."""
+        values = {name: params[name] for name in _PARAMS & params.keys()}
+        if any(len(texts) > 1 for texts in values.values()):
+            raise Refusal("bad_request", "limit, cursor and recursive may be given once each")
+        limit = values.get("limit", (str(MAX_FOLDER_PAGE),))[0]
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_FOLDER_PAGE:
+            raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_FOLDER_PAGE}")
+        recursive = values.get("recursive", ("false",))[0]
+        if recursive not in {"true", "false"}:
+            raise Refusal("bad_request", "recursive must be true or false")
+        kind = _RECURSIVE if recursive == "true" else _FOLDER
+        cursor = values.get("cursor", ("",))[0]
+        return cls(int(limit), _decode_cursor(cursor, kind) if cursor else None, recursive == "true")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """Entries of a folder, and the cursor of the next page. Without `recursive` it has folders too.
+
+    `described` tells that the types of the files are known.
+    """
+
+    path: str
+    entries: Sequence[Stat | str]
+    next: str | None
+    described: bool = False
+
+    def name_of(self, entry: Stat | str) -> str:
+        """Return the path of an entry below the folder; that of a folder ends with a slash."""
+        return (entry if isinstance(entry, str) else entry.path).removeprefix(self.path)
+
+
+async def read_page(storage: FolderStorage, folder: str, query: ListQuery) -> ListedPage:
+    """Read a page of a folder, or of all files below it. Raises `Refusal("not_found")`."""
+    if not query.recursive:
+        page = await storage.list_folder(folder, after=query.after, limit=query.limit)
+        cursor = _encode_cursor(page.next, _FOLDER)
+        return ListedPage(folder, page.entries, cursor, page.described)
+    if query.after is not None:
+        _check_below(folder, query.after)
+    listing = storage.list(folder, after=query.after)
+    stats: list[Stat] = []
+    try:
+        async for stat in listing:
+            stats.append(stat)
+            if len(stats) > query.limit:
+                break
+    finally:
+        if isinstance(listing, AsyncGenerator):
+            with contextlib.suppress(RuntimeError):
+                await listing.aclose()
+    if not stats and query.after is None:
+        raise Refusal("not_found", "there are no files below this folder")
+    more = len(stats) > query.limit
+    shown = stats[: query.limit]
+    return ListedPage(folder, shown, _encode_cursor(shown[-1].path if more else None, _RECURSIVE))
+
+
+def page_json(
+    page: ListedPage, url_of_file: Callable[[str], str], url_of_folder: Callable[[str], str]
+) -> dict[str, Any]:
+    """Return a page as JSON. `url_of_file` takes a path, `url_of_folder` a name with its slash."""
+    return {
+        "path": page.path,
+        "entries": [
+            _folder_json(entry, page.name_of(entry), url_of_folder)
+            if isinstance(entry, str)
+            else {"name": page.name_of(entry), **file_json(entry, url_of_file, described=page.described)}
+            for entry in page.entries
+        ],
+        "next": page.next,
+    }
+
+
+def file_json(
+    stat: Stat, url_of_file: Callable[[str], str], *, described: bool = True
+) -> dict[str, Any]:
+    """Return what is known of a file. `mime` is None where the storage has not told the type."""
+    return {
+        "kind": "file",
+        "path": stat.path,
+        "bytes": stat.bytes,
+        "modified": iso_time(stat.modified),
+        "etag": stat.etag,
+        **({"digest": digest_field(stat.digests)} if stat.digests else {}),
+        "mime": stat.mime or (guess_mime(stat.path) if described else None),
+        "url": url_of_file(stat.path),
+    }
+
+
+def _folder_json(path: str, name: str, url_of_folder: Callable[[str], str]) -> dict[str, Any]:
+    return {"name": name.removesuffix("/"), "kind": "folder", "path": path, "url": url_of_folder(name)}
+
+
+def _check_below(folder: str, path: str) -> None:
+    """Refuse a cursor of another folder. Raises `Refusal("bad_request")`."""
+    try:
+        paths.check_path(path)
+    except Refusal:
+        raise Refusal("bad_request", INVALID_POSITION) from None
+    if not path.startswith(folder):
+        raise Refusal("bad_request", INVALID_POSITION)
+
+
+def _encode_cursor(position: str | None, kind: str) -> str | None:
+    if position is None:
+        return None
+    return base64.urlsafe_b64encode((kind + position).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str, kind: str) -> str:
+    try:
+        if len(cursor) > _MAX_CURSOR:
+            raise ValueError("too long")
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error):
+        text = ""
+    if not text.startswith(kind) or len(text) == 1 or "\x00" in text:
+        raise Refusal("bad_request", INVALID_POSITION)
+    return text[1:]

@@ -1,0 +1,124 @@
+"""Ends partial uploads: commits what is whole, removes what is refused, cancelled or expired."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.commit.partials import OpenPartial
+from gateway.domain.digests import named_digests
+from gateway.domain.model import Upload
+from gateway.domain.partial import DigestOfWhole
+from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads.digests import ExpectedDigest
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.resumable.access import PartialAccess
+from gateway.endpoints.uploads.resumable.operations import PartialRefusal, PartialResult
+from gateway.errors import Refusal
+from gateway.telemetry.logs import event
+
+log = logging.getLogger("gateway.uploads")
+
+_MAY_SUCCEED_LATER: Final = 500
+"""From this status on a refusal is the gateway's, and the upload can go on."""
+
+_NEVER_SUCCEED: Final = frozenset({"other_file_system", "not_implemented"})
+
+
+def ends_upload(refusal: Refusal) -> bool:
+    """Tell whether an upload that is refused at its end can never be stored."""
+    return refusal.status < _MAY_SUCCEED_LATER or refusal.code in _NEVER_SUCCEED
+
+
+@dataclass(slots=True, frozen=True)
+class WholeChecks:
+    """What is checked, and computed, when an upload is whole: digests beside those of its creation."""
+
+    digests: Sequence[ExpectedDigest] = ()
+    wanted: Sequence[str] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class PartialCompletion:
+    """Commits and ends partial uploads. On the server's event loop."""
+
+    access: PartialAccess
+    outcomes: UploadOutcomes
+
+    async def complete(
+        self, opened: OpenPartial, progress: Progress, checks: WholeChecks
+    ) -> PartialResult:
+        """Commit an upload whose last byte has come.
+
+        Raises `PartialRefusal`: the upload is over, or can be completed later; `UnknownOutcome`.
+        """
+        head = opened.head
+        if opened.length is None:
+            await opened.set_length(opened.offset)
+        if head.part_of_concat:
+            return self.access.describe_open(opened, is_complete=True)
+        progress.state = "committing"
+        try:
+            digests = await _digests_of_whole(opened, checks)
+            stored = await opened.commit(digests)
+        except Refusal as refusal:
+            raise await self.refused(opened, refusal) from refusal
+        self.outcomes.upload_stored(stored)
+        self._count_end("stored")
+        result = self.access.describe_open(opened, is_complete=True)
+        return replace(result, offset=stored.bytes, length=stored.bytes, stored=stored)
+
+    async def refused(
+        self, opened: OpenPartial, refusal: Refusal, *, ends: bool | None = None
+    ) -> PartialRefusal:
+        """Return the refusal of a request of an upload, and end the upload where that has to be."""
+        if ends is None:
+            ends = ends_upload(refusal)
+        if ends:
+            await opened.remove()
+            self.ended(opened.head.upload, refusal.code, opened.offset, "refused")
+        result = self.access.describe_open(opened)
+        return with_result(refusal, result, keeps=not ends)
+
+    async def cancel(self, opened: OpenPartial) -> None:
+        """Remove an upload that its client cancelled."""
+        await opened.remove()
+        self.ended(opened.head.upload, "cancelled", opened.offset, "cancelled")
+
+    def ended(self, upload: Upload, reason: str, received: int, how: str) -> None:
+        """Record the end of an upload that was not stored; OnFileUploadFailed is emitted."""
+        log.info(
+            "a partial upload has ended",
+            extra=event("partial.ended", upload_id=upload.id, reason=reason, bytes=received),
+        )
+        self._count_end(how)
+        self.outcomes.partial_ended(upload, reason, received)
+
+    def _count_end(self, how: str) -> None:
+        self.outcomes.metrics.partials.ended.add(how)
+
+
+def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:
+    """Return a refusal with what can be told of the upload."""
+    partial = PartialRefusal(refusal.code, refusal.message, result, keeps=keeps, headers=refusal.headers)
+    partial.upload_id = result.upload_id
+    return partial
+
+
+async def _digests_of_whole(opened: OpenPartial, checks: WholeChecks) -> dict[str, str]:
+    """Compare the digests of all bytes with the expected ones. Raises `Refusal("digest_mismatch")`.
+
+    Returns those that RFC 9530 has a name for, by this name, in base64.
+    """
+    expected: list[DigestOfWhole | ExpectedDigest] = [*opened.head.digests, *checks.digests]
+    algorithms = list(dict.fromkeys([*(digest.algorithm for digest in expected), *checks.wanted]))
+    if not algorithms:
+        return {}
+    computed = await opened.digest_of_whole(algorithms)
+    for digest in expected:
+        if not hmac.compare_digest(computed[digest.algorithm], digest.value):
+            raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
+    return named_digests(computed)

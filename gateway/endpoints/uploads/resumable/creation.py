@@ -1,0 +1,79 @@
+"""Admits new partial uploads: the steps of any upload, for the whole file, before its first byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gateway.auth.request import IncomingRequest
+from gateway.domain.model import Upload, new_id
+from gateway.domain.partial import DigestOfWhole, PartialHead, ranged_identity
+from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads.admission import Admission, ResumableTerms
+from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
+from gateway.http.protocol import UPLOAD_ID
+from gateway.limits import client_key
+from gateway.telemetry import logs
+from gateway.telemetry.redaction import Redaction
+
+
+@dataclass(slots=True, frozen=True)
+class PartialAdmission:
+    """Makes the heads of new uploads. `slot` goes into their ids, `redaction` into what is kept."""
+
+    admission: Admission
+    redaction: Redaction
+    slot: int
+
+    def new_id(self, incoming: IncomingRequest) -> str:
+        """Return the id of the upload that a request creates."""
+        upload_id = new_id(self.slot)
+        incoming.request[UPLOAD_ID] = upload_id
+        logs.add_fields(upload_id=upload_id)
+        return upload_id
+
+    async def admit(
+        self, incoming: IncomingRequest, target: UploadTarget, creation: Creation, upload_id: str
+    ) -> tuple[PartialHead, Progress]:
+        """Decide about an upload, and count it as in flight. Raises `Refusal`."""
+        length = creation.length
+        incoming.whole_lengths = () if length is None else (str(length),)
+        terms = ResumableTerms(
+            creation.protocol,
+            length,
+            creation.content_type,
+            creation.metadata,
+            creation.part_of_concat,
+        )
+        described, progress = await self.admission.admit(incoming, target.match, upload_id, terms)
+        upload = described.upload
+        head = PartialHead(
+            self._kept(upload),
+            target.asked_path,
+            creation.protocol,
+            client_key(upload.principal, upload.remote),
+            tuple(
+                DigestOfWhole(digest.algorithm, digest.value, digest.header)
+                for digest in creation.digests
+            ),
+            described.must_exist,
+            _identity(target, creation, upload),
+            creation.metadata_text,
+            creation.part_of_concat,
+            target.named_by_gateway,
+        )
+        return head, progress
+
+    def _kept(self, upload: Upload) -> Upload:
+        """Return an upload without the secrets of its request."""
+        grant = None if upload.grant is None else replace(upload.grant, query=())
+        return replace(
+            upload,
+            headers=self.redaction.headers(upload.headers),
+            params=self.redaction.params(upload.params),
+            grant=grant,
+        )
+
+
+def _identity(target: UploadTarget, creation: Creation, upload: Upload) -> str | None:
+    key = creation.resume_key
+    return None if key is None else ranged_identity(target.asked_path, upload.principal, key)

@@ -1,0 +1,145 @@
+"""PUT that goes on after a break: `Content-Range`, `?resume=KEY`, and HEAD that tells the offset. Pure.
+
+RFC 9110 section 14.5 leaves partial PUT to an agreement; this is ours. A range always reaches the end of
+the file, and is relative to what the same client has sent of it, never to a published file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.auth.links import StoredUrls
+from gateway.endpoints.uploads.digests import expected_digests
+from gateway.endpoints.uploads.resumable.draft import split_digests, wanted_digests
+from gateway.endpoints.uploads.resumable.operations import (
+    Append,
+    BodyTerms,
+    Creation,
+    PartialRefusal,
+    PartialResult,
+)
+from gateway.endpoints.uploads.stored_response import stored_response
+from gateway.errors import Refusal
+from gateway.http.header_fields import Lines
+from gateway.http.responses import Response, json_response, refusal_response
+
+KEY_PARAMETER: Final = "resume"
+MIN_KEY_CHARACTERS: Final = 16
+MAX_KEY_CHARACTERS: Final = 64
+NO_KEY: Final = ""
+"""The key of requests that have none."""
+
+_RANGE: Final = re.compile(r"bytes (\d{1,15})-(-1|\d{1,15})/(\d{1,15})", re.ASCII)
+"""The last byte of an empty file is -1 for curl (7.88)."""
+
+
+@dataclass(slots=True, frozen=True)
+class RangeToEnd:
+    """A range that reaches the end of a file of `length` bytes."""
+
+    first: int
+    length: int
+
+
+def resumes(lines: Lines, params: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether a PUT may go on after a break."""
+    return "content-range" in lines or KEY_PARAMETER in params
+
+
+def read_key(params: Mapping[str, Sequence[str]]) -> str:
+    """Return the key that tells uploads of one client to one path apart. Raises `Refusal`."""
+    if KEY_PARAMETER not in params:
+        return NO_KEY
+    keys = params[KEY_PARAMETER]
+    if len(keys) != 1 or not MIN_KEY_CHARACTERS <= len(keys[0]) <= MAX_KEY_CHARACTERS:
+        raise Refusal(
+            "bad_request",
+            f"{KEY_PARAMETER} is one text of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters",
+        )
+    return keys[0]
+
+
+def read_put(lines: Lines, key: str, content_length: int | None) -> Creation | Append:
+    """Return what a PUT asks for: a new upload, or to go on with one.
+
+    `content_length` is None for a chunked body. Raises `Refusal`.
+    """
+    to_end = _read_to_end(lines)
+    length = content_length if to_end is None else to_end.length
+    of_whole, of_body = split_digests(expected_digests(lines))
+    # Where the length is known it says what is the end: a chunked body may stop before.
+    terms = BodyTerms(True if length is None else None, of_body, wanted_digests(lines))
+    if to_end is None or to_end.first == 0:
+        _check_content(length, 0, content_length)
+        return Creation("ranged", length, terms, digests=of_whole, resume_key=key)
+    _check_content(length, to_end.first, content_length)
+    return Append(to_end.first, terms, to_end.length, of_whole)
+
+
+def _read_to_end(lines: Lines) -> RangeToEnd | None:
+    if "content-range" not in lines:
+        return None
+    texts = lines["content-range"]
+    match = _RANGE.fullmatch(texts[0].strip()) if len(texts) == 1 else None
+    if match is None:
+        raise Refusal("bad_range", "Content-Range must read `bytes FIRST-LAST/LENGTH`")
+    first, last, length = map(int, match.groups())
+    # curl -C N -T -, which does not know the length, says N-(N-2)/(N-1).
+    if last + 1 != length or first > length:
+        raise Refusal(
+            "bad_range",
+            "Content-Range must reach the end of the file: `bytes FIRST-LAST/LENGTH`, LAST being"
+            " LENGTH - 1 (with curl: `tail -c +N FILE | curl -T - -H 'Content-Range: ...'`)",
+        )
+    return RangeToEnd(first, length)
+
+
+def _check_content(length: int | None, first: int, content_length: int | None) -> None:
+    if length is not None and content_length not in {None, length - first}:
+        raise Refusal("bad_range", "Content-Range and Content-Length contradict each other")
+
+
+# -- responses
+
+
+def offset_fields(result: PartialResult, key: str) -> dict[str, str]:
+    """Return what HEAD tells of an upload, beside the fields of the file.
+
+    The offset is less than the length: curl has no request for a file of which nothing is missing. A
+    complete upload without a key has none: the same client may mean another file of this size.
+    """
+    fields = {"Upload-Complete": "?1" if result.is_complete else "?0", "Cache-Control": "no-store"}
+    if result.length is not None:
+        fields["Upload-Length"] = str(result.length)
+    if not result.is_complete or key != NO_KEY:
+        fields["Upload-Offset"] = str(_offset_before_end(result))
+    return fields
+
+
+def _offset_before_end(result: PartialResult) -> int:
+    return result.offset if result.length is None else max(0, min(result.offset, result.length - 1))
+
+
+def put_response(result: PartialResult, urls: StoredUrls) -> Response:
+    """Return the response to a PUT: as to any other, and that the upload is complete."""
+    if not result.is_complete:
+        raise PartialRefusal("incomplete_body", "the body ended before the end of the file", result)
+    if result.stored is not None:
+        status, headers, content = stored_response(result.stored, urls)
+        response = Response(status=status, headers=headers, body=content)
+    else:  # an earlier request completed it, and its response was lost
+        response = json_response({"upload_id": result.upload_id, "bytes": result.offset})
+        response.headers["Location"] = f"/-/uploads/{result.upload_id}"
+    response.headers["Upload-Complete"] = "?1"
+    return response
+
+
+def refused_response(refusal: Refusal, key: str) -> Response:
+    """Return the response to a refused PUT, with what can be told of its upload."""
+    response = refusal_response(refusal)
+    if isinstance(refusal, PartialRefusal) and refusal.result is not None and refusal.keeps:
+        response.headers.update(offset_fields(refusal.result, key))
+    return response

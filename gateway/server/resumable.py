@@ -1,0 +1,45 @@
+"""Opens the resumable uploads of one process, and gives each part what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.auth.installation import public_url
+from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.uploads.admission import Admission
+from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.resumable.access import FindUpload, PartialAccess
+from gateway.endpoints.uploads.resumable.completion import PartialCompletion
+from gateway.endpoints.uploads.resumable.creation import PartialAdmission
+from gateway.endpoints.uploads.resumable.handover import RunningRequests
+from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
+from gateway.endpoints.uploads.resumable.references import PartialReferences
+from gateway.endpoints.uploads.resumable.service import ResumableUploads
+from gateway.server.resources import Resources
+from gateway.telemetry.redaction import Redaction
+
+
+@dataclass(slots=True, frozen=True)
+class ResumableContext:
+    """What resumable uploads share with others. `find_upload` is that of the status page."""
+
+    admission: Admission
+    receiver: BodyReceiver
+    outcomes: UploadOutcomes
+    processes: ProcessClients
+    find_upload: FindUpload
+
+
+def open_resumable(resources: Resources, context: ResumableContext) -> ResumableUploads | None:
+    """Return the operations on partial uploads, None where they are switched off."""
+    settings, installation = resources.settings, resources.base.installation
+    store, admission, outcomes = resources.parts.partials, context.admission, context.outcomes
+    if store is None or not settings.resumable:
+        return None
+    references = PartialReferences(installation.secrets, lambda: public_url(settings, installation.own))
+    access = PartialAccess(admission, store, references, context.find_upload)
+    creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
+    running = RunningRequests(store, context.processes, outcomes.metrics)
+    completion = PartialCompletion(access, outcomes)
+    return ResumableUploads(access, creation, running, PartialReceiver(context.receiver), completion)

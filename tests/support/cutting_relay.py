@@ -1,0 +1,127 @@
+"""A relay in front of a gateway that cuts connections: what a bad network does to an upload."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+CHUNK_BYTES = 64 << 10
+
+
+class CuttingRelay:
+    """Relays connections to `target`, and cuts some of them.
+
+    Each number of `cuts` cuts one connection, in order: the first one that carries so many bytes from
+    its client. `target` may change, and be None: then connections are refused. `hangs` keeps the side
+    of the gateway open after a cut, as a network does that loses the client without a word.
+    """
+
+    def __init__(self) -> None:
+        self.target: tuple[str, int] | None = None
+        self.cuts: list[int] = []
+        self.hangs = False
+        self.cut = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()
+        return host, port
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._held:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self.target is not None:
+                with contextlib.suppress(OSError):
+                    await self._relay(reader, writer, *await asyncio.open_connection(*self.target))
+        finally:
+            self._tasks.discard(task)
+            _reset(writer)
+
+    async def _relay(
+        self,
+        from_client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        from_gateway: asyncio.StreamReader,
+        to_gateway: asyncio.StreamWriter,
+    ) -> None:
+        back = asyncio.create_task(_copy(from_gateway, to_client))
+        try:
+            was_cut = await self._forward(from_client, to_gateway)
+            if was_cut and self.hangs:
+                self._held.append(to_gateway)
+                return
+            if not was_cut:
+                await back
+        finally:
+            back.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await back
+            if to_gateway not in self._held:
+                to_gateway.close()
+
+    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> bool:
+        """Copy what the client sends; tell whether the connection is to be cut."""
+        count = 0
+        while data := await source.read(CHUNK_BYTES):
+            rest = self.cuts[0] - count if self.cuts else len(data) + 1
+            target.write(data[:rest])
+            await target.drain()
+            count += len(data)
+            if rest <= len(data):
+                self.cuts.pop(0)
+                self.cut.set()
+                return True
+        with contextlib.suppress(OSError):
+            target.write_eof()
+        return False
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while data := await source.read(CHUNK_BYTES):
+        target.write(data)
+        await target.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.close()
+
+
+@asynccontextmanager
+async def cutting_relay(cuts: Sequence[int] = ()) -> AsyncIterator[CuttingRelay]:
+    """Open a relay; its `target` is to be set."""
+    relay = CuttingRelay()
+    relay.cuts = list(cuts)
+    await relay.open()
+    try:
+        yield relay
+    finally:
+        await relay.close()
