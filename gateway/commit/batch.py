@@ -48,6 +48,10 @@ class BatchCommitter:
         self._events = events
         self._leftovers = Leftovers(disk.incoming, state)
 
+    def clean_up(self) -> None:
+        """Do what earlier batches could not do, as far as that is possible now."""
+        self._leftovers.clean_up()
+
     def commit(self, requests: Sequence[CommitRequest], result: BatchResult) -> None:
         """Commit `requests` as one batch; put the outcome of each into `result`."""
         self._leftovers.clean_up()

@@ -122,6 +122,10 @@ class Committer:
         self._queue.put([_CallJob(function, future)])
         return await future
 
+    async def clean_up(self) -> None:
+        """Undo now what earlier commits could not undo, as the next batch would."""
+        await self.between_batches(self._batch.clean_up)
+
     def _enqueue(self, request: CommitRequest, done: Done) -> None:
         loop = asyncio.get_running_loop()
         if not self._waiting:

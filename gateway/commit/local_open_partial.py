@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -80,14 +81,13 @@ class LocalOpenPartial(BatchedWrite):
         await self._in_thread(partial(self._begin, declared, all_or_nothing))
 
     def _begin(self, declared: int | None, all_or_nothing: bool) -> None:
-        self._reservation = self._disk.space.reserve(declared, self.head.client)
+        if declared != 0:  # what is whole can be committed on a full disk too
+            self._reservation = self._disk.space.reserve(declared, self.head.client)
         self._file.begin(unchecked=all_or_nothing)
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """See `ThreadedWrite.append`."""
-        if self._reservation is None:
-            raise AssertionError("a body is begun before it is written")
-        self._reservation.use(sum(map(len, chunks)))
+        self._use(sum(map(len, chunks)))
         self._file.write(chunks)
 
     async def finish(self) -> None:
@@ -133,10 +133,8 @@ class LocalOpenPartial(BatchedWrite):
         await self.settle()
 
     def _copy(self, source: PartialFile, start: int) -> int:
-        if self._reservation is None:
-            raise AssertionError("a body is begun before it is written")
         count = min(source.offset - start, COPY_BYTES)
-        self._reservation.use(count)
+        self._use(count)
         done = 0
         while done < count:
             done += self._file.copy(source, start + done, count - done)
@@ -200,12 +198,20 @@ class LocalOpenPartial(BatchedWrite):
         self._release_buffer()
         await self._work_ended()
         self._release_space()
-        await self._in_thread(self._close)
+        with contextlib.suppress(Refusal):  # what could not be reverted is cut off by who opens it next
+            await self._in_thread(self._close)
 
     def _close(self) -> None:
         if self._file.is_open:
             self._digests.keep(self._file.upload_id, self._file.received, self._file.running)
             self._file.close()
+
+    def _use(self, amount: int) -> None:
+        if not amount:
+            return
+        if self._reservation is None:
+            raise AssertionError("a body is begun, with its bytes declared, before it is written")
+        self._reservation.use(amount)
 
     def _release_space(self) -> None:
         reservation, self._reservation = self._reservation, None

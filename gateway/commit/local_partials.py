@@ -20,7 +20,11 @@ from gateway.commit.running_digests import RunningDigests
 from gateway.domain import paths
 from gateway.domain.partial import PartialHead, PartialStatus
 from gateway.errors import Refusal
-from gateway.storage.local.partial_directory import PartialDirectory, PartialLockedError
+from gateway.storage.local.partial_directory import (
+    PartialCommittingError,
+    PartialDirectory,
+    PartialLockedError,
+)
 from gateway.storage.local.partial_files import PartialFile
 from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.storage.local.partial_opening import create_partial, open_partial, remove_idle
@@ -69,8 +73,13 @@ class LocalPartialStore:
 
     async def open(self, upload_id: str) -> LocalOpenPartial:
         """See `PartialStore.open`."""
+        opening = partial(open_partial, self._folder, upload_id)
         try:
-            opened = await self._opened(partial(open_partial, self._folder, upload_id))
+            try:
+                opened = await self._opened(opening)
+            except PartialCommittingError:
+                await self._committer.clean_up()  # it is undone now, if this process has tried to
+                opened = await self._opened(opening)
         except PartialLockedError:
             raise PartialBusy(f"partial upload {upload_id} is open elsewhere") from None
         if opened is None:
@@ -111,11 +120,19 @@ class LocalPartialStore:
         self._disk.space.check(max(upload.content_length or 0, 1), head.client, new_file=True)
         file = create_partial(folder, head, self._file_mode, self._disk.incoming.umask)
         if head.identity is not None:
-            before = self._identities.give(head.identity, upload.id)
-            folder.sync()
-            if before is not None and before != upload.id:
-                remove_idle(folder, before, lambda _: True)
+            try:
+                self._give_identity(head.identity, upload.id)
+            except BaseException:
+                file.remove()
+                raise
         return file
+
+    def _give_identity(self, identity: str, upload_id: str) -> None:
+        """Let an identity pass to a new upload. The one that had it is removed, unless it is open."""
+        before = self._identities.give(identity, upload_id)
+        self._folder.sync()
+        if before is not None:
+            remove_idle(self._folder, before, lambda _: True)
 
     async def _opened(self, work: Callable[[], PartialFile | None]) -> LocalOpenPartial | None:
         """Open a file in a thread; one that is opened for a cancelled caller is closed again."""

@@ -48,11 +48,15 @@ LEAVING: Final = "leaving-*.db"
 
 @dataclass(slots=True, frozen=True)
 class Recovered:
-    """What a start settled: bodies removed, rows of unanswered uploads deleted, deliveries resumed."""
+    """What a start settled: bodies removed, rows of unanswered uploads deleted, deliveries resumed.
+
+    `returned` are bodies that went back to the partial uploads.
+    """
 
     removed: int
     undone: int
     resumed: int
+    returned: int = 0
 
 
 def recover(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
@@ -71,7 +75,7 @@ def recover(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
 
 
 def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
-    removed = undone = 0
+    removed = undone = returned = 0
     if journal.outbox.has_unclaimed().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         sync_file_system(incoming.fd)
@@ -84,26 +88,28 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
         if unpublished:
             journal.outbox.forget_uploads(unpublished).result()
         one_time_marks.release_all(private)
+        before = returned
         for upload_id in upload_ids:
-            if upload_id in private:
-                incoming.withdraw(upload_id)
-            else:
+            if upload_id not in private:
                 incoming.remove(upload_id)
+            elif incoming.withdraw(upload_id):
+                returned += 1
         if noted:
             incoming.sync()
             journal.published_notes.remove(list(noted)).result()
-        removed += len(upload_ids)
+        removed += len(upload_ids) - (returned - before)
         undone += len(unpublished)
     incoming.sync()
     held, running = journal.queue.recover().result()
-    recovered = Recovered(removed, undone, held + running)
-    if any((removed, undone, held, running)):
+    recovered = Recovered(removed, undone, held + running, returned)
+    if any((removed, undone, held, running, returned)):
         log.info(
             "recovered: %d unfinished bodies removed, %d unanswered uploads undone,"
-            " %d deliveries resumed",
+            " %d deliveries resumed, %d partial uploads kept",
             recovered.removed,
             recovered.undone,
             recovered.resumed,
+            recovered.returned,
             extra=event("startup.recovered"),
         )
     return recovered

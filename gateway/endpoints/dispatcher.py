@@ -125,9 +125,9 @@ class Dispatcher:
         if match is None:
             return self.routing.take_short(exchange)
         exchange.cors = self._cross_origin.files
+        if self.files.resumable is not None and is_resumable(head):
+            return False
         if method == "PUT":
-            if self.files.resumable is not None and is_resumable(head):
-                return False
             return self.files.uploads.take_short(exchange, match)
         if method == "GET":
             return self.files.downloads.take_short(exchange, match)

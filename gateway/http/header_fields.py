@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 _INTERNAL: Final = INTERNAL_HEADER.lower()
-
+_EXTENDED_FILENAME: Final = re.compile(r";\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
 Lines = Mapping[str, Sequence[str]]
 """The lines of each header, by its name in lower case."""
@@ -65,3 +68,18 @@ def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
 def replace_surrogates(value: str) -> str:
     """Return a header's value as valid text: aiohttp leaves bytes that are not UTF-8 as surrogates."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def filename_of(lines: Lines) -> str | None:
+    """Return the last segment of the file name in `Content-Disposition`, None if it has none.
+
+    `filename*` precedes `filename` (RFC 6266 section 4.3). The name is that of a client: not checked.
+    """
+    text = replace_surrogates(", ".join(lines.get("content-disposition", ())))
+    if (extended := _EXTENDED_FILENAME.search(text)) is not None:
+        name: str | None = unquote(extended[1])
+    else:
+        message = Message()
+        message["Content-Disposition"] = text
+        name = message.get_filename()
+    return name.replace("\\", "/").rpartition("/")[2] if name else None

@@ -150,17 +150,20 @@ class RawConnection:
             return await self.reader.readline()
 
     async def answer(self, *, head: bool = False) -> RawResponse:
-        """Read one final answer; `100 Continue` is passed over."""
+        """Read one final answer; interim ones are passed over."""
         async with asyncio.timeout(TIMEOUT):
-            while True:
-                block = await self.reader.readuntil(b"\r\n\r\n")
-                first, *lines = block.decode().strip().split("\r\n")
-                status = int(first.split()[1])
-                if status != 100:
-                    break
-            headers = dict(line.split(": ", 1) for line in lines)
+            while (answer := await self.head()).status < 200:
+                pass
+            status, headers = answer.status, answer.headers
             length = 0 if head else int(headers.get("Content-Length", 0))
             return RawResponse(status, headers, await self.reader.readexactly(length))
+
+    async def head(self) -> RawResponse:
+        """Read the head of one answer, which may be an interim one."""
+        async with asyncio.timeout(TIMEOUT):
+            block = await self.reader.readuntil(b"\r\n\r\n")
+        first, *lines = block.decode().strip().split("\r\n")
+        return RawResponse(int(first.split()[1]), dict(line.split(": ", 1) for line in lines), b"")
 
     async def closed(self) -> bytes:
         """Wait for the other side to close; return what it still sent."""

@@ -1,12 +1,13 @@
 """`gateway doctor`: finds problems of an installation and says what to do.
 
 A check is a function that yields findings. Probe files have hidden names and are removed at once; of
-a running server only the health page is requested.
+a running server only the health page is requested, and through a proxy an upload that does not exist.
 
     disk         the directory, its file system, rename, fsync, the clock
     machine      cores, open files, the certificate
     bucket       the bucket of uploads
     events       the journal, NATS
+    buffering    whether a proxy in front passes bodies on as they come
     deployment   SQLite, records, plugins, authorization, token issuer, proxies, a running server
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.cli.doctor import bucket, deployment, disk, events, machine
+from gateway.cli.doctor import bucket, buffering, deployment, disk, events, machine
 from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings
 
@@ -45,6 +46,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     deployment.authorization,
     deployment.issuer,
     deployment.proxy,
+    buffering.request_buffering,
     deployment.server,
 )
 

@@ -39,7 +39,11 @@ MAX_SYNCED: Final = 4096
 
 
 class PartialLockedError(Exception):
-    """Another request has the partial upload open, or its body is being committed."""
+    """Another request has the partial upload open."""
+
+
+class PartialCommittingError(PartialLockedError):
+    """A commit has failed, and its rows are not deleted yet: until then the body is not moved back."""
 
 
 class PartialDirectory:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 from gateway.domain import failpoints
 from gateway.domain.partial import PartialHead, PartialStatus
-from gateway.storage.local.partial_directory import ASIDE, HEAD, PartialDirectory, PartialLockedError
+from gateway.storage.local.partial_directory import (
+    ASIDE,
+    HEAD,
+    PartialCommittingError,
+    PartialDirectory,
+    PartialLockedError,
+)
 from gateway.storage.local.partial_files import PartialFile
 from gateway.storage.local.partial_identities import PartialIdentities
 
@@ -49,7 +55,8 @@ def create_partial(folder: PartialDirectory, head: PartialHead, mode: int, umask
 def open_partial(folder: PartialDirectory, upload_id: str) -> PartialFile | None:
     """Open a partial upload and settle what a crash left; None where there is none.
 
-    Raises `PartialLockedError` where it is open, or its body waits for a commit to be undone; `OSError`.
+    Raises `PartialLockedError` where it is open, `PartialCommittingError` where its body is not here
+    yet; `OSError`.
     """
     with contextlib.ExitStack() as fds:
         cells_fd = folder.lock(upload_id)
@@ -63,7 +70,7 @@ def open_partial(folder: PartialDirectory, upload_id: str) -> PartialFile | None
             body_fd = folder.open(upload_id, os.O_RDWR)
         except FileNotFoundError:
             if folder.is_being_committed(upload_id) or folder.exists(upload_id):
-                raise PartialLockedError from None
+                raise PartialCommittingError from None
             return None  # it is committed; `remove_rests` removes the head
         fds.callback(os.close, body_fd)
         opened = PartialFile(folder, head, body_fd, cells_fd)

@@ -39,11 +39,17 @@ http {{
     location /trickle/ {{ alias {folder}/files/; limit_rate 200k; }}
     location /small/ {{ client_max_body_size 1k; dav_methods PUT; root {folder}/stored; }}
     location /dav/ {{ dav_methods PUT DELETE; create_full_put_path on; root {folder}/stored; }}
+    location /upload/ {{
+      proxy_pass http://127.0.0.1:{gateway}; proxy_http_version 1.1; proxy_request_buffering {buffering};
+      proxy_set_header Host $http_host; {gateway_headers}
+    }}
     location /silent/ {{ proxy_pass http://127.0.0.1:{silent}; }}
     location /echo {{ return 200 "$request_method $request_uri $http_x_forwarded_for"; }}
   }}
 }}
 """
+
+_FORWARDED = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
 
 
 class Nginx:
@@ -61,15 +67,27 @@ class Nginx:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path) -> Iterator[Nginx]:
-    """Start nginx with everything it writes below `folder`."""
+def nginx(
+    folder: Path, gateway: int = 1, *, buffering: str = "off", forwards: bool = True
+) -> Iterator[Nginx]:
+    """Start nginx with everything it writes below `folder`.
+
+    `gateway` is the port behind `/upload/`. With `forwards` it tells for whom it asks.
+    """
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     for name in ("files", "stored/dav", "stored/small"):
         (folder / name).mkdir(parents=True)
     # `silent` takes connections, and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent, reserved_ports(1) as (port,):
         config = folder / "nginx.conf"
-        values = {"folder": folder, "port": port, "silent": silent.getsockname()[1]}
+        values = {
+            "folder": folder,
+            "port": port,
+            "silent": silent.getsockname()[1],
+            "gateway": gateway,
+            "buffering": buffering,
+            "gateway_headers": _FORWARDED if forwards else "",
+        }
         config.write_text(CONFIG.format(**values))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=log)

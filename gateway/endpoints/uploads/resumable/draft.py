@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.links import StoredUrls
-from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, expected_digests
+from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, digest_field, expected_digests
 from gateway.endpoints.uploads.resumable.operations import (
     Append,
     BodyTerms,
@@ -24,7 +24,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
-from gateway.http.header_fields import Lines
+from gateway.http.header_fields import Lines, filename_of
 from gateway.http.responses import Response, problem_response, refusal_response
 from gateway.http.structured_fields import parse_boolean, parse_integer, parse_integers
 
@@ -38,7 +38,7 @@ ANY_TYPE: Final = 5
 """The version that has no media type of its own for appends."""
 
 PARTIAL_TYPE: Final = "application/partial-upload"
-UPLOAD_METHODS: Final = "HEAD, GET, PATCH, DELETE, OPTIONS"
+RESOURCE_METHODS: Final = "HEAD, GET, PATCH, DELETE, OPTIONS"
 """The methods of an upload resource."""
 
 _PROBLEMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -84,14 +84,20 @@ def creates_upload(lines: Lines) -> bool:
     return parse_boolean(lines.get("upload-complete", ())) is not None
 
 
-def read_creation(lines: Lines, interop: Interop, filename: str | None) -> Creation:
-    """Return what a POST or PUT with `Upload-Complete` asks for (section 4.2). Raises `Refusal`."""
+def read_creation(lines: Lines, interop: Interop, content_length: int | None) -> Creation:
+    """Return what a POST or PUT with `Upload-Complete` asks for (section 4.2). Raises `Refusal`.
+
+    `content_length` is None for a chunked body.
+    """
     if "upload-offset" in lines:
         raise Refusal("bad_request", "Upload-Offset is for PATCH: a new upload begins at 0")
     completes = parse_boolean(lines.get("upload-complete", ()))
     of_whole, of_body = split_digests(expected_digests(lines))
     terms = BodyTerms(_completion(completes, interop), of_body, wanted_digests(lines))
-    return Creation("draft", read_length(lines), terms, filename=filename, digests=of_whole)
+    length, filename = read_length(lines), filename_of(lines)
+    if length is None and completes:
+        length = content_length
+    return Creation("draft", length, terms, filename=filename, digests=of_whole)
 
 
 def read_append(lines: Lines, interop: Interop) -> Append:
@@ -214,7 +220,10 @@ class DraftResponses:
         if result.stored is None:
             return Response(status=204)
         status, headers, content = stored_response(result.stored, self.urls)
-        return Response(status=status, headers=headers, body=content)
+        response = Response(status=status, headers=headers, body=content)
+        if result.stored.digests:
+            response.headers["Repr-Digest"] = digest_field(result.stored.digests)
+        return response
 
     def _with_state(self, response: Response, result: PartialResult) -> Response:
         headers = response.headers

@@ -8,6 +8,7 @@ Content-Range or resume= in the query          ranged
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,6 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.uploads.preconditions import declared_length
 from gateway.endpoints.uploads.resumable import draft, ranged
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
@@ -27,6 +27,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialUploads,
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
+from gateway.endpoints.uploads.resumable.receiving import body_length
 from gateway.endpoints.uploads.resumable.tus import TusUploads
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import Lines, read_headers
@@ -41,6 +42,9 @@ REFERENCE_PARAMETER: Final = "upload"
 
 Serve = Callable[[], Awaitable[GatewayResponse]]
 """Serves a request as it is served without resumable uploads."""
+
+_REFERENCE: Final = re.compile(r"[0-9A-Z]{26}-[0-9]+\.", re.ASCII)
+"""The beginning of every reference: another value is a parameter of a handler, in a POST or PUT."""
 
 _INTERIM: Final = "104 Upload Resumption Supported"
 _SIGNS: Final = ("Upload-Complete", "Content-Range", "Tus-Resumable")
@@ -83,7 +87,7 @@ class ResumableEndpoint:
             return None
         lines = read_headers(incoming.headers).lines
         references = incoming.params.get(REFERENCE_PARAMETER)
-        if references and method in _RESOURCE_METHODS:
+        if references and (method in _RESOURCE_METHODS or _REFERENCE.match(references[0])):
             return await self._draft_resource(incoming, references[0], lines)
         if method == "OPTIONS":
             return self._options()
@@ -120,7 +124,8 @@ class ResumableEndpoint:
         if responses.interop.version is not None and takes_interim(incoming.request, self.proxies):
             interim = announce
         try:
-            creation = draft.read_creation(lines, responses.interop, None)
+            length = body_length(incoming.request)
+            creation = draft.read_creation(lines, responses.interop, length)
             target = place.target(creation.filename)
             result = await self.uploads.create(incoming, target, creation, interim)
         except Refusal as refusal:
@@ -140,6 +145,10 @@ class ResumableEndpoint:
             if method == "PATCH":
                 append = draft.read_append(lines, responses.interop)
                 return responses.appended(await self.uploads.append(incoming, reference, append))
+            if method not in _RESOURCE_METHODS:
+                allowed = draft.RESOURCE_METHODS
+                message = f"an upload resource has {allowed}"
+                raise Refusal("method_not_allowed", message, {"Allow": allowed})
             draft.check_resource_request(lines)
             if method == "DELETE":
                 await self.uploads.cancel(incoming, reference)
@@ -171,7 +180,7 @@ class ResumableEndpoint:
         key = ranged.NO_KEY
         try:
             key = ranged.read_key(incoming.params)
-            operation = ranged.read_put(lines, key, declared_length(incoming.headers))
+            operation = ranged.read_put(lines, key, body_length(incoming.request))
             result = await self._perform(incoming, place, key, operation)
             return ranged.put_response(result, self.urls)
         except Refusal as refusal:

@@ -1,0 +1,1 @@
+"""Tests of resumable uploads that start no server."""

@@ -1,0 +1,101 @@
+"""Clients of resumable uploads by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gateway.server.app import Gateway
+from tests.support.harness import (
+    GatewayProcess,
+    RawConnection,
+    RawResponse,
+    raw_connection,
+    request_head,
+    wait_until,
+)
+
+PART_TYPE = "Content-Type: application/partial-upload"
+
+
+@dataclass
+class Exchange:
+    """The answers to one request."""
+
+    final: RawResponse
+    interim: list[RawResponse] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        return self.final.status
+
+    @property
+    def offset(self) -> int:
+        return int(self.final.headers["Upload-Offset"])
+
+    @property
+    def complete(self) -> str:
+        return self.final.headers["Upload-Complete"]
+
+    @property
+    def resource(self) -> str:
+        """The target of the upload resource."""
+        return target_of(self.final.headers["Location"])
+
+
+def target_of(location: str) -> str:
+    """Return path and query of an absolute URL."""
+    parts = urlsplit(location)
+    assert parts.scheme, location
+    assert parts.netloc, location
+    return f"{parts.path}?{parts.query}"
+
+
+async def request(
+    gateway: Gateway | GatewayProcess, method: str, target: str, *lines: str, body: bytes | None = None
+) -> Exchange:
+    """Send a request in one go, on a connection of its own."""
+    length = () if body is None else (f"Content-Length: {len(body)}",)
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *length, *lines) + (body or b""))
+        return await answers(connection, head=method == "HEAD")
+
+
+async def answers(connection: RawConnection, *, head: bool = False) -> Exchange:
+    """Read the answers to one request."""
+    interim: list[RawResponse] = []
+    while (answer := await connection.head()).status < 200:
+        interim.append(answer)
+    length = 0 if head else int(answer.headers.get("Content-Length", 0))
+    answer.body = await connection.reader.readexactly(length)
+    return Exchange(answer, interim)
+
+
+async def append(
+    gateway: Gateway | GatewayProcess,
+    resource: str,
+    offset: int,
+    body: bytes,
+    *lines: str,
+    end: bool = False,
+) -> Exchange:
+    """Append as the draft does."""
+    fields = (f"Upload-Offset: {offset}", f"Upload-Complete: ?{int(end)}")
+    return await request(gateway, "PATCH", resource, PART_TYPE, *fields, *lines, body=body)
+
+
+async def offset_of(gateway: Gateway | GatewayProcess, resource: str, *lines: str) -> int:
+    """Ask for the offset of an upload resource."""
+    exchange = await request(gateway, "HEAD", resource, *lines)
+    assert exchange.status == 204, exchange
+    return exchange.offset
+
+
+async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
+    """Wait until a gateway in this process has read so many bytes of an upload."""
+
+    def received() -> bool:
+        progress = gateway.endpoints.inflight.find(upload_id)
+        return progress is not None and progress.received >= count
+
+    await wait_until(received)
