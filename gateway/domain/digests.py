@@ -30,7 +30,7 @@ RFC9530_NAMES: Final[Mapping[str, str]] = {
 }
 """The digests that have a name in RFC 9530 (section 7.2): these are told, in fields and in JSON."""
 
-_CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
+CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
     "crc32": (zlib.crc32, 0),
     "adler32": (zlib.adler32, 1),
 }
@@ -50,7 +50,7 @@ class _Checksum:
     """A checksum of 32 bits, written with the most significant byte first (RFC 1950 section 2.2)."""
 
     def __init__(self, name: str) -> None:
-        self._advance, self._value = _CHECKSUMS[name]
+        self._advance, self._value = CHECKSUMS[name]
 
     def update(self, data: bytes | memoryview, /) -> None:
         self._value = self._advance(data, self._value)
@@ -61,7 +61,7 @@ class _Checksum:
 
 def new_digest(name: str) -> RunningDigest:
     """Return the digest `name` of SIZES, of no bytes yet."""
-    return _Checksum(name) if name in _CHECKSUMS else hashlib.new(name, usedforsecurity=False)
+    return _Checksum(name) if name in CHECKSUMS else hashlib.new(name, usedforsecurity=False)
 
 
 def algorithms_of(expected: Iterable[str], computed: str | None) -> list[str]:

@@ -104,6 +104,11 @@ def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: s
     return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def part_identity(name: str) -> str:
+    """Return the identity of a part of a file that has `name`, a UUID that the gateway gave to it."""
+    return hashlib.sha256(f"part {name}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def may_continue(creator: Mapping[str, Any] | None, principal: Mapping[str, Any] | None) -> bool:
     """Tell whether a principal may go on with an upload, the secret in its URL aside.
 

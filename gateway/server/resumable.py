@@ -12,6 +12,7 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.access import FindUpload, PartialAccess
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
+from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequests
 from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
 from gateway.endpoints.uploads.resumable.references import PartialReferences
@@ -42,4 +43,6 @@ def open_resumable(resources: Resources, context: ResumableContext) -> Resumable
     creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
     running = RunningRequests(store, context.processes, outcomes.metrics)
     completion = PartialCompletion(access, outcomes)
-    return ResumableUploads(access, creation, running, PartialReceiver(context.receiver), completion)
+    receiver = PartialReceiver(context.receiver)
+    final = FinalUploads(access, running)
+    return ResumableUploads(access, creation, running, receiver, completion, final)

@@ -48,11 +48,11 @@ class UploadOutcomes:
         progress = self.inflight.find(upload_id)
         if progress is None or progress.state == "admitting":
             if progress is not None:
-                self.inflight.end_failed(progress, _reason(error))
+                self.inflight.end_failed(progress, failure_reason(error))
             if isinstance(error, Refusal):
                 self.metrics.unsent_bytes.inc(withheld)
             return
-        committing, reason = progress.state == "committing", _reason(error)
+        committing, reason = progress.state == "committing", failure_reason(error)
         self.inflight.end_failed(progress, reason)
         if committing and not isinstance(error, Refusal):
             return  # interrupted or unanswered: it may be stored, the journal knows
@@ -67,7 +67,8 @@ class UploadOutcomes:
         self.hooks.notify_upload_failed(upload, reason, received)
 
 
-def _reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
+    """Return the reason of an upload that failed: the code of a refusal, or what it failed of."""
     if isinstance(error, Refusal):
         return error.code
     if isinstance(error, ClientDisconnected):

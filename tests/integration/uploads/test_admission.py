@@ -44,7 +44,15 @@ CASES = {
     "where the name is taken": Case(409, "conflict", settings={"on_conflict": "reject"}, exists=True),
     "where it must be new": Case(412, "already_exists", lines=("If-None-Match: *",), exists=True),
     "with a bad path": Case(400, "bad_path", ("PUT", "/upload/a/%2e%2e/x")),
-    "with a part of a file": Case(400, "bad_range", lines=("Content-Range: bytes 1-1000/1001",)),
+    "with a part of a file": Case(
+        400, "bad_range", lines=("Content-Range: bytes 1-1000/1001",), settings={"resumable": "off"}
+    ),
+    "to go on with nothing": Case(
+        409, "mismatching_offset", lines=("Content-Range: bytes 1-1000/1001",)
+    ),
+    "with a length that contradicts": Case(
+        400, "inconsistent_length", lines=("Upload-Complete: ?1", "Upload-Length: 1001")
+    ),
     "with a bad digest": Case(400, "bad_digest", lines=("Content-MD5: x",)),
     "by a handler": Case(402, None, script="await handle.terminate(402, {'pay': 'first'})"),
     "by a broken handler": Case(503, "hook_failed", script="1 / 0"),

@@ -202,7 +202,7 @@ async def test_the_beginning_of_a_file_is_refused_before_its_bytes_and_runs_no_h
     start_gateway: StartGateway, tmp_path: Path, lines: tuple[str, ...]
 ) -> None:
     gateway = await start_gateway(
-        plugins=write_handler(tmp_path / "plugins", "raise SystemError('asked')")
+        plugins=write_handler(tmp_path / "plugins", "raise SystemError('asked')"), resumable="off"
     )
     async with raw_connection(gateway) as connection:
         waits = ("Content-Length: 5000", "Expect: 100-continue")

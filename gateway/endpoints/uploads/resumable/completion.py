@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,10 +16,11 @@ from gateway.domain.model import Upload
 from gateway.domain.partial import DigestOfWhole
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.digests import ExpectedDigest
-from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
-from gateway.endpoints.uploads.resumable.operations import PartialRefusal, PartialResult
-from gateway.errors import Refusal
+from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
@@ -82,6 +85,31 @@ class PartialCompletion:
             self.ended(opened.head.upload, refusal.code, opened.offset, "refused")
         result = self.access.describe_open(opened)
         return with_result(refusal, result, keeps=not ends)
+
+    @asynccontextmanager
+    async def creating(
+        self, opened: OpenPartial, creation: Creation, *, is_announced: bool
+    ) -> AsyncIterator[None]:
+        """Remove a new upload whose creation fails, where its client cannot go on with it.
+
+        Without a response there is no URL, and tus has none in the response to a failure. Such uploads
+        would count against the client's share until they expire.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, PartialRefusal):
+                is_lost = creation.protocol == "tus" and error.keeps
+                error.keeps = error.keeps and not is_lost
+            elif isinstance(error, ClientDisconnected) or not isinstance(error, UnknownOutcome):
+                is_lost = not is_announced and creation.resume_key is None
+            else:
+                is_lost = False
+            if is_lost:
+                await finish(asyncio.ensure_future(opened.remove()))
+                reason = failure_reason(error)
+                self.ended(opened.head.upload, reason, opened.offset, "refused")
+            raise
 
     async def cancel(self, opened: OpenPartial) -> None:
         """Remove an upload that its client cancelled."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from gateway.domain import paths
 from gateway.endpoints.uploads.resumable.operations import Concatenation
+from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.errors import Refusal
 
 FIELD: Final = "Upload-Concat"
@@ -42,12 +43,24 @@ def _reference(url: str, position: int) -> str:
     """
     try:
         split = urlsplit(url)
-        references = paths.parse_query(split.query).get("upload", [])
-        name = split.path.rpartition("/")[2]
+        references = paths.parse_query(split.query).get(UPLOAD_QUERY, [])
     except (ValueError, Refusal):
-        references, name = [], ""
+        raise _no_upload(position) from None
+    name = split.path.rpartition("/")[2]
     if len(references) == 1 and references[0]:
         return references[0]
-    if not references and _UUID.fullmatch(name):
+    if not references and is_part_name(name):
         return name
-    raise Refusal("bad_request", f"{FIELD}: URL {position} is not the `Location` of an upload")
+    raise _no_upload(position)
+
+
+def is_part_name(reference: str) -> bool:
+    """Tell whether a reference is a name that the gateway gave to a part, without a secret.
+
+    122 of its bits are random.
+    """
+    return _UUID.fullmatch(reference) is not None
+
+
+def _no_upload(position: int) -> Refusal:
+    return Refusal("bad_request", f"{FIELD}: URL {position} is not the `Location` of an upload")

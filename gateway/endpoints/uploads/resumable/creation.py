@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain.model import Upload, new_id
-from gateway.domain.partial import DigestOfWhole, PartialHead, ranged_identity
+from gateway.domain.partial import DigestOfWhole, PartialHead, part_identity, ranged_identity
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, ResumableTerms
 from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
@@ -76,4 +76,6 @@ class PartialAdmission:
 
 def _identity(target: UploadTarget, creation: Creation, upload: Upload) -> str | None:
     key = creation.resume_key
+    if creation.part_of_concat and target.named_by_gateway:
+        return part_identity(target.asked_path.rpartition("/")[2])
     return None if key is None else ranged_identity(target.asked_path, upload.principal, key)

@@ -101,6 +101,19 @@ def read_creation(lines: Lines, interop: Interop, content_length: int | None) ->
     return Creation("draft", length, terms, filename=filename, digests=of_whole)
 
 
+def check_lengths(creation: Creation, content_length: int, limits: UploadLimits) -> None:
+    """Check a body against the length of the file, before anything is created (section 4.2.2).
+
+    What is too large is left to the admission, which says so. Raises `Refusal`.
+    """
+    length, body = creation.length, creation.body
+    if length is None or (limits.max_size is not None and max(length, content_length) > limits.max_size):
+        return
+    ends = body is not None and body.completes
+    if content_length > length or (ends and content_length != length):
+        raise Refusal("inconsistent_length", "Upload-Length and Content-Length contradict each other")
+
+
 def read_append(lines: Lines, interop: Interop) -> Append:
     """Return what a PATCH asks for (section 4.4). Raises `Refusal`."""
     media_type = lines.get("content-type", ("",))[0].partition(";")[0].strip().lower()
@@ -208,6 +221,8 @@ class DraftResponses:
         if refusal.code == "too_large":
             response.headers["Upload-Limit"] = limit_field(self.limits, result)
         if result is None:
+            if refusal.code in _OPEN_ENDED:
+                response.headers["Upload-Complete"] = "?0"
             self._set_version(response.headers)
             return response
         self._with_state(response, result)

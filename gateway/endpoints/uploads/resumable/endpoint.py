@@ -126,6 +126,8 @@ class ResumableEndpoint:
         try:
             length = body_length(incoming.request)
             creation = draft.read_creation(lines, responses.interop, length)
+            if length is not None:
+                draft.check_lengths(creation, length, responses.limits)
             target = place.target(creation.filename)
             result = await self.uploads.create(incoming, target, creation, interim)
         except Refusal as refusal:

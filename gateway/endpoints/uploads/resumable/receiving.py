@@ -141,5 +141,5 @@ def _verify(opened: OpenPartial, terms: BodyTerms) -> None:
     for expected in terms.digests:
         if not hmac.compare_digest(opened.digest(expected.algorithm), expected.value):
             raise Refusal(
-                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+                expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )

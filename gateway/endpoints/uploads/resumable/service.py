@@ -6,9 +6,9 @@ OnFileUploading decide once, at creation. On the server's event loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial
@@ -18,6 +18,7 @@ from gateway.endpoints.uploads.admission import as_hook_failure
 from gateway.endpoints.uploads.resumable.access import PartialAccess, not_found
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion, WholeChecks
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
+from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import (
     AppendGoesOn,
     RunningRequest,
@@ -47,6 +48,7 @@ class ResumableUploads:
     running: RunningRequests
     receiver: PartialReceiver
     completion: PartialCompletion
+    final: FinalUploads
 
     def limits(self) -> UploadLimits:
         """See `PartialUploads.limits`."""
@@ -62,15 +64,23 @@ class ResumableUploads:
         announce: Announce | None = None,
     ) -> PartialResult:
         """See `PartialUploads.create`."""
+        parts: Sequence[str] = ()
+        if creation.concat is not None:
+            creation, parts = await self.final.measure(incoming, creation, creation.concat)
         opened, progress = await self._create(incoming, target, creation)
         running = RunningRequest(incoming.request, at_offset=0)
         body, terms = creation.body, creation.body or BodyTerms()
         async with self.running.created(opened.head.upload.id, running), self._use(opened, progress):
-            if announce is not None:
-                await announce(self.access.describe_open(opened))
-            if body is not None:
-                await self._receive(opened, running, body, progress)
-            return await self._settle_up(opened, progress, terms, WholeChecks(wanted=terms.wanted))
+            async with self.completion.creating(opened, creation, is_announced=announce is not None):
+                if announce is not None:
+                    await announce(self.access.describe_open(opened))
+                await self.final.join(incoming, opened, parts)
+                if body is not None:
+                    await self._receive(opened, running, body, progress)
+                checks = WholeChecks(wanted=terms.wanted)
+                result = await self._settle_up(opened, progress, terms, checks)
+            await self.final.remove(incoming, parts)
+            return replace(result, concat=creation.concat)
 
     async def _create(
         self, incoming: IncomingRequest, target: UploadTarget, creation: Creation

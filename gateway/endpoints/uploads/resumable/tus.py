@@ -20,14 +20,14 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialUploads,
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
+from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.errors import Refusal
-from gateway.http.header_fields import Lines, read_headers
+from gateway.http.header_fields import Lines, filename_of, read_headers
 from gateway.http.responses import Response
 
 UPLOAD_METHODS: Final = "HEAD, PATCH, DELETE, OPTIONS"
 CREATION_METHODS: Final = "POST, OPTIONS"
 
-_REFERENCE: Final = "upload"
 _RESOURCE_METHODS: Final = frozenset({"HEAD", "PATCH", "DELETE"})
 
 
@@ -58,13 +58,13 @@ class TusUploads:
     async def _serve(self, incoming: IncomingRequest, place: UploadPlace) -> Response:
         lines = read_headers(incoming.headers).lines
         tus_request.check_version(lines)
-        references = incoming.params.get(_REFERENCE)
+        references = incoming.params.get(UPLOAD_QUERY)
         method = tus_request.effective_method(incoming.method, lines, is_upload=references is not None)
         if references is not None:
             return await self._serve_upload(incoming, method, references[0], lines)
         if method == "POST":
             creation = tus_request.read_creation(lines)
-            target = place.target(creation.filename)
+            target = place.target(creation.filename or filename_of(lines))
             result = await self.uploads.create(incoming, target, creation)
             return tus_response.created_response(result, self.urls)
         if method in _RESOURCE_METHODS:

@@ -18,6 +18,7 @@ from gateway.endpoints.uploads.resumable.draft import (
     INTEROP_FIELD,
     DraftResponses,
     Interop,
+    check_lengths,
     check_resource_request,
     creates_upload,
     limit_field,
@@ -146,6 +147,30 @@ def test_wanted_digests_are_those_that_are_computed_here() -> None:
     creation = read_creation(lines, Interop(None), 4)
     assert creation.body is not None
     assert creation.body.wanted == ("sha256", "sha512")
+
+
+@pytest.mark.parametrize(
+    ("line", "length", "content_length", "good"),
+    [
+        ("?1", 10, 10, True),
+        ("?1", 10, 9, False),
+        ("?1", 10, 11, False),
+        ("?0", 10, 9, True),
+        ("?0", 10, 11, False),
+        ("?1", 90, 80, True),  # too large in the first place
+        ("?0", 10, 80, True),
+    ],
+)
+def test_a_body_contradicts_a_length_unless_both_are_too_large(
+    line: str, length: int, content_length: int, good: bool
+) -> None:
+    lines = lines_of(f"Upload-Complete: {line}", f"Upload-Length: {length}")
+    creation = read_creation(lines, Interop(None), content_length)
+    limits = UploadLimits(50, 86400.0)
+    if good:
+        check_lengths(creation, content_length, limits)
+    else:
+        assert refusal_code(check_lengths, creation, content_length, limits) == "inconsistent_length"
 
 
 # -- append
