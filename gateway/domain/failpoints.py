@@ -11,6 +11,7 @@ from typing import Final
 NAMES: Final = (
     "after admit",
     "mid body",
+    "after form file",
     "after file sync",
     "after url used up",
     "before journal commit",

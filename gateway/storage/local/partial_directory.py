@@ -157,7 +157,8 @@ class PartialDirectory:
         if body is not None:  # a power loss with `durability none`
             offset, written = min(offset, body.st_size), body.st_mtime
         length = head.upload.content_length if cell is None else cell.length
-        return PartialStatus(head, offset, length, written)
+        appends = 0 if cell is None else cell.appends
+        return PartialStatus(head, offset, length, written, appends)
 
     def is_being_committed(self, upload_id: str) -> bool:
         """Tell whether the body is in the folder of some slot."""
