@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from bench.appends import Appends
 from bench.contestants import (
     Bare,
     Contestant,
@@ -48,7 +49,6 @@ OURS_2 = "gateway, 2 processes"
 HOOK = "gateway, OnFileUploading"
 HOOKS = "gateway, both hooks"
 HOOKS_2 = "gateway, both hooks, 2 processes"
-DIGEST = "gateway, --digest sha256"
 STARTED = "gateway, as the README starts it"
 NGINX = "nginx"
 LOOP = "bare aiohttp"
@@ -60,6 +60,9 @@ TUS = "@tus/server"
 DD = "dd conv=fsync"
 DISK = "disk, batches of 64"
 DISK_SINGLE = "disk, one by one"
+OURS_PUT = "gateway, one PUT"
+OURS_DIGEST = "gateway, --digest sha256"
+OURS_NO_DIGEST = "gateway, --digest none"
 
 MANY = (1, 16, 64)
 """Connections of the cases with small requests."""
@@ -92,10 +95,6 @@ def _ours(*handlers: str, durability: Durability = "none", processes: int = 1) -
     return lambda folder: Ours(folder, durability, handlers, processes=processes)
 
 
-def _digest(durability: Durability = "none") -> Make:
-    return lambda folder: Ours(folder, durability, flags=("--digest", "sha256"))
-
-
 def _nginx(folder: Path) -> Contestant:
     return Nginx(folder, "auto")
 
@@ -125,23 +124,6 @@ def big(sizes: Sizes, sources: Sources) -> Case:
     )
 
 
-def digest_big(durability: Durability, sizes: Sizes, sources: Sources) -> Case:
-    load, disk = Upload(sources.file(sizes.big)), durability == "full"
-    who = _all(load, (OURS, _ours(durability=durability)), (DIGEST, _digest(durability)))
-    where = "synced, disk" if disk else "nothing synced, tmpfs"
-    title = f"One PUT of {_size(sizes.big)} with a digest, {where}"
-    if disk:
-        return Case("digest-synced", title, "disk", "bytes", who, sizes.big)
-    return Case("digest", title, "memory", "bytes", who, sizes.big)
-
-
-def digest_small(connections: int, sizes: Sizes, sources: Sources) -> Case:
-    load = Wrk(4096, connections, sizes.seconds)
-    title = f"PUTs of 4 KiB with a digest over {_connections(connections)}, nothing synced, tmpfs"
-    who = _all(load, (OURS, _ours()), (DIGEST, _digest()))
-    return Case(f"digest-{connections}", title, "memory", "requests", who)
-
-
 def parallel(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.part), copies=8)
     who = _all(load, (OURS, _ours()), (NGINX, _nginx), (COPYPARTY, Copyparty), (LOOP, Bare))
@@ -155,6 +137,53 @@ def big_synced(sizes: Sizes, sources: Sources) -> Case:
     return Case(
         "big-synced", f"One PUT of {_size(sizes.big)}, synced, disk", "disk", "bytes", who, sizes.big
     )
+
+
+def appends(sizes: Sizes, sources: Sources) -> Case:
+    source, piece = sources.file(sizes.big), 8 * MIB
+    who = _all(Appends(source, piece), (OURS, _ours()), (TUS, Tus))
+    who += _all(Upload(source), (OURS_PUT, _ours()))
+    title = f"{_size(sizes.big)} in appends of {_size(piece)}, nothing synced, tmpfs"
+    return Case("appends", title, "memory", "bytes", who, sizes.big)
+
+
+def appends_synced(sizes: Sizes, sources: Sources) -> Case:
+    source, piece = sources.file(sizes.big), 8 * MIB
+    who = _all(Appends(source, piece), (OURS, _ours(durability="full")))
+    who += _all(Upload(source), (OURS_PUT, _ours(durability="full")))
+    title = f"{_size(sizes.big)} in appends of {_size(piece)}, each synced, disk"
+    return Case("appends-synced", title, "disk", "bytes", who, sizes.big)
+
+
+def append(sizes: Sizes, sources: Sources) -> Case:
+    load = Appends(sources.file(16 * MIB), 64 << 10, counts="requests")
+    who = _all(load, (OURS, _ours()), (TUS, Tus))
+    return Case("append", "Appends of 64 KiB, nothing synced, tmpfs", "memory", "requests", who)
+
+
+def append_synced(sizes: Sizes, sources: Sources) -> Case:
+    load = Appends(sources.file(16 * MIB), 64 << 10, counts="requests")
+    who = _all(load, (OURS, _ours(durability="full")))
+    who += (probing(DISK_SINGLE, partial(batches, seconds=sizes.seconds, size=1)),)
+    return Case("append-synced", "Appends of 64 KiB, each synced, disk", "disk", "requests", who)
+
+
+def digest_small(sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, 64, sizes.seconds)
+    who = _all(load, (OURS_DIGEST, _digest("sha256")), (OURS_NO_DIGEST, _digest("none")))
+    title = f"PUTs of 4 KiB over {_connections(64)} with a digest and without, nothing synced, tmpfs"
+    return Case("digest-small", title, "memory", "requests", who)
+
+
+def digest_big(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.big))
+    who = _all(load, (OURS_DIGEST, _digest("sha256")), (OURS_NO_DIGEST, _digest("none")))
+    title = f"One PUT of {_size(sizes.big)} with a digest and without, nothing synced, tmpfs"
+    return Case("digest-big", title, "memory", "bytes", who, sizes.big)
+
+
+def _digest(name: str) -> Make:
+    return lambda folder: Ours(folder, "none", flags=("--digest", name))
 
 
 def chunked(sizes: Sizes, sources: Sources) -> Case:
@@ -268,9 +297,12 @@ CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
     "big": big,
     "parallel": parallel,
     "big-synced": big_synced,
-    "digest": partial(digest_big, "none"),
-    "digest-synced": partial(digest_big, "full"),
-    **{f"digest-{number}": partial(digest_small, number) for number in (1, 64)},
+    "appends": appends,
+    "appends-synced": appends_synced,
+    "append": append,
+    "append-synced": append_synced,
+    "digest-small": digest_small,
+    "digest-big": digest_big,
     "chunked": chunked,
     "tls": tls,
     "proxied": proxied,

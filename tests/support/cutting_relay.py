@@ -71,17 +71,20 @@ class CuttingRelay:
         to_gateway: asyncio.StreamWriter,
     ) -> None:
         back = asyncio.create_task(_copy(from_gateway, to_client))
+        forth = asyncio.create_task(self._forward(from_client, to_gateway))
+        both = {back, forth}
         try:
-            was_cut = await self._forward(from_client, to_gateway)
+            # A gateway that ends the connection, or dies, ends it for the client too.
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            was_cut = forth.done() and not forth.exception() and forth.result()
             if was_cut and self.hangs:
                 self._held.append(to_gateway)
-                return
-            if not was_cut:
-                await back
+            elif forth.done() and not was_cut:
+                await asyncio.wait({back})
         finally:
-            back.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await back
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             if to_gateway not in self._held:
                 to_gateway.close()
 
