@@ -182,7 +182,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             read_pool,
             CachedReader.where_supported(disk.tree),
         )
-        writer = LocalWriter(disk, committer, settings.file_mode)
+        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
         partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
         removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
         remover = LocalRemover(disk, committer, state.journal.deletions, removed)
