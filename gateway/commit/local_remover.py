@@ -27,7 +27,7 @@ from gateway.domain.model import FileRequest, Identity
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.deletions import DeletionLog, DeletionRecord, PendingDeletion
 from gateway.storage.local.directory import Inode, OpenDirectory
-from gateway.storage.local.xattrs import FileAttributes, read_xattr
+from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
 from gateway.storage.protocols import Stat
 from gateway.telemetry.logs import event
 
@@ -262,9 +262,9 @@ def _open_file(parent: OpenDirectory) -> tuple[int, FileAttributes]:
     try:
         fd = os.open(parent.name, os.O_RDONLY | _FLAGS, dir_fd=parent.fd)
     except PermissionError:
-        return os.open(parent.name, os.O_PATH | _FLAGS, dir_fd=parent.fd), FileAttributes(None, {})
+        return os.open(parent.name, os.O_PATH | _FLAGS, dir_fd=parent.fd), NO_ATTRIBUTES
     try:
-        return fd, read_xattr(fd)
+        return fd, read_attributes(fd, os.fstat(fd))
     except BaseException:
         os.close(fd)
         raise
