@@ -97,6 +97,17 @@ class Auth:
             caller = head.caller = self._known_caller(head)
         return caller if caller is None or not jwt else _accepted(caller)
 
+    def authenticate_form(self, head: RequestHead, fields: Mapping[str, str]) -> Caller:
+        """Authenticate a form by its signed fields, in place of what its headers say.
+
+        Raises Refusal (403): `bad_signature`, `expired`.
+        """
+        if self._installation is None:
+            raise Refusal("bad_signature", "signed forms are not accepted here")
+        grant = self._installation.urls.verify_form(head.raw_path, head.raw_query, fields)
+        head.caller = Caller(dict(SIGNED), grant)
+        return head.caller
+
     def client_of(self, head: RequestHead) -> str:
         """Return the client that a request counts for; until it is authenticated that is its address."""
         principal = None if head.caller is None else head.caller.principal

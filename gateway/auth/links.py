@@ -24,7 +24,7 @@ from gateway.storage.protocols import Storage
 DEFAULT_URL_TTL: Final = 900
 
 SignedUrl = str | dict[str, Any]
-"""A URL, or `{"url", "fields"}`: the form that a bucket takes a POST with."""
+"""A URL, or for a POST `{"url", "fields"}`: a form with these fields before its file."""
 
 
 RecordGrant = Callable[[Grant], Awaitable[None]]
@@ -73,12 +73,13 @@ class SignedUrlFactory:
         filename: str | None = None,
         cache_control: str | None = None,
     ) -> SignedUrl:
-        """Return a URL that allows `method` (PUT, GET, HEAD) on a stored path, as events name it.
+        """Return a URL that allows `method` (PUT, POST, GET, HEAD) on a stored path, as events name it.
 
-        It lives `expires` seconds, at most 7 days. For a PUT: the `content_type`, the exact `length`
-        or greatest `max_length` in bytes, the `metadata` of the file; `once`: a stored upload uses
-        the URL up; `overwrite=False`: no file is replaced. `filename` is the name that a browser saves
-        a GET under. Raises `ValueError`.
+        For POST that is `{"url", "fields"}`: a form, with these fields before its one file. It lives
+        `expires` seconds, at most 7 days. For an upload: the `content_type`, the exact `length` or
+        greatest `max_length` in bytes, the `metadata` of the file; `once`: a stored upload uses the URL
+        up; `overwrite=False`: no file is replaced. `filename` is the name that a browser saves a GET
+        under. Raises `ValueError`.
         """
         grant = Grant(
             method=method,
@@ -105,12 +106,15 @@ class SignedUrlFactory:
                 )
         return self._gateway_url(grant)
 
-    def _gateway_url(self, grant: Grant) -> str:
+    def _gateway_url(self, grant: Grant) -> SignedUrl:
         """Return a URL of the gateway: the path itself where that is served, else below `/-/objects`."""
-        if grant.method not in {"PUT", "GET", "HEAD"}:
-            raise ValueError("files are sent with PUT and read with GET or HEAD (a POST is for buckets)")
-        served = grant.method == "PUT" or self._downloads
+        if grant.method not in {"PUT", "POST", "GET", "HEAD"}:
+            raise ValueError("files are sent with PUT or POST, and read with GET or HEAD")
+        served = grant.method in {"PUT", "POST"} or self._downloads
         path = grant.path if served and self._is_upload(grant.path) else OBJECTS_PREFIX + grant.path
+        if grant.method == "POST":
+            fields = self._urls.form_fields(grant.at(path))
+            return {"url": self._base() + encode_path(path), "fields": fields}
         return self._base() + self._urls.target(grant.at(path))
 
     def _is_upload(self, path: str) -> bool:

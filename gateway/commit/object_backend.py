@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Final
 
 from gateway.commit.object_commit import ObjectCommit, ObjectCommitter
 from gateway.commit.object_names import ReservedNames
+from gateway.commit.object_open_partial import PartialServices
+from gateway.commit.object_partial_counts import PartialCounts
+from gateway.commit.object_partial_ends import PartialEnds
+from gateway.commit.object_partial_locks import PartialLocks
+from gateway.commit.object_partials import ObjectPartialStore
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
@@ -23,15 +28,20 @@ from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
 from gateway.limits import FairShare, Lease, client_key
 from gateway.settings import Settings
+from gateway.settings.values import Bucket
 from gateway.signing.keys import ObjectMarker
+from gateway.storage.local.named_locks import NamedLocks
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
 from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
+from gateway.storage.s3.part_sender import UploadContext
+from gateway.storage.s3.partial_objects import PartialObjects
 from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart
+from gateway.storage.s3.private_objects import PROBE_PATH, PrivateObjects
 from gateway.storage.s3.retries import KeyExistsError
-from gateway.storage.s3.upload import MultipartUpload, UploadContext
+from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -47,9 +57,6 @@ MAX_CONNECTIONS: Final = MAX_STREAMS + 256
 
 REACHABLE_TIMEOUT: Final = 3.0
 PROBE_RETRY_INTERVAL: Final = 30.0
-PROBE_PATH: Final = "/.gateway/probe"
-"""An empty object that no upload can name. It tells whether the store honours If-None-Match, and
-stays: `rclone serve s3` at times hangs when one is removed while its neighbour is created."""
 
 
 class ObjectWriter:
@@ -62,7 +69,7 @@ class ObjectWriter:
         self._context = context
         self._committer = committer
         self._disk = disk
-        self._streams = FairShare("uploads into the bucket of more than 64 KiB", MAX_STREAMS)
+        self.streams = FairShare("uploads into the bucket of more than 64 KiB", MAX_STREAMS)
         self._active: dict[str, Lease] = {}
 
     def is_active(self, upload_id: str) -> bool:
@@ -76,9 +83,13 @@ class ObjectWriter:
         key = self._names.keys.key_of("/" + "/".join(paths.check_path(upload.path)))
         exists = await self._context.objects.head_object(key) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
+        await self.check_space()
+        return await self._begin(upload, algorithms)
+
+    async def check_space(self) -> None:
+        """Raise `Refusal("no_space")` where the local disk has none for the journal."""
         check_space = partial(self._disk.space.check, 1, new_file=True)
         await asyncio.get_running_loop().run_in_executor(self._disk.executor, check_space)
-        return await self._begin(upload, algorithms)
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """See `StorageWriter.store`."""
@@ -96,7 +107,7 @@ class ObjectWriter:
         client = client_key(upload.principal, upload.remote)
         size = upload.content_length
         streams = 0 if size is not None and size <= UNRESERVED_BYTES else 1
-        self._active[upload.id] = self._streams.acquire(client, streams)
+        self._active[upload.id] = self.streams.acquire(client, streams)
         try:
             if upload.on_conflict == "rename" and not upload.must_be_new:
                 path = await self._names.reserve_free_path(upload, path)
@@ -184,15 +195,32 @@ class ObjectBackend:
             settings.idle_timeout,
         )
         self.writer = ObjectWriter(names, context, self._committer, disk)
+        self._locks = NamedLocks(settings.state / "partials.lock")
+        self.partials = self._open_partials(bucket, names, context)
+        self.reconciler.claims = self.partials
         self._sweeper = MultipartSweeper(
             self.objects,
             multiparts,
             bucket.key("/") if state.slot == 0 else None,
-            self._is_in_use,
+            self,
             state.slot,
             settings.processes,
         )
         self._background: list[asyncio.Task[None]] = []
+
+    def _open_partials(
+        self, bucket: Bucket, names: ReservedNames, context: UploadContext
+    ) -> ObjectPartialStore:
+        store = PartialObjects(PrivateObjects(self._clients, bucket, "partials"))
+        services = PartialServices(
+            PartialEnds(store, self.objects, names.keys),
+            self._committer,
+            PartialCounts(store),
+            self.writer.streams,
+            self.writer.check_space,
+        )
+        locks = PartialLocks(self._locks, context.executor)
+        return ObjectPartialStore(services, context, names, locks)
 
     def prepare(self, pending: Sequence[PendingUpload]) -> None:
         """Check that there are credentials; take over the pending uploads of an earlier run.
@@ -220,14 +248,21 @@ class ObjectBackend:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.partials.close()
         await self._clients.close()
+        self._locks.close()
 
     async def is_reachable(self) -> bool:
         """Tell whether the bucket can be reached now."""
         return await self.objects.is_reachable(REACHABLE_TIMEOUT)
 
-    def _is_in_use(self, upload_id: str) -> bool:
+    def is_in_use(self, upload_id: str) -> bool:
+        """See `LivingUploads.is_in_use`."""
         return self.writer.is_active(upload_id) or upload_id in self.reconciler
+
+    async def kept_multiparts(self) -> Set[str]:
+        """See `LivingUploads.kept_multiparts`."""
+        return await self.partials.multiparts()
 
     async def _probe(self) -> None:
         """Warn where two gateways could both give a name that must not be replaced."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.commit.failures import refusal_of
+from gateway.commit.object_body import ObjectBody
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import name_taken
@@ -26,8 +27,8 @@ from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import ObjectHead
+from gateway.storage.s3.private_objects import ChangedError
 from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
-from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -43,7 +44,7 @@ class ObjectCommit:
     """One upload that is being committed. `row` is what the journal has of it."""
 
     upload: Upload
-    body: MultipartUpload
+    body: ObjectBody
     digests: dict[str, str]
     from_client: bool
     row: PendingUpload = _UNRECORDED
@@ -176,8 +177,9 @@ class ObjectCommitter:
             await self._undo(commit)
             raise refusal_of(error) from error
 
-    def _location(self, body: MultipartUpload) -> dict[str, Any]:
-        return {"bucket": self._objects.bucket, "key": body.target.key, "multipart": body.multipart}
+    def _location(self, body: ObjectBody) -> dict[str, Any]:
+        place = {"bucket": self._objects.bucket, "key": body.target.key, "multipart": body.multipart}
+        return place if body.claim is None else {**place, "claim": body.claim}
 
     async def _publish(self, commit: ObjectCommit) -> str:
         """Make it visible; return its entity tag. Raises `Refusal` (undone) or `UnknownOutcome`."""
@@ -193,7 +195,7 @@ class ObjectCommitter:
                 await self._rename_recorded(commit)
             except OutcomeUnknownError as error:
                 return await self._query_outcome(commit, error)
-            except Refusal:
+            except (Refusal, ChangedError):
                 await self._undo(commit)
                 raise
             except Exception as error:
@@ -245,12 +247,14 @@ class ObjectCommitter:
         return UnknownOutcome(f"it is not known whether S3 has upload {commit.upload.id}: {error}")
 
     async def _undo(self, commit: ObjectCommit) -> None:
-        """Delete the row, durably; only then the parts."""
+        """Give the claim up, then delete the row, durably; only then the parts."""
         try:
+            with contextlib.suppress(ChangedError):  # another one has it
+                await commit.body.withdraw()
             if commit.upload.grant is not None and self._state.release_urls([commit.upload]):
                 await asyncio.to_thread(self._state.one_time_marks.sync)
             await asyncio.wrap_future(self._journal.outbox.forget_uploads([commit.upload.id]))
-        except (sqlite3.Error, OSError):
+        except (GatewayError, sqlite3.Error, OSError):
             self._reconciler.add(commit.row)
         await commit.body.discard()
 

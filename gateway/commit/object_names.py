@@ -42,13 +42,17 @@ class ReservedNames:
             yield
 
     async def reserve_free_path(self, upload: Upload, path: str) -> str:
-        """Return a free path, and keep it for this upload. Raises `Refusal("conflict")`."""
+        """Return a free path, and keep it for this upload. Raises `Refusal("conflict")`.
+
+        A name that an unfinished multipart upload will get is not free: that one may be far along.
+        """
         folder, _, wanted = path.rpartition("/")
         for name in (wanted, *names_beside(wanted, upload.id)):
             key = self.keys.key_of(f"{folder}/{name}")
             if self._owners.setdefault(key, upload.id) != upload.id:
                 continue
-            if await self.objects.head_object(key) is None:
+            exists = await self.objects.head_object(key) is not None
+            if not exists and not await self.objects.has_multipart(key):
                 return f"{folder}/{name}"
             del self._owners[key]
         raise Refusal("conflict", "no free name was found beside the existing file")

@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.commit.records import ProcessState
 from gateway.errors import GatewayError
@@ -45,13 +45,31 @@ class _Unsettled:
     delay: float = MIN_DELAY
 
 
+class ClaimedUploads(Protocol):
+    """Uploads in several requests, of which one commit at a time claims the right to publish them."""
+
+    async def has_claim(self, upload_id: str, claim: str) -> bool:
+        """Tell whether a commit has the claim. Raises `Refusal`."""
+
+    async def end_claimed(self, upload_id: str) -> None:
+        """Remove what is left of an upload that is published."""
+
+    async def withdraw_claim(self, upload_id: str, claim: str) -> None:
+        """Let the upload go on: the commit published nothing. Raises `GatewayError`."""
+
+
 @dataclass(slots=True)
 class UploadReconciler:
-    """Settles pending uploads, in the background. Runs on the server's event loop."""
+    """Settles pending uploads, in the background. Runs on the server's event loop.
+
+    A row with a `claim` is of an upload in several requests. Where another commit has the claim, the
+    object is that one's. Its multipart upload is never aborted: the upload goes on.
+    """
 
     objects: BucketClient
     state: ProcessState
     multiparts: MultipartLog
+    claims: ClaimedUploads | None = None
     _unsettled: dict[str, _Unsettled] = field(default_factory=dict)
     _added: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -119,31 +137,47 @@ class UploadReconciler:
         return False
 
     async def _settle(self, upload: _Unsettled) -> bool:
-        row, journal = upload.row, self.state.journal
+        row, claim = upload.row, upload.row.place.get("claim")
+        claims = self.claims if isinstance(claim, str) else None
+        if claims is not None and not await claims.has_claim(row.upload_id, str(claim)):
+            await self._forget(row)
+            return True
         head = await self.find_object(row)
         if head is not None:
-            await self.settle_published(row, head.etag)
-            journal.outbox.release_events(row.event_ids)
-            log.info(
-                "upload %s is in the bucket: its handlers will run",
-                row.upload_id,
-                extra=event("upload.settled", upload_id=row.upload_id, stored=True),
-            )
+            await self._publish_events(row, head.etag)
+            if claims is not None:
+                await claims.end_claimed(row.upload_id)
             return True
-        await self._abort_multipart(upload)
+        if claims is None:
+            await self._abort_multipart(upload)
         if upload.deadline is None:
             upload.deadline = time.monotonic() + LATE_REQUEST_TIMEOUT
         if time.monotonic() < upload.deadline:
             return False
+        if claims is not None:
+            await claims.withdraw_claim(row.upload_id, str(claim))
+        await self._forget(row)
+        return True
+
+    async def _publish_events(self, row: PendingUpload, etag: str) -> None:
+        await self.settle_published(row, etag)
+        self.state.journal.outbox.release_events(row.event_ids)
+        log.info(
+            "upload %s is in the bucket: its handlers will run",
+            row.upload_id,
+            extra=event("upload.settled", upload_id=row.upload_id, stored=True),
+        )
+
+    async def _forget(self, row: PendingUpload) -> None:
+        """Forget an upload that is not published, and never will be by what was sent."""
         await asyncio.to_thread(self.state.one_time_marks.release_all, [row.upload_id])
-        await asyncio.wrap_future(journal.outbox.forget_uploads([row.upload_id]))
+        await asyncio.wrap_future(self.state.journal.outbox.forget_uploads([row.upload_id]))
         await asyncio.to_thread(self.multiparts.remove, row.upload_id)
         log.info(
             "upload %s, which was never answered, did not reach the bucket",
             row.upload_id,
             extra=event("upload.settled", upload_id=row.upload_id, stored=False),
         )
-        return True
 
     async def _abort_multipart(self, upload: _Unsettled) -> None:
         """Abort a multipart upload that is still open: from then on nothing can complete it."""

@@ -55,6 +55,13 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/files/{upload_id}", Access.OPERATOR, "file", "The file of an upload"),
     ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
     ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),
+    ApiRoute(
+        "POST",
+        "/-/objects/{filepath}",
+        Access.SIGNED_OR_PEER,
+        "object",
+        "Store the file of a signed form",
+    ),
     ApiRoute("GET", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "A stored file"),
     ApiRoute(
         "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"

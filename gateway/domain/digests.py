@@ -21,7 +21,7 @@ SIZES: Final[Mapping[str, int]] = {
 }
 """The digests that can be computed, and the bytes of each."""
 
-_CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
+CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
     "crc32": (zlib.crc32, 0),
     "adler32": (zlib.adler32, 1),
 }
@@ -41,7 +41,7 @@ class _Checksum:
     """A checksum of 32 bits, written with the most significant byte first (RFC 1950 section 2.2)."""
 
     def __init__(self, name: str) -> None:
-        self._advance, self._value = _CHECKSUMS[name]
+        self._advance, self._value = CHECKSUMS[name]
 
     def update(self, data: bytes | memoryview, /) -> None:
         self._value = self._advance(data, self._value)
@@ -52,4 +52,4 @@ class _Checksum:
 
 def new_digest(name: str) -> RunningDigest:
     """Return the digest `name` of SIZES, of no bytes yet."""
-    return _Checksum(name) if name in _CHECKSUMS else hashlib.new(name, usedforsecurity=False)
+    return _Checksum(name) if name in CHECKSUMS else hashlib.new(name, usedforsecurity=False)

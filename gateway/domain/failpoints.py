@@ -11,6 +11,7 @@ from typing import Final
 NAMES: Final = (
     "after admit",
     "mid body",
+    "after form file",
     "after file sync",
     "after url used up",
     "before journal commit",
@@ -19,6 +20,9 @@ NAMES: Final = (
     "after rename",
     "before directory sync",
     "after directory sync",
+    "after multipart begun",
+    "before partial settle",
+    "after partial settle",
     "before complete",
     "after complete",
     "before answer",

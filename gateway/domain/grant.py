@@ -44,9 +44,9 @@ class Grant:
 
     `path` is decoded; `query` holds the request's own parameters in order, which are signed like all
     else. For PUT, POST and PATCH: the `content_type` and the exact `length` or greatest
-    `max_length` in bytes of the body; the `metadata` that the file gets. For PUT: `once`, a name
-    for this very grant, which a stored upload uses up; `on_conflict` `reject` where no file may be
-    replaced. For GET: the `filename` under which a browser saves the answer. `cache_control` is
+    `max_length` in bytes of the body; the `metadata` that the file gets. For PUT and POST: `once`, a
+    name for this very grant, which a stored upload uses up; `on_conflict` `reject` where no file may
+    be replaced. For GET: the `filename` under which a browser saves the answer. `cache_control` is
     that of the answer, or of the object that a bucket keeps.
     """
 
@@ -94,8 +94,10 @@ class Grant:
             raise ValueError(
                 "content type, length and metadata apply to requests with a body: PUT, POST"
             )
-        if self.method != "PUT" and (self.once is not None or self.on_conflict is not None):
-            raise ValueError("once and overwrite apply to uploads: PUT")
+        if self.method not in {"PUT", "POST"} and (
+            self.once is not None or self.on_conflict is not None
+        ):
+            raise ValueError("once and overwrite apply to uploads: PUT, POST")
         if self.method not in {"GET", "HEAD"} and self.filename is not None:
             raise ValueError("a file name applies to downloads: GET")
         if self.length is not None and self.max_length is not None:

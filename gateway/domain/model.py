@@ -92,6 +92,12 @@ def new_id(slot: int) -> str:
     return f"{_first_letters(milliseconds >> 20)}{later}{_random.letters(16)}-{slot}"
 
 
+def created_at(upload_id: str) -> float:
+    """Return the Unix time at which an id of `new_id` was made."""
+    letters = [_CROCKFORD.index(letter) for letter in upload_id[:10]]
+    return functools.reduce(lambda value, letter: value << 5 | letter, letters) / 1000
+
+
 @functools.lru_cache(maxsize=2)
 def _first_letters(time: int) -> str:
     """Return the first six letters of an id, which are the same for a quarter of an hour."""

@@ -71,13 +71,15 @@ class PartialStatus:
     """A partial upload as it can be told: `offset` bytes are durable.
 
     `length` is that of the whole file, None while it is not known. `latest` is the Unix time of the
-    latest byte, `expires` when it is removed if no other byte comes.
+    latest byte, `expires` when it is removed if no other byte comes. `appends` is how many requests have
+    brought bytes.
     """
 
     head: PartialHead
     offset: int
     length: int | None
     latest: float
+    appends: int = 0
 
     @property
     def expires(self) -> float:

@@ -29,17 +29,14 @@ from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
+from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
+from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
-from gateway.http.responses import (
-    ApiHandler,
-    GatewayResponse,
-    error_response,
-    json_response,
-)
+from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
@@ -50,13 +47,14 @@ from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
 
-UPLOAD_METHODS: Final = "GET, HEAD, PUT"
+UPLOAD_METHODS: Final = "GET, HEAD, PUT, POST"
 
 
 class FileHandlers(NamedTuple):
     """The handlers of upload paths and of stored paths below `/-/objects`."""
 
     uploads: UploadHandler
+    forms: FormHandler
     downloads: DownloadHandler
     folders: FolderHandler
     stored: InternalFilesEndpoint
@@ -206,7 +204,9 @@ class Dispatcher:
             response = await self.files.folders.get(incoming)
             if response is not None:
                 return response
-        allowed = UPLOAD_METHODS if downloads else "PUT"
+        if request.method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
+            return await self.files.forms.post(incoming, place)
+        allowed = UPLOAD_METHODS if downloads else "PUT, POST"
         try:
             match = None if raw_path == "/" else self._template.match(raw_path)
         except Refusal:
@@ -241,6 +241,9 @@ class Dispatcher:
         """
         request = incoming.request
         self.auth.local_only.refuse_proxy(request.headers)
+        if request.method == "POST":
+            place = UploadPlace(self._template, incoming.raw_path, match)
+            return await self.files.forms.post(incoming, place, signed_only=True)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
             if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:

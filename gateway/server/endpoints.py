@@ -34,6 +34,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
@@ -97,14 +98,15 @@ async def open_endpoints(
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
-    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers)
+    kept = resources.parts.partials
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
-    partials = open_resumable(resources, context)
+    partials = open_resumable(stack, resources, context)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
         **status.handlers(),
-        **ReleaseEndpoint(None if partials is None else partials.running).handlers(),
+        **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
@@ -112,7 +114,7 @@ async def open_endpoints(
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
-    files = FileHandlers(uploads, downloads, folders, stored, resumable)
+    files = FileHandlers(uploads, FormHandler(uploads, settings), downloads, folders, stored, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
 

@@ -181,7 +181,15 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    return StorageParts(objects, backend.writer, committer, read_pool, backend, (reading, signing))
+    return StorageParts(
+        objects,
+        backend.writer,
+        committer,
+        read_pool,
+        backend,
+        (reading, signing),
+        backend.partials,
+    )
 
 
 def _subscribers(hooks: Hooks) -> Subscribers:

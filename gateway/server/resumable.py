@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.auth.installation import public_url
@@ -14,8 +16,10 @@ from gateway.endpoints.uploads.resumable.completion import PartialCompletion
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
 from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequests
+from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
 from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
 from gateway.endpoints.uploads.resumable.references import PartialReferences
+from gateway.endpoints.uploads.resumable.requests import PartialRequests
 from gateway.endpoints.uploads.resumable.service import ResumableUploads
 from gateway.server.resources import Resources
 from gateway.telemetry.redaction import Redaction
@@ -32,8 +36,13 @@ class ResumableContext:
     find_upload: FindUpload
 
 
-def open_resumable(resources: Resources, context: ResumableContext) -> ResumableUploads | None:
-    """Return the operations on partial uploads, None where they are switched off."""
+def open_resumable(
+    stack: AsyncExitStack, resources: Resources, context: ResumableContext
+) -> ResumableUploads | None:
+    """Return the operations on partial uploads, None where they are switched off.
+
+    Until `stack` is closed, the first process also removes what expires.
+    """
     settings, installation = resources.settings, resources.base.installation
     store, admission, outcomes = resources.parts.partials, context.admission, context.outcomes
     if store is None or not settings.resumable:
@@ -43,6 +52,8 @@ def open_resumable(resources: Resources, context: ResumableContext) -> Resumable
     creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
     running = RunningRequests(store, context.processes, outcomes.metrics)
     completion = PartialCompletion(access, outcomes)
-    receiver = PartialReceiver(context.receiver)
-    final = FinalUploads(access, running)
-    return ResumableUploads(access, creation, running, receiver, completion, final)
+    if resources.base.state.slot == 0:
+        sweeping = asyncio.create_task(PartialJanitor(store, completion).run())
+        stack.callback(sweeping.cancel)
+    requests = PartialRequests(access, running, PartialReceiver(context.receiver), completion)
+    return ResumableUploads(access, creation, requests, FinalUploads(access, running))

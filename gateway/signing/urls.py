@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from gateway.domain.grant import BODY_METHODS, MAX_LIFETIME, Grant, QueryPairs, encode_path
+from gateway.domain.grant import BODY_METHODS, FIELD_PREFIX, MAX_LIFETIME, Grant, QueryPairs, encode_path
 from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
 from gateway.signing.keys import derive_keys, sign_texts
@@ -64,10 +64,7 @@ class UrlSigner:
 
         Raises `ValueError` for a grant that cannot be given.
         """
-        grant.check(self._clock())
-        own = {"Key": self._newest, **_written(grant)}
-        signature = _mac(self._keys[self._newest], grant.method, grant.path, own, grant.query)
-        return write_query([*own.items(), ("Signature", signature)], grant.query)
+        return write_query(self._signed(grant).items(), grant.query)
 
     def target(self, grant: Grant) -> str:
         """Return path and query of the grant's URL, as they go over the wire. Raises as `sign`."""
@@ -82,14 +79,42 @@ class UrlSigner:
         try:
             path = decode_path(raw_path)
             own, others = read_query(raw_query)
-            signature = own.pop("Signature")
-            key = self._keys[own["Key"]]
-            signed = _signed_method(key, signature, method, path, own, others)
-            grant = _read(signed, path, own, others)
+            grant = self._granted(method, path, own, others)
         except (ValueError, KeyError):
             raise _bad_signature() from None
         self._check_time(grant)
         return grant
+
+    def form_fields(self, grant: Grant) -> dict[str, str]:
+        """Return the same as the fields of a form, which are sent before its file. Raises as `sign`."""
+        return {FIELD_PREFIX + name: value for name, value in self._signed(grant).items()}
+
+    def _signed(self, grant: Grant) -> dict[str, str]:
+        grant.check(self._clock())
+        own = {"Key": self._newest, **_written(grant)}
+        signature = _mac(self._keys[self._newest], grant.method, grant.path, own, grant.query)
+        return {**own, "Signature": signature}
+
+    def verify_form(self, raw_path: str, raw_query: str, fields: Mapping[str, str]) -> Grant:
+        """Return what the signed `fields` of a form allow, by their names without `X-Gateway-`.
+
+        A field that is changed, left out or added is one that was not signed. Raises as `verify`.
+        """
+        try:
+            own, others = read_query(raw_query) if raw_query else ({}, ())
+            if own:
+                raise ValueError("signed by its URL, too")
+            grant = self._granted("POST", decode_path(raw_path), dict(fields), others)
+        except (ValueError, KeyError):
+            raise _bad_signature() from None
+        self._check_time(grant)
+        return grant
+
+    def _granted(self, method: str, path: str, own: dict[str, str], others: QueryPairs) -> Grant:
+        """Return the grant of fields whose signature is genuine. Raises `ValueError`, `KeyError`."""
+        signature = own.pop("Signature")
+        key = self._keys[own["Key"]]
+        return _read(_signed_method(key, signature, method, path, own, others), path, own, others)
 
     def _check_time(self, grant: Grant) -> None:
         left = grant.expires - self._clock()

@@ -67,10 +67,17 @@ class LoopCounter(Collector):
         yield family
 
 
-class PartialMetrics:
-    """What partial uploads count."""
+class PartialMetrics(Collector):
+    """What is counted of partial uploads.
+
+    `kept` are the uploads of all processes and their bytes, None in a process that does not count them;
+    `receiving` returns how many have a request of this process at work.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.kept: tuple[int, int] | None = None
+        self.receiving: Callable[[], int] = int
+        registry.register(self)
         self.appends = LoopCounter(
             "gateway_partial_appends",
             "Bodies of partial uploads by protocol and end (whole, cut, superseded, refused)",
@@ -86,6 +93,20 @@ class PartialMetrics:
             registry=registry,
             buckets=DURATIONS,
         )
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the gauges for prometheus_client. Thread-safe."""
+        uploads = GaugeMetricFamily(
+            "gateway_partial_uploads", "Partial uploads by state", labels=["state"]
+        )
+        size = GaugeMetricFamily("gateway_partial_bytes", "Bytes of partial uploads")
+        receiving = self.receiving()
+        uploads.add_metric(["receiving"], receiving)
+        if self.kept is not None:
+            uploads.add_metric(["waiting"], max(self.kept[0] - receiving, 0))
+            size.add_metric([], self.kept[1])
+        yield uploads
+        yield size
 
 
 class Metrics:

@@ -27,7 +27,8 @@ SECRET_HEADERS: Final = frozenset(
 SECRET_QUERY_PREFIXES: Final = ("x-gateway-", "x-amz-")
 """Signed URLs carry their signature and credential under these query names."""
 
-SECRET_QUERY_NAMES: Final = frozenset({"signature", "token", "access_token", "sig"})
+SECRET_QUERY_NAMES: Final = frozenset({"signature", "token", "access_token", "sig", "upload"})
+"""`upload` has the secret of a resumable upload."""
 
 MIN_LINE_LENGTH: Final = 16
 """Characters of a line of a secret, such as a private key, that is masked by itself."""

@@ -16,10 +16,12 @@ from gateway.commit.partials import OpenPartial, PartialBusy
 from gateway.domain.model import UPLOADED
 from gateway.domain.partial import MAX_PARTIALS_PER_CLIENT, DigestOfWhole
 from gateway.errors import Refusal
+from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import put
 from tests.support.partials import StorePartials, partial_head
 from tests.support.recorders import recording_events
+from tests.support.s3.servers import S3Server
 
 LARGE = 20_000_000
 """More than two parts of an object, and not a multiple of their size."""
@@ -27,10 +29,36 @@ LARGE = 20_000_000
 SIZES = pytest.mark.parametrize("size", [1, 1000, 200_000, LARGE])
 
 
-@pytest.fixture(params=["file"])
-async def partials(request: pytest.FixtureRequest, start_gateway: StartGateway) -> StorePartials:
+@pytest.fixture(
+    params=[
+        "file",
+        pytest.param("s3", marks=pytest.mark.slow),
+        pytest.param("rclone", marks=pytest.mark.slow),
+    ]
+)
+async def start(
+    request: pytest.FixtureRequest,
+    start_gateway: StartGateway,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> StartGateway:
+    """Start gateways on one of the storages."""
+    if request.param == "file":
+        return start_gateway
+    server: S3Server = request.getfixturevalue(request.param)
+    await server.make(bucket)
+    server.set_environment(monkeypatch)
+
+    async def on_bucket(**values: object) -> Gateway:
+        return await start_gateway(storage=f"s3://{bucket}/a prefix", **values)
+
+    return on_bucket
+
+
+@pytest.fixture
+async def partials(start: StartGateway) -> StorePartials:
     """A gateway on one of the storages, and its store."""
-    return StorePartials(await start_gateway())
+    return StorePartials(await start())
 
 
 async def receive(opened: OpenPartial, body: bytes, *, piece: int = 70_000) -> int:
@@ -206,11 +234,11 @@ async def test_a_length_that_is_told_later_stays(partials: StorePartials) -> Non
 
 
 async def test_a_commit_emits_one_event_and_keeps_type_metadata_and_digests(
-    start_gateway: StartGateway, request: pytest.FixtureRequest, tmp_path: Path
+    start: StartGateway, tmp_path: Path
 ) -> None:
     with recording_events() as recorder:
         plugins = recorder.write_handler(tmp_path / "plugins", UPLOADED, "hears")
-        partials = StorePartials(await start_gateway(plugins=plugins))
+        partials = StorePartials(await start(plugins=plugins))
         digest = base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
         head = partial_head(length=3, content_type="image/x-odd", metadata={"color": "blue"})
         opened = await partials.store.create(head)
@@ -220,7 +248,8 @@ async def test_a_commit_emits_one_event_and_keeps_type_metadata_and_digests(
     assert (stored.mime, stored.digests["sha-256"]) == ("image/x-odd", digest)
     assert (event["upload_id"], event["bytes"]) == (head.upload.id, 3)
     stat = await partials.gateway.resources.parts.storage.stat("/upload/x.bin")
-    assert (stat.mime, dict(stat.metadata)) == ("image/x-odd", {"color": "blue"})
+    assert stat.mime == "image/x-odd"
+    assert dict(stat.metadata) | {"color": "blue"} == stat.metadata
 
 
 async def test_a_refused_commit_keeps_every_byte(partials: StorePartials) -> None:
@@ -297,7 +326,7 @@ async def test_parts_are_appended_in_order(partials: StorePartials, size: int) -
 @pytest.mark.parametrize("reopened", [False, True])
 async def test_the_digest_is_of_all_bytes(partials: StorePartials, reopened: bool) -> None:
     body = os.urandom(LARGE)
-    whole = (DigestOfWhole("sha256", hashlib.sha256(body).digest(), "Repr-Digest"),)
+    whole = tuple(DigestOfWhole(name, b"", "Repr-Digest") for name in ("sha256", "md5"))
     opened = await partials.store.create(partial_head(length=LARGE, digests=whole))
     for start in range(0, LARGE, 7_000_000):
         await receive(opened, body[start : start + 7_000_000])
@@ -325,7 +354,7 @@ async def test_a_digest_is_right_where_bytes_were_reverted(partials: StorePartia
     await opened.close()
 
 
-async def test_an_expired_one_is_removed_once_it_was_found_so_twice(
+async def test_an_expired_one_is_removed_once_that_is_certain(
     partials: StorePartials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = await create(partials, b"1", length=2, identity="mine")
@@ -333,8 +362,9 @@ async def test_an_expired_one_is_removed_once_it_was_found_so_twice(
     opened = await partials.store.open(kept)
     now = time.time() + 2 * 24 * 3600
     assert await partials.expire(time.time(), monkeypatch) == []
-    assert await partials.expire(now, monkeypatch, sweeps=1) == []
-    assert await partials.expire(now, monkeypatch) == [upload_id]
+    first = await partials.expire(now, monkeypatch, sweeps=1)
+    assert first == ([] if partials.confirms_expiry else [upload_id])
+    assert first + await partials.expire(now, monkeypatch) == [upload_id]
     assert await partials.store.status(upload_id) is None
     assert await partials.store.resolve("mine") is None
     await receive(opened, b"2")  # it was open, and goes on

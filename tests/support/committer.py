@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from gateway.commit.batch import BatchCommitter
+from gateway.commit.batched_write import WriteBuffers
 from gateway.commit.committer import Committer
 from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
 from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
@@ -24,6 +26,7 @@ from gateway.files.service import FilesService, SharedDisk
 from gateway.files.versions import JournalVersions
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry.redaction import Redaction
@@ -42,8 +45,9 @@ class CommitterHarness:
     def __init__(self, folder: Path, rename_lock: RenameLock | None = None) -> None:
         self.root = folder / "data"
         self.root.mkdir()
-        self.incoming_folder = folder / "incoming"
-        self.incoming = IncomingDirectory(self.incoming_folder)
+        self.partials = PartialDirectory(folder / "partials")
+        self.incoming_folder = folder / "incoming" / "0"
+        self.incoming = IncomingDirectory(self.incoming_folder, self.partials)
         self.tree = DirectoryTree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
@@ -73,6 +77,7 @@ class CommitterHarness:
         self.disk.shutdown()
         self.journal.close()
         self.incoming.close()
+        self.partials.close()
         self.once.close()
         self.tree.close()
 
@@ -117,6 +122,10 @@ class CommitterHarness:
         await self.committer.between_batches(lambda: None)
         claimed = await self.journal.queue.claim("h", 1000, 0.0)
         return sorted(delivery.body["path"] for delivery in claimed)
+
+    def partial_store(self) -> LocalPartialStore:
+        """Return a store of partial uploads."""
+        return LocalPartialStore(self.partials, self.local_disk, self.committer, WriteBuffers(), 0o640)
 
     def stored(self) -> dict[str, bytes]:
         return files_below(self.root)

@@ -46,6 +46,7 @@ class CuttingRelay:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
+        # Not cancelled: the callback of `start_server` (3.11) cannot have that.
         for writer in (*self._writers, *self._held):
             writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -72,17 +73,20 @@ class CuttingRelay:
         to_gateway: asyncio.StreamWriter,
     ) -> None:
         back = asyncio.create_task(_copy(from_gateway, to_client))
-        there = asyncio.create_task(self._forward(from_client, to_gateway))
+        forth = asyncio.create_task(self._forward(from_client, to_gateway))
+        both = {back, forth}
         try:
-            await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
-            if there.done() and there.result() and self.hangs:
+            # A gateway that ends the connection, or dies, ends it for the client too.
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            was_cut = forth.done() and not forth.exception() and forth.result()
+            if was_cut and self.hangs:
                 self._held.append(to_gateway)
-            elif there.done() and not there.result():
-                await back
+            elif forth.done() and not was_cut:
+                await asyncio.wait({back})
         finally:
-            for task in (back, there):
+            for task in both:
                 task.cancel()
-            await asyncio.gather(back, there, return_exceptions=True)
+            await asyncio.gather(*both, return_exceptions=True)
             if to_gateway not in self._held:
                 to_gateway.close()
 

@@ -38,6 +38,11 @@ class StorePartials:
     is_exclusive: bool = True
 
     @property
+    def confirms_expiry(self) -> bool:
+        """Whether two sweeps must find an upload expired: no store refuses a clock that is wrong."""
+        return self.gateway.resources.parts.backend is None
+
+    @property
     def store(self) -> PartialStore:
         """The store."""
         store = self.gateway.resources.parts.partials
@@ -61,7 +66,13 @@ class StorePartials:
 
     async def left(self) -> list[str]:
         """Return what lies about of uploads that ended, identities aside."""
-        base = self.gateway.resources.base
+        base, backend = self.gateway.resources.base, self.gateway.resources.parts.backend
+        if backend is not None:
+            multiparts = [key async for key, _, _ in backend.objects.list_multiparts("")]
+            objects = backend.partials.objects
+            return multiparts + [
+                entry.name async for entry in objects.list() if not entry.name.startswith("r-")
+            ]
         names = [name for name in base.partials.names() if not name.startswith("r-")]
         return [*names, *base.disk.incoming.upload_ids()]
 

@@ -14,7 +14,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.disk import DiskSpace
+from gateway.commit.partials import PartialStore
 from gateway.domain.units import iso_time
+from gateway.endpoints.admin.partial_status import progress_of, waiting_upload
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight, named_principal
 from gateway.errors import EventEngineUnavailable, Refusal
@@ -158,6 +160,7 @@ class UploadStatusEndpoint:
     hooks: Hooks
     processes: ProcessClients
     engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
+    partials: PartialStore | None = None
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -165,11 +168,26 @@ class UploadStatusEndpoint:
 
     async def _upload(self, incoming: IncomingRequest) -> Response:
         upload_id = incoming.variables["upload_id"]
-        one_process = _this_process_only(incoming)
-        status = await (self._own_status(upload_id) if one_process else self.find(upload_id))
+        if _this_process_only(incoming):
+            status = await self._own_status(upload_id)
+        else:
+            status = await self._status(upload_id)
         if status is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
         return json_response(status)
+
+    async def _status(self, upload_id: str) -> dict[str, Any] | None:
+        """Return the status of an upload of any process, a partial one too."""
+        partial = None if self.partials is None else await self.partials.status(upload_id)
+        if partial is None:
+            return await self.find(upload_id)
+        try:
+            status = await self.find(upload_id)
+        except Refusal:  # a process does not respond: the store knows as much as it can
+            status = None
+        if status is None or status["state"] == "failed":  # an earlier request
+            status = waiting_upload(partial)
+        return {**status, **progress_of(partial)}
 
     async def find(self, upload_id: str) -> dict[str, Any] | None:
         """Return what is told of an upload of any process, None where there is none.

@@ -166,6 +166,11 @@ class BodyReceiver:
         """End the threads."""
         self.executor.shutdown()
 
+    def chunk_reader(self, request: web.BaseRequest) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads the next bytes of a body on the event loop, b"" at its end."""
+        timing = self._idle_timeout, self._min_rate.meter()
+        return lambda: read_chunk(request.content, *timing)
+
     async def receive_body(self, request: web.BaseRequest, body: CountedBody, sink: BodySink) -> None:
         """Read the body to its end. Raises as `receive_streamed` does."""
         threaded, declared = sink.threaded, body.declared
@@ -183,7 +188,7 @@ class BodyReceiver:
                 finally:
                     tls.close(request)
                 return
-        await receive_streamed(lambda: read_chunk(request.content, *timing), body, sink)
+        await receive_streamed(self.chunk_reader(request), body, sink)
 
     async def _receive_detached(
         self, detached: DetachedSocket, body: CountedBody, pending: ThreadedWrite

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints
 from gateway.domain.model import Stored, new_id
@@ -30,6 +32,9 @@ from gateway.http.request_body import expects_continue, send_continue_or_disconn
 from gateway.http.responses import Response
 from gateway.telemetry import logs
 
+Receive = Callable[[DescribedUpload, Progress], Awaitable[Stored]]
+"""Receives the body of an admitted upload and commits it."""
+
 
 @dataclass(slots=True, frozen=True)
 class UploadHandler:
@@ -47,22 +52,30 @@ class UploadHandler:
 
     async def put(self, incoming: IncomingRequest, match: PathMatch) -> Response:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
-        request, upload_id = incoming.request, new_id(self.slot)
+        stored = await self.store(
+            incoming, match, incoming.request, partial(self._store, incoming.request)
+        )
+        logs.add_fields(bytes=stored.bytes)
+        status, headers, content = stored_response(stored, self.outcomes.urls)
+        return Response(status=status, headers=headers, body=content)
+
+    async def store(
+        self, head: RequestHead, match: PathMatch, request: web.BaseRequest, receive: Receive
+    ) -> Stored:
+        """Admit an upload and `receive` it; record how it ends.
+
+        `head` describes it; `request` may bring several. Raises `Refusal` (nothing stored),
+        `UnknownOutcome`.
+        """
+        upload_id, withheld = new_id(self.slot), 0
         request[UPLOAD_ID] = upload_id
         logs.add_fields(upload_id=upload_id)
-        withheld = 0
         try:
-            if expects_continue(request):
+            if "Expect" in head.headers and expects_continue(request):
                 withheld = int(request.headers.get("Content-Length", 0))
-            described, progress = await self.admission.admit(incoming, match, upload_id)
+            described, progress = await self.admission.admit(head, match, upload_id)
             try:
-                if body_is_buffered(request) and not described.expected_digests:
-                    failpoints.hit("after admit")
-                    content = read_buffered(request)
-                    described.start_commit(progress, len(content))
-                    stored = await self.writer.store(described.upload, content, from_client=True)
-                else:
-                    stored = await self._receive(request, described, progress)
+                stored = await receive(described, progress)
             except Refusal as refusal:
                 if failure := as_hook_failure(refusal, described.upload, match):
                     raise failure from refusal
@@ -71,9 +84,7 @@ class UploadHandler:
             self.outcomes.upload_failed(upload_id, error, withheld)
             raise
         self.outcomes.upload_stored(stored)
-        logs.add_fields(bytes=stored.bytes)
-        status, headers, content = stored_response(stored, self.outcomes.urls)
-        return Response(status=status, headers=headers, body=content)
+        return stored
 
     def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
         """Serve a whole small request at once, or leave it to the ordinary path."""
@@ -84,19 +95,37 @@ class UploadHandler:
         if self.short is not None:
             self.short.cancel_admissions()
 
-    async def _receive(
+    async def _store(
         self, request: web.BaseRequest, described: DescribedUpload, progress: Progress
     ) -> Stored:
-        """Receive the body and commit it."""
+        """Receive the body of a PUT and commit it."""
+        if body_is_buffered(request) and not described.expected_digests:
+            failpoints.hit("after admit")
+            content = read_buffered(request)
+            described.start_commit(progress, len(content))
+            return await self.writer.store(described.upload, content, from_client=True)
+
+        async def receive_body(pending: PendingWrite) -> None:
+            if expects_continue(request):
+                await send_continue_or_disconnect(request)
+            await self.receiver.receive_body(request, WholeBody(progress), pending)
+
+        return await self.receive_and_commit(described, progress, receive_body)
+
+    async def receive_and_commit(
+        self,
+        described: DescribedUpload,
+        progress: Progress,
+        receive_body: Callable[[PendingWrite], Awaitable[None]],
+    ) -> Stored:
+        """Begin a body, let `receive_body` bring its bytes, verify and commit it."""
         algorithms = [expected.algorithm for expected in described.expected_digests]
         upload, must_exist = described.upload, described.must_exist
         pending = await self.writer.begin(upload, algorithms, must_exist=must_exist)
         try:
             failpoints.hit("after admit")
             progress.state = "receiving"
-            if expects_continue(request):
-                await send_continue_or_disconnect(request)
-            await self.receiver.receive_body(request, WholeBody(progress), pending)
+            await receive_body(pending)
             described.check_whole(progress.received)
             await pending.finish()
             digests = _verified_digests(described, pending)

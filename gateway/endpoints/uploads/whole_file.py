@@ -153,8 +153,9 @@ def _check_type(lines: Lines) -> None:
         ):
             raise Refusal(
                 "unsupported_media_type",
-                "the body is a form (multipart), not the file itself: `curl -T FILE URL` sends the file"
-                " (not -F); in Python `requests.put(url, data=file)` (not files=)",
+                "the body is a form (multipart), not the file itself: a form is posted"
+                " (`curl -F file=@FILE URL`, in Python `requests.post(url, files=...)`), a PUT sends the"
+                " file (`curl -T FILE URL`, `requests.put(url, data=file)`)",
             )
 
 

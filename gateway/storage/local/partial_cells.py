@@ -14,11 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_FORMAT: Final = struct.Struct("<QQQI16s")
+_FORMAT: Final = struct.Struct("<QQQII16s")
 _CHECKSUM: Final = struct.Struct("<I")
 _SIZE: Final = _FORMAT.size + _CHECKSUM.size
 _BLOCK: Final = 4096
 _UNKNOWN_LENGTH: Final = (1 << 64) - 1
+MAX_APPENDS: Final = (1 << 32) - 1
 _UNCHECKED: Final = 1
 """Flag: the bytes behind the offset are of a request that is to be verified before any of it counts."""
 
@@ -26,7 +27,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Cell(NamedTuple):
-    """What counts: `offset` durable bytes, the whole `length` (None: not known).
+    """What counts: `offset` durable bytes, of `length` ones (None: not known), that came in `appends`.
 
     `boot` is the boot in which bytes behind the offset were written: within it the page cache has them.
     """
@@ -36,12 +37,13 @@ class Cell(NamedTuple):
     sequence: int
     unchecked: bool
     boot: bytes
+    appends: int = 0
 
     def encode(self) -> bytes:
         """Return the bytes of the cell, with their CRC-32."""
         length = _UNKNOWN_LENGTH if self.length is None else self.length
         flags = _UNCHECKED if self.unchecked else 0
-        content = _FORMAT.pack(self.offset, length, self.sequence, flags, self.boot)
+        content = _FORMAT.pack(self.offset, length, self.sequence, flags, self.appends, self.boot)
         return content + _CHECKSUM.pack(zlib.crc32(content))
 
 
@@ -69,9 +71,9 @@ def decode(content: bytes) -> Cell | None:
     body, checksum = content[: _FORMAT.size], content[_FORMAT.size :]
     if _CHECKSUM.unpack(checksum)[0] != zlib.crc32(body):
         return None
-    offset, length, sequence, flags, boot = _FORMAT.unpack(body)
+    offset, length, sequence, flags, appends, boot = _FORMAT.unpack(body)
     declared = None if length == _UNKNOWN_LENGTH else length
-    return Cell(offset, declared, sequence, bool(flags & _UNCHECKED), boot)
+    return Cell(offset, declared, sequence, bool(flags & _UNCHECKED), boot, appends)
 
 
 def newest(fd: int) -> Cell | None:
@@ -105,8 +107,10 @@ class Cells:
 
         One that is not synced is written over by the next one.
         """
-        sequence = 1 if self.newest is None else self.newest.sequence + 1
-        cell, slot = Cell(offset, length, sequence, unchecked, boot_id()), 1 - self._kept
+        before = self.newest or Cell(0, None, 0, unchecked=False, boot=b"")
+        appends = min(before.appends + (offset > before.offset), MAX_APPENDS)
+        cell = Cell(offset, length, before.sequence + 1, unchecked, boot_id(), appends)
+        slot = 1 - self._kept
         os.pwrite(self._fd, cell.encode(), slot * _BLOCK)
         if sync:
             if self._durable:

@@ -190,6 +190,12 @@ class BucketClient:
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
 
+    async def has_multipart(self, key: str) -> bool:
+        """Tell whether a multipart upload to a key is unfinished. Raises `Refusal`."""
+        async for other, _, _ in self.list_multiparts(key):  # by key: the shortest is the first
+            return other == key
+        return False
+
     async def is_reachable(self, seconds: float) -> bool:
         """Tell whether the bucket exists and answers within so many seconds."""
         try:

@@ -13,11 +13,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import GatewayError
 from gateway.storage.s3.bucket import BucketClient
@@ -79,18 +79,27 @@ class MultipartLog:
                     self.remove(name)
 
 
+class LivingUploads(Protocol):
+    """What no sweep may abort."""
+
+    def is_in_use(self, upload_id: str) -> bool:
+        """Tell whether an upload is being received or settled in this process."""
+
+    async def kept_multiparts(self) -> Set[str]:
+        """Return S3's ids of those that any gateway keeps between requests. Raises `Refusal`."""
+
+
 @dataclass(slots=True)
 class MultipartSweeper:
     """Sweeps the uploads of this `slot`; for slot 0 also those of slots from `processes` on.
 
-    `in_use` tells whether an upload id is still being received or settled. `prefix` is where uploads
-    without a log entry are searched, None: nowhere.
+    `prefix` is where uploads without a log entry are searched, None: nowhere.
     """
 
     objects: BucketClient
     multiparts: MultipartLog
     prefix: str | None
-    in_use: Callable[[str], bool]
+    living: LivingUploads
     slot: int
     processes: int
 
@@ -112,12 +121,18 @@ class MultipartSweeper:
     async def sweep(self) -> None:
         """Abort what will never be completed. Raises `Refusal` where S3 is unavailable."""
         for entry in await asyncio.to_thread(lambda: list(self.multiparts.entries())):
-            if self._owns(entry.upload_id) and not self.in_use(entry.upload_id):
+            if self._owns(entry.upload_id) and not self.living.is_in_use(entry.upload_id):
                 await self._abort(entry)
         if self.prefix:
-            now = datetime.now(UTC)
-            async for key, multipart, begun in self.objects.list_multiparts(self.prefix):
-                if now - begun > MULTIPART_TTL:
+            await self._sweep_unknown(self.prefix, datetime.now(UTC))
+
+    async def _sweep_unknown(self, prefix: str, now: datetime) -> None:
+        kept: Set[str] | None = None
+        async for key, multipart, begun in self.objects.list_multiparts(prefix):
+            if now - begun > MULTIPART_TTL:
+                if kept is None:  # states of partial uploads are read only where it matters
+                    kept = await self.living.kept_multiparts()
+                if multipart not in kept:
                     await self._abort_idle(key, multipart, now)
 
     def _owns(self, upload_id: str) -> bool:

@@ -92,6 +92,10 @@ class BufferedPart:
         self._block[self.size : self.size + len(piece)] = piece
         self.size += len(piece)
 
+    def view(self, start: int, end: int) -> memoryview:
+        """Return a range of the bytes, without a copy. What is growing cannot grow while it is there."""
+        return memoryview(self._block)[start:end]
+
     def free(self) -> None:
         """Drop the bytes at once: objects of the S3 client may refer to this one for a while."""
         self._block, self.size = bytearray(), 0

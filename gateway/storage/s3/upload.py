@@ -9,17 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Final
 
 from gateway.domain import failpoints
 from gateway.domain.digests import new_digest
 from gateway.errors import GatewayError, Refusal
-from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
-from gateway.storage.s3.memory import MemoryBudget
-from gateway.storage.s3.multiparts import MultipartLog, UnfinishedMultipart
+from gateway.storage.s3.multiparts import UnfinishedMultipart
+from gateway.storage.s3.part_sender import OpenPart, PartSender, UploadContext
 from gateway.storage.s3.parts import (
     MAX_BUFFERED_PART_BYTES,
     MAX_PARTS,
@@ -30,33 +26,6 @@ from gateway.storage.s3.parts import (
     part_bytes,
 )
 from gateway.storage.waiting import finish, finish_in_thread
-
-MAX_PARTS_IN_FLIGHT: Final = 4
-"""Parts of one upload that are sent at once."""
-
-
-@dataclass(slots=True, frozen=True)
-class UploadContext:
-    """What all uploads of a process share. `memory_timeout`: seconds to wait for memory."""
-
-    objects: BucketClient
-    memory: MemoryBudget
-    executor: Executor
-    multiparts: MultipartLog
-    memory_timeout: float = 60.0
-
-
-class _OpenPart:
-    """The part that is being filled, of `length` bytes; `reserved` are those of the memory budget."""
-
-    def __init__(self, number: int, length: int) -> None:
-        self.number = number
-        self.length = length
-        self.filled = 0
-        self.reserved = 0
-        self.buffer: BufferedPart | None = None
-        self.stream: StreamedPart | None = None
-        self.request: asyncio.Task[str] | None = None
 
 
 class MultipartUpload:
@@ -76,20 +45,16 @@ class MultipartUpload:
     ) -> None:
         self.target = target
         self.done = done
+        self.claim: str | None = None
         self.received = 0
         self.multipart: str | None = None
         self._context = context
-        self._client = client
         self._size = size
         self._part_bytes = part_bytes(size)
-        self._part: _OpenPart | None = None
+        self._part: OpenPart | None = None
         self._count = 0
         self._beginning: asyncio.Task[str] | None = None
-        self._requests: set[asyncio.Task[str]] = set()
-        self._sending: set[asyncio.Task[None]] = set()
-        self._tags: dict[int, str] = {}
-        self._reserved = 0
-        self._error: Exception | None = None
+        self._sender = PartSender(context, client)
         self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
@@ -114,16 +79,14 @@ class MultipartUpload:
             whole_body = part.length == self._size and self._fits_one_request(part)
             if part.filled == part.length and not whole_body:
                 await self._send_part(part)
-        self._raise_error()
+        self._sender.raise_error()
 
     async def finish(self) -> None:
         """Send the rest, and wait until every part has arrived. Raises `Refusal`."""
         part = self._part
         if part is not None and part.filled and not self._fits_one_request(part):
             await self._send_part(part)
-        while self._sending:
-            await asyncio.wait(self._sending)
-        self._raise_error()
+        await self._sender.wait_sent()
 
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of all bytes so far, by its name in `domain.digests`."""
@@ -134,7 +97,9 @@ class MultipartUpload:
         target, objects = self.target, self._context.objects
         failpoints.hit("before complete")
         if self.multipart is not None:
-            tag = await objects.complete_multipart(target.key, self.multipart, self._tags, new=new)
+            tag = await objects.complete_multipart(
+                target.key, self.multipart, self._sender.tags, new=new
+            )
         else:
             content = (self._part and self._part.buffer) or BufferedPart()
             tag = await objects.put_object(target.key, content, target.params, new=new)
@@ -143,9 +108,11 @@ class MultipartUpload:
 
     def release_memory(self) -> None:
         """Give the memory back; nothing can be sent again."""
-        reserved, self._reserved = self._reserved, 0
-        self._context.memory.release(self._client, reserved)
+        self._sender.release_all()
         self._part = None
+
+    async def withdraw(self) -> None:
+        """Do nothing: no other process knows of it."""
 
     async def discard(self) -> None:
         """Abort what was sent. Never raises for an unavailable storage: the sweep aborts it later.
@@ -155,12 +122,8 @@ class MultipartUpload:
         await finish(asyncio.create_task(self._discard()))
 
     async def _discard(self) -> None:
-        running: list[asyncio.Task[Any]] = [*self._sending, *self._requests]
-        for task in running:
-            task.cancel()
-        if self._beginning is not None:
-            running.append(self._beginning)
-        await asyncio.gather(*running, return_exceptions=True)
+        beginning = () if self._beginning is None else (self._beginning,)
+        await self._sender.cancel(*beginning)
         self.release_memory()
         if self.multipart is not None:
             with contextlib.suppress(GatewayError):
@@ -171,7 +134,7 @@ class MultipartUpload:
 
     # -- parts
 
-    def _open_part(self) -> _OpenPart:
+    def _open_part(self) -> OpenPart:
         if self._count == MAX_PARTS:
             raise Refusal(
                 "too_large",
@@ -180,80 +143,34 @@ class MultipartUpload:
             )
         left = self._part_bytes if self._size is None else self._size - self._count * self._part_bytes
         self._count += 1
-        part = self._part = _OpenPart(self._count, min(self._part_bytes, left))
+        part = self._part = OpenPart(self._count, min(self._part_bytes, left))
         if self._size is None or part.length <= UNRESERVED_BYTES:
             part.buffer = BufferedPart()
-        elif part.length <= MAX_BUFFERED_PART_BYTES and self._context.memory.try_reserve(
-            self._client, part.length
-        ):
-            self._note_reserved(part)
+        elif part.length <= MAX_BUFFERED_PART_BYTES and self._sender.try_reserve(part):
             part.buffer = BufferedPart(part.length)
         return part
 
-    def _note_reserved(self, part: _OpenPart) -> None:
-        part.reserved = part.length
-        self._reserved += part.length
-
-    async def _fill(self, part: _OpenPart, piece: Piece) -> None:
+    async def _fill(self, part: OpenPart, piece: Piece) -> None:
         part.filled += len(piece)
         if part.buffer is not None:
             if not part.reserved and part.filled > UNRESERVED_BYTES:
-                memory, timeout = self._context.memory, self._context.memory_timeout
-                await memory.reserve(self._client, part.length, timeout)
-                self._note_reserved(part)
+                await self._sender.reserve(part)
             part.buffer.add(piece)
             return
         if part.stream is None or part.request is None:
             multipart, part.stream = await self._multipart_id(), StreamedPart()
-            part.request = self._start_request(part.number, multipart, part.stream, part.length)
-        await part.stream.add(piece, part.request)
-        if part.request.done():
-            part.request.result()  # raises its error
+            self._sender.start(part, self.target.key, multipart, part.stream, part.length)
+        request = part.request
+        if request is not None:
+            await part.stream.add(piece, request)
+            if request.done():
+                request.result()  # raises its error
 
-    async def _send_part(self, part: _OpenPart) -> None:
+    async def _send_part(self, part: OpenPart) -> None:
         """Begin to send a full part, or end its stream; wait while too many are in flight."""
         self._part = None
         multipart = await self._multipart_id()
-        if part.stream is not None and part.request is not None:
-            await part.stream.add(b"", part.request)
-        elif part.buffer is not None:
-            content = part.buffer
-            part.request = self._start_request(part.number, multipart, content, content.size)
-        self._sending.add(task := asyncio.create_task(self._wait_arrived(part)))
-        task.add_done_callback(self._sending.discard)
-        failpoints.hit("mid body")
-        while len(self._sending) >= MAX_PARTS_IN_FLIGHT:
-            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
-        self._raise_error()
-
-    def _start_request(
-        self, number: int, multipart: str, body: BufferedPart | StreamedPart, size: int
-    ) -> asyncio.Task[str]:
-        upload_part = self._context.objects.upload_part
-        request = asyncio.create_task(upload_part(self.target.key, multipart, number, body, size))
-        self._requests.add(request)
-        request.add_done_callback(self._requests.discard)
-        return request
-
-    async def _wait_arrived(self, part: _OpenPart) -> None:
-        """Wait for the response to one part, then give its memory back."""
-        request = part.request
-        if request is None:
-            return
-        try:
-            self._tags[part.number] = await request
-        except Exception as error:
-            self._error = self._error or error
-        except asyncio.CancelledError:
-            request.cancel()
-            raise
-        finally:
-            if part.buffer is not None:
-                part.buffer.free()
-            part.buffer = part.stream = None
-            reserved, part.reserved = min(part.reserved, self._reserved), 0
-            self._reserved -= reserved
-            self._context.memory.release(self._client, reserved)
+        await self._sender.send(part, self.target.key, multipart)
 
     async def _multipart_id(self) -> str:
         """Return S3's id of the multipart upload, which is begun where it is not yet.
@@ -271,13 +188,9 @@ class MultipartUpload:
         await finish_in_thread(self._context.multiparts.record, entry, executor=self._context.executor)
         return multipart
 
-    def _fits_one_request(self, part: _OpenPart) -> bool:
+    def _fits_one_request(self, part: OpenPart) -> bool:
         """Tell whether the part is all of the body so far, and in memory."""
         return part.number == 1 and part.buffer is not None and self.multipart is None
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def _hash(self, piece: Piece) -> None:
         for digest in self._hashes.values():

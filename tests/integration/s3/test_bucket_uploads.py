@@ -179,6 +179,6 @@ async def test_an_error_after_the_publication_is_no_answer_and_holds_nothing(
             )
             with pytest.raises(asyncio.IncompleteReadError):
                 await connection.answer()
-    assert writer._streams.used == 0
+    assert writer.streams.used == 0
     async with gateway.resources.parts.storage.open("/upload/a") as opened:
         assert b"".join([bytes(piece) async for piece in opened]) == body

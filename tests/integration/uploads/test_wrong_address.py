@@ -70,4 +70,4 @@ async def test_a_client_of_webdav_is_told_which_methods_there_are(start_gateway:
         async with raw_connection(gateway) as connection:
             await connection.send(request_head(method, path))
             answer = await connection.answer()
-            assert (answer.status, answer.headers["Allow"]) == (405, "PUT")
+            assert (answer.status, answer.headers["Allow"]) == (405, "PUT, POST")

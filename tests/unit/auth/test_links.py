@@ -54,7 +54,7 @@ async def test_a_url_leads_to_an_endpoint_with_its_exact_path(
 @pytest.mark.parametrize(
     ("arguments", "terms"),
     [
-        (("POST", "/upload/a"), {}),
+        (("PATCH", "/upload/a"), {}),
         (("DELETE", "/upload/a"), {}),
         (("put", "/upload/a"), {}),
         (("PUT", "/a/../b"), {}),

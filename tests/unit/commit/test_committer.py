@@ -127,7 +127,7 @@ async def test_new_folders_then_the_body_then_its_name_then_its_folder_are_synce
         for index, what in enumerate(told)
         if what.startswith("sync") and index < told.index("after directory sync")
     ]
-    order = ["sync new", "sync data", "sync the body", "sync incoming"]
+    order = ["sync new", "sync data", "sync the body", "sync 0"]
     assert [what for _, what in syncs][:4] == order
     assert syncs[3][0] < told.index("before journal commit")
     assert [what for index, what in syncs if index > told.index("after rename")] == ["sync folder"]
@@ -410,7 +410,9 @@ async def test_private_names_that_cannot_be_synced_refuse_the_batch_and_leave_no
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == "incoming", os.fsync))
+        patch.setattr(
+            os, "fsync", failing(5, lambda fd: place_of(fd) == harness.incoming_folder, os.fsync)
+        )
         outcomes = await harness.batch(harness.request("/a"), harness.request("/b"))
     assert [code(outcome) for outcome in outcomes] == ["internal"] * 2
     assert nothing_left(harness)
@@ -630,4 +632,4 @@ async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(harness.close)
     assert [stored.path for stored in await asyncio.gather(*commits)] == [f"/{n}" for n in range(5)]
-    assert list(IncomingDirectory(tmp_path / "incoming").upload_ids()) == []
+    assert list(IncomingDirectory(tmp_path / "incoming" / "0").upload_ids()) == []

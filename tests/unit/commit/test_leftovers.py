@@ -23,7 +23,7 @@ UNLINK = os.unlink
 
 def refuse_unlink(name: str, *, dir_fd: int | None = None) -> None:
     """Fail as a dying disk does, for private names only."""
-    if dir_fd is not None and Path(os.readlink(f"/proc/self/fd/{dir_fd}")).name == "incoming":
+    if dir_fd is not None and "/incoming/" in os.readlink(f"/proc/self/fd/{dir_fd}"):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     UNLINK(name, dir_fd=dir_fd)
 

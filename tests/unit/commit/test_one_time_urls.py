@@ -22,7 +22,7 @@ def granted(nonce: str, path: str = "/x") -> Grant:
 
 
 def marks(harness: CommitterHarness) -> list[str]:
-    return sorted(os.listdir(harness.incoming_folder.parent / "once"))
+    return sorted(os.listdir(harness.root.parent / "once"))
 
 
 def outcome(one: Stored | BaseException) -> str:

@@ -345,7 +345,7 @@ def test_neither_keys_nor_signatures_show_where_a_signer_is_printed() -> None:
         ({"method": "GET", "filename": "a\rb"}, "no slashes and no control"),
         ({"method": "GET", "content_type": "text/html"}, "apply to requests with a body"),
         ({"method": "GET", "metadata": {"a": "b"}}, "apply to requests with a body"),
-        ({"method": "POST", "once": "n" * 22}, "apply to uploads"),
+        ({"method": "PATCH", "once": "n" * 22}, "apply to uploads"),
         ({"query": (("x-Gateway-Key", ""),)}, "reserved for the signature"),
     ],
 )

@@ -192,7 +192,12 @@ class ResumableEndpoint:
         self, incoming: IncomingRequest, place: UploadPlace, key: str, operation: Creation | Append
     ) -> PartialResult:
         if isinstance(operation, Append):
-            return await self.uploads.append_to_range(incoming, key, operation)
+            try:
+                return await self.uploads.append_to_range(incoming, key, operation)
+            except Refusal as refusal:
+                if (result := ranged.repeated_end(refusal, operation, key)) is not None:
+                    return result
+                raise ranged.as_mismatch(refusal) from refusal
         return await self.uploads.create(incoming, place.target(None), operation)
 
     async def _ranged_head(self, incoming: IncomingRequest, plain: Serve) -> GatewayResponse:

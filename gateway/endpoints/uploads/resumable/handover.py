@@ -66,9 +66,9 @@ class RunningRequest:
 
     def supersede(self, *, reverts: bool) -> None:
         """Make the request let go: at once where it receives, else as soon as it can."""
-        self.superseded = True
+        first, self.superseded = not self.superseded, True
         self.reverts = self.reverts or reverts
-        if self._receiving is not None:
+        if first and self._receiving is not None:
             _shut_down(self.request)
             self._receiving.reschedule(asyncio.get_running_loop().time() + DRAIN_TIMEOUT)
 
@@ -92,6 +92,7 @@ class RunningRequests:
         self._siblings = siblings
         self._seconds = metrics.partials.handover_seconds
         self._running: dict[str, RunningRequest] = {}
+        metrics.partials.receiving = self.__len__
 
     def __len__(self) -> int:
         return len(self._running)
@@ -105,6 +106,9 @@ class RunningRequests:
             yield
         finally:
             self._end(upload_id, running)
+
+    def __contains__(self, upload_id: str) -> bool:
+        return upload_id in self._running
 
     @asynccontextmanager
     async def opened(

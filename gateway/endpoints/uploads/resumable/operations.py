@@ -165,14 +165,24 @@ class PartialUploads(Protocol):
     ) -> PartialResult:
         """Append the body of the request; `reference` is the value of `upload` in the query."""
 
-    async def describe(self, incoming: IncomingRequest, reference: str) -> PartialResult:
-        """End a running append, and describe the upload, after its completion too."""
+    async def describe(
+        self, incoming: IncomingRequest, reference: str, *, ends_by_length: bool = False
+    ) -> PartialResult:
+        """End a running append, and describe the upload, after its completion too.
+
+        With `ends_by_length` an upload that is whole is committed first: its client takes the whole
+        length for the end (tus). So is one that such a client created.
+        """
 
     async def cancel(self, incoming: IncomingRequest, reference: str) -> None:
         """End a running append, and remove the upload."""
 
     async def find(self, incoming: IncomingRequest, resume_key: str) -> PartialResult | None:
-        """Describe the ranged upload of this path, principal and key, for a day after its completion."""
+        """Describe the ranged upload of this path, principal and key, for a day after its completion.
+
+        What is whole is committed first. With a key a running append is ended; without one any HEAD of
+        the file comes here, and it ends none.
+        """
 
     async def append_to_range(
         self, incoming: IncomingRequest, resume_key: str, append: Append

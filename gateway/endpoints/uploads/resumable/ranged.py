@@ -137,6 +137,24 @@ def put_response(result: PartialResult, urls: StoredUrls) -> Response:
     return response
 
 
+def repeated_end(refusal: Refusal, append: Append, key: str) -> PartialResult | None:
+    """Return the result of an upload that an earlier request completed, if this one repeats its end.
+
+    Its answer may be lost. Only a key says that it is the same file.
+    """
+    result = refusal.result if isinstance(refusal, PartialRefusal) else None
+    if result is None or not result.is_complete or key == NO_KEY or append.length != result.length:
+        return None
+    return result if append.offset in {result.offset - 1, result.offset} else None
+
+
+def as_mismatch(refusal: Refusal) -> Refusal:
+    """Return 409 for another length than that of the upload: the range is of another file."""
+    if not isinstance(refusal, PartialRefusal) or refusal.code != "inconsistent_length":
+        return refusal
+    return PartialRefusal("mismatching_offset", refusal.message, refusal.result, keeps=refusal.keeps)
+
+
 def refused_response(refusal: Refusal, key: str) -> Response:
     """Return the response to a refused PUT, with what can be told of its upload."""
     response = refusal_response(refusal)

@@ -88,7 +88,7 @@ class TusUploads:
 
         A client takes an offset that is the length for success, and does not come back.
         """
-        result = await self.uploads.describe(incoming, reference)
+        result = await self.uploads.describe(incoming, reference, ends_by_length=True)
         if result.offset == result.length and not result.is_complete:
             end = Append(result.offset, BodyTerms(completes=True))
             return await self.uploads.append(incoming, reference, end)

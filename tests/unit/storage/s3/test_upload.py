@@ -13,8 +13,9 @@ from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog
+from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.parts import PART_BYTES
-from gateway.storage.s3.upload import MultipartUpload, UploadContext
+from gateway.storage.s3.upload import MultipartUpload
 
 MEMORY = 128 << 20
 

@@ -1,0 +1,47 @@
+"""What the commit of an object asks of its body: one that came in one request, or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.storage.s3.encoding import ObjectTarget
+
+
+class ObjectBody(Protocol):
+    """A body whose bytes are all in the bucket or in memory, and not visible yet.
+
+    `claim` marks, in the journal and in the bucket, the only commit that may publish it; None where no
+    other process can. `done` is called when it is published, or left to the reconciler.
+    """
+
+    target: ObjectTarget
+    done: Callable[[], None]
+    claim: str | None
+
+    @property
+    def received(self) -> int:
+        """Its bytes."""
+
+    @property
+    def multipart(self) -> str | None:
+        """S3's id of its multipart upload, None where it is stored by one request."""
+
+    @property
+    def can_retarget(self) -> bool:
+        """Whether `target` can still be changed."""
+
+    async def publish(self, *, new: bool) -> str:
+        """Publish it; return its etag. With `new` it replaces none. Raises as `put_object`.
+
+        Raises `ChangedError` where another process has claimed it: it was not published here.
+        """
+
+    async def withdraw(self) -> None:
+        """Give the claim up: nothing publishes it any more. Raises `Refusal`, `ChangedError`."""
+
+    async def discard(self) -> None:
+        """End what is refused. Does not raise where the storage is unavailable."""
+
+    def release_memory(self) -> None:
+        """Give the memory back."""

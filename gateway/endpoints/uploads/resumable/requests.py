@@ -1,0 +1,167 @@
+"""Runs requests on partial uploads that are open: checks lengths, receives, completes, lets go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.auth.request import IncomingRequest
+from gateway.commit.partials import OpenPartial
+from gateway.domain.partial import PartialStatus
+from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.resumable.access import PartialAccess
+from gateway.endpoints.uploads.resumable.completion import PartialCompletion, WholeChecks
+from gateway.endpoints.uploads.resumable.handover import (
+    AppendGoesOn,
+    RunningRequest,
+    RunningRequests,
+)
+from gateway.endpoints.uploads.resumable.operations import (
+    Announce,
+    Append,
+    BodyTerms,
+    PartialRefusal,
+    PartialResult,
+)
+from gateway.endpoints.uploads.resumable.receiving import ENDS_UPLOAD, PartialReceiver, body_length
+from gateway.errors import Refusal
+
+
+@dataclass(slots=True, frozen=True)
+class PartialRequests:
+    """The steps of requests on one partial upload. On the server's event loop."""
+
+    access: PartialAccess
+    running: RunningRequests
+    receiver: PartialReceiver
+    completion: PartialCompletion
+
+    @property
+    def outcomes(self) -> UploadOutcomes:
+        """Where the ends of uploads are recorded."""
+        return self.completion.outcomes
+
+    async def run_first(
+        self,
+        opened: OpenPartial,
+        running: RunningRequest,
+        progress: Progress,
+        terms: BodyTerms | None,
+    ) -> PartialResult:
+        """Take the body of the request that created an upload; None: it has none to be stored."""
+        if terms is not None:
+            await self.receive(opened, running, terms, progress)
+        terms = terms or BodyTerms()
+        return await self.finish_request(opened, progress, terms, WholeChecks(wanted=terms.wanted))
+
+    async def append(
+        self,
+        incoming: IncomingRequest,
+        partial: PartialStatus | PartialResult,
+        append: Append,
+        announce: Announce | None,
+    ) -> PartialResult:
+        """Append the body of a request. Raises `PartialRefusal`, `Refusal`, `ClientDisconnected`."""
+        if isinstance(partial, PartialResult):
+            raise _mismatch(partial)
+        upload_id = partial.head.upload.id
+        try:
+            async with self.opened(incoming, upload_id, append.offset) as (opened, running, progress):
+                if append.offset != opened.offset:
+                    raise _mismatch(self.access.describe_open(opened, partial.latest))
+                await self._check_lengths(opened, append, body_length(incoming.request))
+                if announce is not None:
+                    await announce(self.access.describe_open(opened))
+                await self.receive(opened, running, append.body, progress)
+                checks = WholeChecks(append.digests, append.body.wanted)
+                return await self.finish_request(opened, progress, append.body, checks)
+        except Refusal as refusal:
+            if refusal.code != "not_found":
+                raise
+            raise _mismatch(await self.access.find_completed(incoming, upload_id)) from None
+        except AppendGoesOn:
+            latest = await self.access.find_by_id(incoming, upload_id)
+            result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
+            raise _mismatch(result) from None
+
+    async def _check_lengths(self, opened: OpenPartial, append: Append, declared: int | None) -> None:
+        """Compare what a request tells of the length with what is known; fix a new one durably.
+
+        Raises `PartialRefusal`: `inconsistent_length`, after which the upload can go on; `too_large`.
+        """
+        length, limit = append.length, opened.head.upload.max_bytes
+        end = None if declared is None else opened.offset + declared
+        if length is not None and opened.length not in {None, length}:
+            raise self._inconsistent(opened, f"the file has {opened.length} bytes, not {length}")
+        if length is not None and length < opened.offset:
+            raise self._inconsistent(opened, f"{opened.offset} bytes have come already")
+        whole = opened.length if length is None else length
+        if append.body.completes and None not in (whole, end) and whole != end:
+            raise self._inconsistent(opened, f"the last byte is number {end}, the file has {whole}")
+        if length is not None and opened.length is None:
+            if limit is not None and length > limit:
+                refusal = Refusal("too_large", f"{length} bytes are declared, {limit} are allowed")
+                raise await self.completion.refused(opened, refusal)
+            await opened.set_length(length)
+
+    def _inconsistent(self, opened: OpenPartial, reason: str) -> PartialRefusal:
+        result = self.access.describe_open(opened)
+        return PartialRefusal("inconsistent_length", f"the lengths contradict: {reason}", result)
+
+    async def receive(
+        self, opened: OpenPartial, running: RunningRequest, terms: BodyTerms, progress: Progress
+    ) -> None:
+        """Receive the body of a request. Raises `PartialRefusal`, `ClientDisconnected`."""
+        protocol, appends = opened.head.protocol, self.outcomes.metrics.partials.appends
+        progress.state = "receiving"
+        try:
+            await self.receiver.receive(opened, running, terms, progress)
+        except Refusal as refusal:
+            appends.add(protocol, "refused")
+            ends = refusal.code in ENDS_UPLOAD
+            raise await self.completion.refused(opened, refusal, ends=ends) from refusal
+        except BaseException:
+            appends.add(protocol, "superseded" if running.superseded else "cut")
+            raise
+        appends.add(protocol, "whole")
+
+    async def finish_request(
+        self, opened: OpenPartial, progress: Progress, terms: BodyTerms, checks: WholeChecks
+    ) -> PartialResult:
+        """Complete an upload whose last byte has come; describe any other."""
+        completes, offset, length = terms.completes, opened.offset, opened.length
+        if completes is None:
+            completes = offset == length
+        if not completes:
+            return self.access.describe_open(opened)
+        if length is not None and offset != length:
+            raise self._inconsistent(opened, f"the last byte is number {offset}, the file has {length}")
+        return await self.completion.complete(opened, progress, checks)
+
+    @asynccontextmanager
+    async def opened(
+        self, incoming: IncomingRequest, upload_id: str, offset: int | None = None
+    ) -> AsyncIterator[tuple[OpenPartial, RunningRequest, Progress]]:
+        """Open an upload for a request, and count it as in flight."""
+        opening = self.running.opened(upload_id, incoming.request, offset)
+        async with opening as (opened, running), self.use(opened) as progress:
+            yield opened, running, progress
+
+    @asynccontextmanager
+    async def use(
+        self, opened: OpenPartial, progress: Progress | None = None
+    ) -> AsyncIterator[Progress]:
+        """Let go of an upload at the end of a request, whatever that is."""
+        inflight = self.access.admission.inflight
+        try:
+            yield progress or inflight.begin_upload(opened.head.upload)
+        finally:
+            inflight.end_upload(opened.head.upload.id)
+            await opened.close()
+
+
+def _mismatch(result: PartialResult) -> PartialRefusal:
+    message = f"the upload goes on at the offset {result.offset}"
+    return PartialRefusal("mismatching_offset", message, result)

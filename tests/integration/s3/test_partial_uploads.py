@@ -1,0 +1,331 @@
+"""Partial uploads in a bucket of several gateways: who goes on, who is replaced, what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.commit.object_backend import ObjectBackend
+from gateway.commit.partials import OpenPartial, PartialBusy, PartialLost
+from gateway.domain.partial import PARTIAL_TTL
+from gateway.errors import Refusal
+from gateway.storage.s3 import multiparts
+from gateway.storage.s3.parts import PART_BYTES
+from tests.conftest import StartGateway
+from tests.support.partials import StorePartials, partial_head
+from tests.support.s3.servers import Rclone, SeaweedFS
+
+pytestmark = pytest.mark.slow
+
+LARGE = 20_000_000
+
+
+@pytest.fixture
+async def pair(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
+) -> tuple[StorePartials, StorePartials]:
+    """Two gateways, each with a directory of its own, on one bucket."""
+    first, second = [
+        StorePartials(await start_gateway(storage=s3_storage, directory=str(tmp_path / name)))
+        for name in ("first", "second")
+    ]
+    return first, second
+
+
+def backend_of(partials: StorePartials) -> ObjectBackend:
+    backend = partials.gateway.resources.parts.backend
+    assert backend is not None
+    return backend
+
+
+async def append(opened: OpenPartial, body: bytes) -> int:
+    await opened.begin(len(body))
+    await opened.write(body)
+    return await opened.settle()
+
+
+@pytest.mark.parametrize("size", [1000, PART_BYTES, 2 * PART_BYTES, LARGE])
+async def test_an_upload_goes_on_at_another_gateway(
+    pair: tuple[StorePartials, StorePartials], size: int
+) -> None:
+    first, second = pair
+    body, middle = os.urandom(size), size // 2
+    opened = await first.store.create(partial_head(length=size))
+    upload_id = opened.head.upload.id
+    await append(opened, body[:middle])
+    await opened.close()
+
+    opened = await second.store.open(upload_id)
+    assert opened.offset == middle
+    await append(opened, body[middle:])
+    await opened.close()
+
+    opened = await first.store.open(upload_id)
+    assert (opened.offset, await first.visible()) == (size, {})
+    assert (await opened.commit({})).bytes == size
+    assert await second.visible() == {"/upload/x.bin": body}
+    assert await second.left() == []
+    assert await second.store.status(upload_id) is None
+
+
+@pytest.mark.parametrize("settled", [5, PART_BYTES], ids=["a tail", "no tail"])
+@pytest.mark.parametrize("more", [5, PART_BYTES, LARGE])
+async def test_who_is_replaced_learns_it_and_spoils_nothing(
+    pair: tuple[StorePartials, StorePartials], settled: int, more: int
+) -> None:
+    """A client that stalls at one gateway has come back at the other one."""
+    first, second = pair
+    size = settled + more + 5
+    body = os.urandom(size)
+    stalled = await first.store.create(partial_head(length=size))
+    upload_id = stalled.head.upload.id
+    await append(stalled, body[:settled])
+    await stalled.begin(None)
+    await stalled.write(body[settled : settled + more])
+
+    current = await second.store.open(upload_id)
+    assert current.offset == settled
+    await current.begin(None)
+    with pytest.raises(PartialLost):
+        await stalled.settle()
+    assert stalled.offset == settled
+    await stalled.close()
+    await current.write(body[settled:])
+    assert await current.settle() == size
+    await current.commit({})
+    assert await first.visible() == {"/upload/x.bin": body}
+    assert await first.left() == []
+
+
+async def test_the_bytes_of_who_was_replaced_are_never_part_of_the_file(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    """Parts have numbers, which both use: what counts is the tag in the state."""
+    first, second = pair
+    other = await first.store.create(partial_head(length=2 * PART_BYTES + 5))
+    current = await second.store.open(other.head.upload.id)
+    body = os.urandom(2 * PART_BYTES + 5)
+    await append(current, body[:PART_BYTES])
+    await other.begin(None)
+    with pytest.raises(PartialLost):
+        await append(other, bytes(PART_BYTES))
+    await other.close()
+    try:
+        await append(current, body[PART_BYTES:])
+        await current.commit({})
+        assert await first.visible() == {"/upload/x.bin": body}
+    except Refusal:  # a store that keeps the latest part only refuses the tag of another
+        assert await first.visible() == {}
+
+
+async def test_of_two_that_append_at_once_one_counts(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    first, second = pair
+    created = await first.store.create(partial_head(length=10))
+    upload_id = created.head.upload.id
+    await created.close()
+    opened = [await first.store.open(upload_id), await second.store.open(upload_id)]
+    outcomes = await asyncio.gather(
+        append(opened[0], b"aaaaa"), append(opened[1], b"bbbbb"), return_exceptions=True
+    )
+    assert sorted(isinstance(outcome, PartialLost) for outcome in outcomes) == [False, True]
+    for one in opened:
+        await one.close()
+    winner = b"aaaaa" if outcomes[0] == 5 else b"bbbbb"
+    last = await second.store.open(upload_id)
+    await append(last, b"ccccc")
+    await last.commit({})
+    assert await first.visible() == {"/upload/x.bin": winner + b"ccccc"}
+
+
+async def test_one_that_was_cancelled_elsewhere_is_lost(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    first, second = pair
+    opened = await first.store.create(partial_head(length=LARGE))
+    await opened.begin(None)
+    await opened.write(bytes(100))
+    cancelling = await second.store.open(opened.head.upload.id)
+    await cancelling.remove()
+    with pytest.raises(PartialLost):
+        await opened.settle()
+    await opened.close()
+    assert await first.left() == []
+
+
+async def test_processes_of_one_gateway_exclude_each_other(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
+) -> None:
+    """Their hand-over asks the other one to let go, which gateways cannot."""
+    shared = str(tmp_path / "data")
+    partials = StorePartials(await start_gateway(storage=s3_storage, directory=shared))
+    opened = await partials.store.create(partial_head(length=10))
+    code = (
+        "import sys; from pathlib import Path; from gateway.storage.local.named_locks import NamedLocks;"
+        "sys.exit(NamedLocks(Path(sys.argv[1])).try_acquire(sys.argv[2]))"
+    )
+    lock = str(Path(shared) / ".gateway" / "partials.lock")
+
+    async def acquired_elsewhere() -> bool:
+        python = await asyncio.create_subprocess_exec("python", "-c", code, lock, opened.head.upload.id)
+        return bool(await python.wait())
+
+    assert not await acquired_elsewhere()
+    await opened.close()
+    assert await acquired_elsewhere()
+
+
+async def test_no_sweep_aborts_what_is_kept(
+    pair: tuple[StorePartials, StorePartials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload may lie for a day without a part, the one of a gateway that died may not."""
+    first, second = pair
+    body = os.urandom(LARGE)
+    opened = await first.store.create(partial_head(length=LARGE))
+    await append(opened, body[: LARGE // 2])
+    await opened.close()
+    objects = backend_of(first).objects
+    left = await objects.create_multipart("a prefix/upload/left", {})
+    monkeypatch.setattr(multiparts, "MULTIPART_TTL", timedelta(seconds=-3600))
+    for partials in (first, second):
+        await backend_of(partials)._sweeper.sweep()
+    assert not await objects.is_multipart_open("a prefix/upload/left", left)
+    opened = await second.store.open(opened.head.upload.id)
+    await append(opened, body[LARGE // 2 :])
+    await opened.commit({})
+    assert await first.visible() == {"/upload/x.bin": body}
+
+
+async def test_gateways_that_sweep_at_once_remove_an_upload_once(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    first, second = pair
+    opened = await first.store.create(partial_head(length=LARGE, identity="mine"))
+    await append(opened, os.urandom(LARGE // 2))
+    await opened.close()
+    now = time.time() + PARTIAL_TTL + 60
+
+    async def sweep(partials: StorePartials) -> list[str]:
+        return [status.head.upload.id async for status in partials.store.remove_expired(now)]
+
+    removed = await asyncio.gather(sweep(first), sweep(second))
+    assert sorted(map(len, removed)) in ([0, 1], [1, 1])
+    assert await first.left() == []
+    assert await first.store.resolve("mine") is None
+
+
+async def test_the_name_of_a_completed_upload_is_known_for_a_day(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    first, second = pair
+    opened = await first.store.create(partial_head(length=1, identity="mine"))
+    await append(opened, b"x")
+    await opened.commit({})
+    for later, expected in ((PARTIAL_TTL - 60, opened.head.upload.id), (PARTIAL_TTL + 60, None)):
+        assert [_ async for _ in second.store.remove_expired(time.time() + later)] == []
+        assert await second.store.resolve("mine") == expected
+
+
+async def test_what_an_interrupted_creation_left_goes_with_a_sweep(
+    pair: tuple[StorePartials, StorePartials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = pair
+    opened = await first.store.create(partial_head(length=LARGE))
+    await opened.close()
+    private = backend_of(first).partials.objects
+    await private.delete(f"{opened.head.upload.id}.json")
+    await backend_of(first).partials._store.put_head(partial_head(length=1))  # without a state
+    backend_of(first).partials._store._heads.clear()
+    assert [_ async for _ in first.store.remove_expired(time.time() + PARTIAL_TTL + 60)] == []
+    assert await first.left() == []
+
+
+async def test_objects_of_the_gateway_are_never_listed_or_read(
+    pair: tuple[StorePartials, StorePartials],
+) -> None:
+    first, _ = pair
+    opened = await first.store.create(partial_head(length=10, identity="mine"))
+    await append(opened, b"12345")
+    storage = first.gateway.resources.parts.storage
+    for prefix in ("", "/", "/.gateway/", "/.g"):
+        assert [stat.path async for stat in storage.list(prefix)] == []
+    for name in (opened.head.upload.id, f"{opened.head.upload.id}.json", "r-mine"):
+        with pytest.raises(Refusal):
+            await storage.stat(f"/.gateway/partials/{name}")
+    await opened.close()
+
+
+async def test_renamed_uploads_of_several_requests_all_stay(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    partials = StorePartials(await start_gateway(storage=s3_storage))
+    bodies = [os.urandom(size) for size in (LARGE, LARGE, 1000)]
+    opened = []
+    for body in bodies:
+        one = await partials.store.create(partial_head(length=len(body), on_conflict="rename"))
+        await append(one, body[:100])
+        await one.close()
+        opened.append(one.head.upload.id)
+    paths = {}
+    for upload_id, body in zip(opened, bodies, strict=True):
+        one = await partials.store.open(upload_id)
+        await append(one, body[100:])
+        paths[(await one.commit({})).path] = body
+    assert await partials.visible() == paths
+    assert len(paths) == 3
+
+
+@pytest.fixture
+async def unfenced(
+    start_gateway: StartGateway, rclone: Rclone, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> StorePartials:
+    await rclone.make(bucket)
+    rclone.set_environment(monkeypatch)
+    return StorePartials(await start_gateway(storage=f"s3://{bucket}/a prefix"))
+
+
+async def test_a_store_without_conditions_is_reported_once_and_serves_one_gateway(
+    unfenced: StorePartials, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="gateway.storage"):
+        opened = await unfenced.store.create(partial_head(length=10))
+        await append(opened, b"12345")
+        with pytest.raises(PartialBusy):
+            await unfenced.store.open(opened.head.upload.id)
+        await append(opened, b"67890")
+        await opened.commit({})
+    warnings = [record.message for record in caplog.records if "If-Match" in record.message]
+    assert len(warnings) == 1
+    assert "`upload`" in warnings[0]
+    assert await unfenced.visible() == {"/upload/x.bin": b"1234567890"}
+
+
+async def test_a_storage_that_is_away_costs_no_offset(
+    start_gateway: StartGateway, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.storage.s3.private_objects.RETRY_TIMEOUT", 0.5)
+    with SeaweedFS(tmp_path / "own") as own:
+        own.set_environment(monkeypatch)
+        await own.make(bucket)
+        partials = StorePartials(await start_gateway(storage=f"s3://{bucket}/a prefix"))
+        opened = await partials.store.create(partial_head(length=10))
+        await append(opened, b"12345")
+        own.kill()
+        with pytest.raises(Refusal) as caught:
+            await append(opened, b"67890")
+        assert caught.value.code == "storage_unavailable"
+        assert opened.offset == 5
+        await opened.close()
+        await asyncio.to_thread(own.start)
+        opened = await partials.store.open(opened.head.upload.id)
+        assert opened.offset == 5
+        await append(opened, b"67890")
+        await opened.commit({})
+        assert await partials.visible() == {"/upload/x.bin": b"1234567890"}
