@@ -213,6 +213,13 @@ class DraftResponses:
         self._set_version(response.headers)
         return response
 
+    def refused_creation(self, refusal: Refusal) -> Response:
+        """Return the response to a creation that is refused; what is kept of it can go on."""
+        response = self.refused(refusal)
+        if isinstance(refusal, PartialRefusal) and refusal.keeps and refusal.result is not None:
+            response.headers["Location"] = refusal.result.url
+        return response
+
     def refused(self, refusal: Refusal, append: Append | None = None) -> Response:
         """Return the response to a refused request, as a problem where the draft has a type for it."""
         result = refusal.result if isinstance(refusal, PartialRefusal) else None
