@@ -175,7 +175,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             read_pool,
             CachedReader.where_supported(disk.tree),
         )
-        writer = LocalWriter(disk, committer, settings.file_mode)
+        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
         partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
         return StorageParts(storage, writer, committer, read_pool, partials=partials)
     reading, signing, writing = clients
