@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.links import StoredUrls
-from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, digest_field, expected_digests
+from gateway.domain.digests import digest_field
+from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.resumable.operations import (
     Append,
     BodyTerms,
