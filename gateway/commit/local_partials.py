@@ -18,7 +18,7 @@ from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk
 from gateway.commit.running_digests import RunningDigests
 from gateway.domain import paths
-from gateway.domain.partial import PartialHead, PartialStatus
+from gateway.domain.partial import MAX_PARTIAL_AGE, PartialHead, PartialStatus
 from gateway.errors import Refusal
 from gateway.storage.local.partial_directory import (
     PartialCommittingError,
@@ -26,7 +26,6 @@ from gateway.storage.local.partial_directory import (
     PartialLockedError,
 )
 from gateway.storage.local.partial_files import PartialFile
-from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.storage.local.partial_opening import create_partial, open_partial, remove_idle
 from gateway.storage.waiting import finish_in_thread
 
@@ -51,7 +50,6 @@ class LocalPartialStore:
         file_mode: int,
     ) -> None:
         self._folder = folder
-        self._identities = PartialIdentities(folder)
         self._disk = disk
         self._committer = committer
         self._buffers = buffers
@@ -88,28 +86,49 @@ class LocalPartialStore:
 
     async def resolve(self, identity: str) -> str | None:
         """See `PartialStore.resolve`."""
-        return await self._in_thread(partial(self._identities.resolve, identity))
+        return await self._in_thread(partial(self._folder.identities.resolve, identity))
 
     async def list(self) -> AsyncIterator[PartialStatus]:
         """See `PartialStore.list`."""
-        ids = await self._in_thread(lambda: list(self._folder.upload_ids()))
-        for start in range(0, len(ids), PAGE):
-            for status in await self._in_thread(partial(self._page, ids[start : start + PAGE])):
+        async for page in self._pages():
+            for status in await self._in_thread(partial(self._statuses, page)):
                 yield status
 
     async def remove_expired(self, now: float) -> AsyncIterator[PartialStatus]:
         """See `PartialStore.remove_expired`. What crashes left goes too."""
         await self._in_thread(self._folder.remove_rests)
-        await self._in_thread(partial(self._identities.remove_ended, now))
-        async for status in self.list():
-            self._expiry.see(status, now)
+        await self._in_thread(partial(self._folder.identities.remove_ended, now))
+        async for page in self._pages():
+            for upload_id, latest, expires in await self._in_thread(partial(self._ages, page)):
+                self._expiry.see(upload_id, latest, is_expired=expires <= now)
         self._expiry.end()
         while (removed := await self._in_thread(self._expiry.remove_next)) is not None:
             yield removed
 
-    def _page(self, upload_ids: Sequence[str]) -> Sequence[PartialStatus]:
+    async def _pages(self) -> AsyncIterator[Sequence[str]]:
+        """Iterate over the ids of all partial uploads, as many at once as a thread may take."""
+        ids = await self._in_thread(lambda: list(self._folder.upload_ids()))
+        for start in range(0, len(ids), PAGE):
+            yield ids[start : start + PAGE]
+
+    def _statuses(self, upload_ids: Sequence[str]) -> Sequence[PartialStatus]:
         statuses = (self._folder.status(upload_id, durable=False) for upload_id in upload_ids)
         return [status for status in statuses if status is not None]
+
+    def _ages(self, upload_ids: Sequence[str]) -> Sequence[tuple[str, float, float]]:
+        """Return ids, the times of their latest bytes, and when they expire.
+
+        One whose head cannot be read, say of a newer version of the gateway, is kept for a week.
+        """
+        ages = []
+        for upload_id in upload_ids:
+            latest = self._folder.latest(upload_id)
+            status = self._folder.status(upload_id, durable=False)
+            if status is not None:
+                ages.append((upload_id, status.latest, status.expires))
+            elif latest is not None:
+                ages.append((upload_id, latest, latest + MAX_PARTIAL_AGE))
+        return ages
 
     def _create(self, head: PartialHead) -> PartialFile:
         upload, folder = head.upload, self._folder
@@ -129,10 +148,9 @@ class LocalPartialStore:
 
     def _give_identity(self, identity: str, upload_id: str) -> None:
         """Let an identity pass to a new upload. The one that had it is removed, unless it is open."""
-        before = self._identities.give(identity, upload_id)
-        self._folder.sync()
+        before = self._folder.identities.give(identity, upload_id)
         if before is not None:
-            remove_idle(self._folder, before, lambda _: True)
+            remove_idle(self._folder, before)
 
     async def _opened(self, work: Callable[[], PartialFile | None]) -> LocalOpenPartial | None:
         """Open a file in a thread; one that is opened for a cancelled caller is closed again."""
