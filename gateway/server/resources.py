@@ -176,7 +176,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
-        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
+        partials = LocalPartialStore(base.partials, disk, committer, writer)
         return StorageParts(storage, writer, committer, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
