@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from bench.appends import Appends
 from bench.contestants import (
     Bare,
     Contestant,
@@ -59,6 +60,9 @@ TUS = "@tus/server"
 DD = "dd conv=fsync"
 DISK = "disk, batches of 64"
 DISK_SINGLE = "disk, one by one"
+OURS_PUT = "gateway, one PUT"
+OURS_DIGEST = "gateway, --digest sha256"
+OURS_NO_DIGEST = "gateway, --digest none"
 
 MANY = (1, 16, 64)
 """Connections of the cases with small requests."""
@@ -133,6 +137,53 @@ def big_synced(sizes: Sizes, sources: Sources) -> Case:
     return Case(
         "big-synced", f"One PUT of {_size(sizes.big)}, synced, disk", "disk", "bytes", who, sizes.big
     )
+
+
+def appends(sizes: Sizes, sources: Sources) -> Case:
+    source, piece = sources.file(sizes.big), 8 * MIB
+    who = _all(Appends(source, piece), (OURS, _ours()), (TUS, Tus))
+    who += _all(Upload(source), (OURS_PUT, _ours()))
+    title = f"{_size(sizes.big)} in appends of {_size(piece)}, nothing synced, tmpfs"
+    return Case("appends", title, "memory", "bytes", who, sizes.big)
+
+
+def appends_synced(sizes: Sizes, sources: Sources) -> Case:
+    source, piece = sources.file(sizes.big), 8 * MIB
+    who = _all(Appends(source, piece), (OURS, _ours(durability="full")))
+    who += _all(Upload(source), (OURS_PUT, _ours(durability="full")))
+    title = f"{_size(sizes.big)} in appends of {_size(piece)}, each synced, disk"
+    return Case("appends-synced", title, "disk", "bytes", who, sizes.big)
+
+
+def append(sizes: Sizes, sources: Sources) -> Case:
+    load = Appends(sources.file(16 * MIB), 64 << 10, counts="requests")
+    who = _all(load, (OURS, _ours()), (TUS, Tus))
+    return Case("append", "Appends of 64 KiB, nothing synced, tmpfs", "memory", "requests", who)
+
+
+def append_synced(sizes: Sizes, sources: Sources) -> Case:
+    load = Appends(sources.file(16 * MIB), 64 << 10, counts="requests")
+    who = _all(load, (OURS, _ours(durability="full")))
+    who += (probing(DISK_SINGLE, partial(batches, seconds=sizes.seconds, size=1)),)
+    return Case("append-synced", "Appends of 64 KiB, each synced, disk", "disk", "requests", who)
+
+
+def digest_small(sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, 64, sizes.seconds)
+    who = _all(load, (OURS_DIGEST, _digest("sha256")), (OURS_NO_DIGEST, _digest("none")))
+    title = f"PUTs of 4 KiB over {_connections(64)} with a digest and without, nothing synced, tmpfs"
+    return Case("digest-small", title, "memory", "requests", who)
+
+
+def digest_big(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.big))
+    who = _all(load, (OURS_DIGEST, _digest("sha256")), (OURS_NO_DIGEST, _digest("none")))
+    title = f"One PUT of {_size(sizes.big)} with a digest and without, nothing synced, tmpfs"
+    return Case("digest-big", title, "memory", "bytes", who, sizes.big)
+
+
+def _digest(name: str) -> Make:
+    return lambda folder: Ours(folder, "none", flags=("--digest", name))
 
 
 def chunked(sizes: Sizes, sources: Sources) -> Case:
@@ -246,6 +297,12 @@ CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
     "big": big,
     "parallel": parallel,
     "big-synced": big_synced,
+    "appends": appends,
+    "appends-synced": appends_synced,
+    "append": append,
+    "append-synced": append_synced,
+    "digest-small": digest_small,
+    "digest-big": digest_big,
     "chunked": chunked,
     "tls": tls,
     "proxied": proxied,

@@ -24,6 +24,7 @@ from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
+from gateway.domain.digests import named_digests
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
@@ -156,7 +157,8 @@ class ObjectPendingWrite:
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""
-        commit = ObjectCommit(self._upload, self._body, dict(digests), from_client)
+        named = {**digests, **named_digests(self._body.kept_digest())}
+        commit = ObjectCommit(self._upload, self._body, named, from_client)
         return await self._committer.commit(commit)
 
     async def discard(self) -> None:
@@ -194,6 +196,7 @@ class ObjectBackend:
             disk.executor,
             multiparts,
             settings.idle_timeout,
+            settings.computed_digest,
         )
         self.writer = ObjectWriter(names, context, self._committer, disk)
         self._locks = NamedLocks(settings.state / "partials.lock")

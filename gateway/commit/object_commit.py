@@ -146,7 +146,7 @@ class ObjectCommitter:
         """Write the row, pending; its deliveries are held. Raises `Refusal`."""
         upload, body, mime = commit.upload, commit.body, media_type(commit.upload)
         path, location = body.target.path, self._location(body)
-        content = StoredContent(path, body.received, mime, "", self._objects.bucket)
+        content = StoredContent(path, body.received, mime, "", self._objects.bucket, commit.digests)
         events = tuple(
             self._events.records(
                 self._events.subscribers(), upload, content, from_client=commit.from_client

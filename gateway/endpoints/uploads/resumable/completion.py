@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -12,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.commit.partials import OpenPartial
+from gateway.domain.digests import named_digests
 from gateway.domain.model import Upload
 from gateway.domain.partial import DigestOfWhole
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads.digests import RFC_NAMES, ExpectedDigest
+from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
@@ -149,9 +149,4 @@ async def _digests_of_whole(opened: OpenPartial, checks: WholeChecks) -> dict[st
     for digest in expected:
         if not hmac.compare_digest(computed[digest.algorithm], digest.value):
             raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
-    names = {algorithm: RFC_NAMES.get(algorithm) for algorithm in algorithms}
-    return {
-        name: base64.b64encode(computed[algorithm]).decode()
-        for algorithm, name in names.items()
-        if name is not None
-    }
+    return named_digests(computed)
