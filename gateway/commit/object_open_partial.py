@@ -153,6 +153,10 @@ class ObjectOpenPartial:
         if count != body.state.offset:
             raise Refusal("storage_unavailable", "a part of the file could not be read to its end")
 
+    async def last_byte(self) -> bytes | None:
+        """See `OpenPartial.last_byte`. S3 returns no bytes of an unfinished upload."""
+        return None
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`: they are computed while the bytes come.
 
