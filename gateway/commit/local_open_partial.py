@@ -144,6 +144,10 @@ class LocalOpenPartial(BatchedWrite):
             done += self._file.copy(source, start + done, count - done)
         return done
 
+    async def last_byte(self) -> bytes | None:
+        """See `OpenPartial.last_byte`."""
+        return await self._in_thread(self._file.last_byte)
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`. Other work of the disk's threads gets its turns."""
         running = self._file.running

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Final
 
-from gateway.commit.object_commit import ObjectCommit, ObjectCommitter
+from gateway.commit.object_body import ObjectCommit
+from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_open_partial import PartialServices
 from gateway.commit.object_partial_counts import PartialCounts

@@ -96,6 +96,14 @@ async def test_what_came_in_several_requests_is_one_file(partials: StorePartials
     assert await partials.left() == []
 
 
+async def test_the_last_byte_is_that_of_all_that_came_or_is_not_told(partials: StorePartials) -> None:
+    for body in (b"", b"a", b"ab"):
+        opened = await partials.store.create(partial_head(length=None))
+        await receive(opened, body)
+        assert await opened.last_byte() in {body[-1:], None}
+        await opened.remove()
+
+
 async def test_a_file_of_no_bytes_is_stored(partials: StorePartials) -> None:
     opened = await partials.store.create(partial_head(length=0))
     assert (await opened.commit({})).bytes == 0
