@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from gateway.commit.batched_write import WriteBuffers
 from gateway.commit.committer import Committer
 from gateway.commit.failures import refusal_of
 from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.commit.local_writer import LocalWriter
 from gateway.commit.partial_caps import PartialCaps
 from gateway.commit.partial_expiry import PartialExpiry
 from gateway.commit.partials import PartialBusy
@@ -38,7 +38,7 @@ PAGE: Final = 100
 class LocalPartialStore:
     """The folder of partial uploads as a `PartialStore`, for one event loop.
 
-    `file_mode` are the permission bits of published files.
+    `writer` is that of whole uploads: mode, digest and memory are the same.
     """
 
     def __init__(
@@ -46,14 +46,12 @@ class LocalPartialStore:
         folder: PartialDirectory,
         disk: LocalDisk,
         committer: Committer,
-        buffers: WriteBuffers,
-        file_mode: int,
+        writer: LocalWriter,
     ) -> None:
         self._folder = folder
         self._disk = disk
         self._committer = committer
-        self._buffers = buffers
-        self._file_mode = file_mode
+        self._writer = writer
         self._caps = PartialCaps(folder)
         self._expiry = PartialExpiry(folder, disk.space)
         self._digests = RunningDigests()
@@ -137,7 +135,7 @@ class LocalPartialStore:
             check_target(upload, exists=exists, must_exist=head.must_exist)
         self._caps.check(head.client)
         self._disk.space.check(max(upload.content_length or 0, 1), head.client, new_file=True)
-        file = create_partial(folder, head, self._file_mode, self._disk.incoming.umask)
+        file = create_partial(folder, head, self._writer.file_mode, self._disk.incoming.umask)
         if head.identity is not None:
             try:
                 self._give_identity(head.identity, upload.id)
@@ -164,7 +162,7 @@ class LocalPartialStore:
             raise refusal_of(error) from error
         if file is None:
             return None
-        return LocalOpenPartial(file, self._disk, self._committer, self._buffers, self._digests)
+        return LocalOpenPartial(file, self._disk, self._committer, self._writer, self._digests)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:

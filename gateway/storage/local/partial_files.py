@@ -200,6 +200,10 @@ class PartialFile:
             digest.update(content)
         return len(content)
 
+    def last_byte(self) -> bytes:
+        """Return the last byte of the body, none of an empty one."""
+        return os.pread(self._fd, 1, max(0, self.received - 1))
+
     def move_to(self, incoming: IncomingDirectory, xattr: bytes | None) -> IncomingFile:
         """Move the whole body, durably, to where it is committed. It stays open here too.
 

@@ -197,7 +197,7 @@ async def test_space_is_promised_only_to_what_a_request_still_brings(harness: Co
     await opened.begin(SIZE)
     await opened.close()
     assert harness.space.reserved == 0
-    assert store._buffers.used == 0
+    assert store._writer.buffers.used == 0
     with pytest.raises(Refusal) as caught:
         await store.create(partial_head(length=1 << 60))
     assert caught.value.code == "no_space"
