@@ -142,7 +142,8 @@ async def _digests_of_whole(opened: OpenPartial, checks: WholeChecks) -> dict[st
     Returns those that RFC 9530 has a name for, by this name, in base64.
     """
     expected: list[DigestOfWhole | ExpectedDigest] = [*opened.head.digests, *checks.digests]
-    algorithms = list(dict.fromkeys([*(digest.algorithm for digest in expected), *checks.wanted]))
+    wanted = [algorithm for algorithm in checks.wanted if opened.can_digest(algorithm)]
+    algorithms = list(dict.fromkeys([*(digest.algorithm for digest in expected), *wanted]))
     if not algorithms:
         return {}
     computed = await opened.digest_of_whole(algorithms)
