@@ -12,7 +12,6 @@ from gateway.commit.object_partial_counts import PartialCounts
 from gateway.commit.object_partial_ends import PartialEnds
 from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.commit.publish import check_target
-from gateway.domain.digests import named_digests
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import GatewayError, Refusal
@@ -188,8 +187,7 @@ class ObjectOpenPartial:
                 await body.load(self._writer)
                 await self._check_existing()
                 await body.finish()
-                named = {**digests, **named_digests(body.kept_digest())}
-                stored = await services.committer.commit(self._commit(named))
+                stored = await services.committer.commit(self._commit(dict(digests)))
             except Refusal:
                 with contextlib.suppress(GatewayError):
                     await body.reload()

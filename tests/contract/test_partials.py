@@ -241,6 +241,23 @@ async def test_a_length_that_is_told_later_stays(partials: StorePartials) -> Non
     assert (await opened.commit({})).bytes == 10
 
 
+@SIZES
+async def test_the_digest_of_the_setting_is_known_of_what_came_in_several_requests(
+    start: StartGateway, size: int
+) -> None:
+    partials, body = StorePartials(await start(digest="sha256")), os.urandom(size)
+    upload_id = await create(partials, body[: size // 2], length=size)
+    opened = await partials.store.open(upload_id)
+    await receive(opened, body[size // 2 :])
+    computed = await opened.digest_of_whole(["sha256"])
+    assert computed == {"sha256": hashlib.sha256(body).digest()}
+    named = {"sha-256": base64.b64encode(computed["sha256"]).decode()}
+    assert (await opened.commit(named)).digests == named
+    stat = await partials.gateway.resources.parts.storage.stat("/upload/x.bin")
+    if partials.gateway.resources.parts.backend is None:
+        assert stat.digests == named
+
+
 async def test_a_commit_emits_one_event_and_keeps_type_metadata_and_digests(
     start: StartGateway, tmp_path: Path
 ) -> None:

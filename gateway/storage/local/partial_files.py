@@ -27,7 +27,6 @@ from gateway.storage.local.incoming import (
 )
 from gateway.storage.local.partial_cells import is_this_boot
 from gateway.storage.local.partial_directory import PartialDirectory
-from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.storage.local.xattrs import write_xattr
 from gateway.telemetry.logs import event
 
@@ -244,7 +243,7 @@ class PartialFile:
                 return
             try:
                 if self.head.identity is not None:
-                    identities = PartialIdentities(self._folder)
+                    identities = self._folder.identities
                     identities.end(self.head.identity, self.upload_id, completed=completed)
                 self._folder.remove_files(self.upload_id)
                 self._folder.sync()
