@@ -55,7 +55,7 @@ def open_resumable(
     access = PartialAccess(admission, store, references, context.find_upload)
     creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
     running = RunningRequests(store, context.processes, outcomes.metrics)
-    completion = PartialCompletion(access, outcomes)
+    completion = PartialCompletion(access, outcomes, settings.computed_digest)
     if resources.base.state.slot == 0:
         interval = COUNT_INTERVAL if settings.storage == "file" else SWEEP_INTERVAL
         sweeping = asyncio.create_task(PartialJanitor(store, completion, interval).run())
