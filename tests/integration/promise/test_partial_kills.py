@@ -98,16 +98,11 @@ class Client:
             start = self.told
             piece = BODY[start : start + len(BODY) // APPENDS]
             self.requests += 1
-            lines = (f"Upload-Offset: {start}", "Content-Type: application/offset+octet-stream")
+            lines = ["Content-Type: application/offset+octet-stream", "Tus-Resumable: 1.0.0"]
             if self.requests % 2:
                 end = int(start + len(piece) == len(BODY))
-                lines = (
-                    lines[0],
-                    f"Upload-Complete: ?{end}",
-                    "Content-Type: application/partial-upload",
-                )
-            else:
-                lines = (*lines, "Tus-Resumable: 1.0.0")
+                lines = ["Content-Type: application/partial-upload", f"Upload-Complete: ?{end}"]
+            lines.append(f"Upload-Offset: {start}")
             answer = await self.ask(gateway, "PATCH", self.resource, *lines, body=piece)
             assert answer.status in {200, 201, 204}, answer
 
