@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartProcess
-from tests.support.harness import PROJECT, files_below, put
+from tests.support import PROJECT
+from tests.support.harness import files_below, put
 from tests.support.recorders import recording_events
 
 pytestmark = pytest.mark.slow
