@@ -29,8 +29,8 @@ class LocalWriter:
     ) -> None:
         self._disk = disk
         self._committer = committer
-        self._file_mode = file_mode
-        self._digest = digest
+        self.file_mode = file_mode
+        self.computed_digest = digest
         self.buffers = WriteBuffers()
 
     async def begin(
@@ -67,7 +67,7 @@ class LocalWriter:
         return CommitRequest(upload, file, mime, {}, from_client=from_client, space_reserved=False)
 
     def _file(self, upload: Upload, algorithms: Sequence[str] = ()) -> IncomingFile:
-        file = self._disk.incoming.create(upload.id, self._file_mode, algorithms, self._digest)
+        file = self._disk.incoming.create(upload.id, self.file_mode, algorithms, self.computed_digest)
         file.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
         return file
 

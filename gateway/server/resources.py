@@ -183,7 +183,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             CachedReader.where_supported(disk.tree),
         )
         writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
-        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
+        partials = LocalPartialStore(base.partials, disk, committer, writer)
         removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
         remover = LocalRemover(disk, committer, state.journal.deletions, removed)
         return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)

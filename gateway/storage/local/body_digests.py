@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 
-from gateway.domain.digests import algorithms_of, new_digest
+from gateway.domain.digests import RFC9530_NAMES, algorithms_of, new_digest
 from gateway.storage.local.xattrs import write_digest
 
 
@@ -32,9 +33,14 @@ class BodyDigests:
         """Return the digest of all bytes so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
-    def keep(self, algorithm: str, value: bytes) -> None:
-        """Let this digest of the whole body stay with the file, which was computed elsewhere."""
-        self._kept, self._value = algorithm, value
+    def keep_named(self, algorithm: str | None, named: Mapping[str, str]) -> None:
+        """Let a digest stay with the file that was computed elsewhere, if it is among `named`.
+
+        These are in base64 by their name in RFC 9530.
+        """
+        value = named.get(RFC9530_NAMES.get(algorithm or "", ""))
+        if value is not None:
+            self._kept, self._value = algorithm, base64.b64decode(value)
 
     def kept(self) -> dict[str, bytes]:
         """Return the digest that is stored with the file, by its algorithm."""

@@ -183,7 +183,7 @@ async def test_junk_in_the_folder_does_not_keep_a_gateway_from_starting(
     folder = tmp_path / "data/.gateway/partials"
     unreadable, locked = new_id(0), new_id(0)
     (folder / "notes.txt").write_text("mine")
-    (folder / "r-nowhere").symlink_to("/etc/passwd")
+    (folder / "identities/nowhere").symlink_to("/etc/passwd")
     (folder / f"{new_id(0)}.at").mkdir()
     (folder / f"{new_id(0)}").mkdir()
     (folder / f"{new_id(0)}.json").symlink_to("nowhere")

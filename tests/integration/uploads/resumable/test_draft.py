@@ -405,9 +405,11 @@ async def test_options_tells_the_limits(start_gateway: StartGateway) -> None:
         answer = await request(gateway, "OPTIONS", target)
         assert answer.status in {200, 204}
         assert answer.final.headers["Upload-Limit"] == "max-size=10, max-age=86400"
+        assert {"PUT", "POST", "HEAD"} <= set(answer.final.headers["Allow"].split(", "))
     first = await created(gateway)
     answer = await request(gateway, "OPTIONS", first.resource)
     assert answer.final.headers["Upload-Limit"].startswith("max-size=10")
+    assert answer.final.headers["Allow"] == "HEAD, GET, PATCH, DELETE, OPTIONS"
 
 
 # -- digests
@@ -463,6 +465,19 @@ async def test_a_digest_that_is_wanted_is_told_at_the_end(start_gateway: StartGa
         gateway, "POST", "/upload/y", WHOLE, "Want-Repr-Digest: sha-256=5", body=b"three"
     )
     assert whole.final.headers["Repr-Digest"] == digest(b"three")
+
+
+async def test_the_digest_of_the_setting_is_told_of_a_resumed_upload_as_of_any_other(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(digest="sha256", downloads=True, auth="none")
+    first = await created(gateway, body=b"one")
+    last = await append(gateway, first.resource, 3, b"two", end=True)
+    assert last.final.headers["Repr-Digest"] == digest(b"onetwo")
+    head = await request(gateway, "HEAD", "/upload/x")
+    assert head.final.headers["Repr-Digest"] == digest(b"onetwo")
+    status = await request(gateway, "GET", f"/-/uploads/{first.upload_id}")
+    assert f"sha-256=:{status.final.json['digests']['sha-256']}:" == digest(b"onetwo")
 
 
 # -- the upload resource

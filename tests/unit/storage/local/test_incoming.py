@@ -200,7 +200,7 @@ def test_a_digest_that_was_computed_elsewhere_stays_with_the_file_too(
 ) -> None:
     body = incoming.create("u", 0o640)
     body.buffer(b"body")
-    body.digests.keep("sha256", hashlib.sha256(b"body").digest())
+    body.digests.keep_named("sha256", {"md5": "x", "sha-256": SHA_OF_BODY})
     body.finalize(durable=True)
     assert digest_of_file(folder) == {"sha-256": SHA_OF_BODY}
 
