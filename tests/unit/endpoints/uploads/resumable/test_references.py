@@ -40,7 +40,7 @@ def test_what_is_not_exactly_a_reference_is_none(change: str) -> None:
         change + identifier.lower() + "." + secret,
         f"{identifier}.{change}",
         f"../{reference}",
-        f"{identifier}{change}{secret}",
+        f"{identifier}{change.replace('.', ':')}{secret}",
         change,
     ):
         assert references(OLD).verify(text) is None, text
