@@ -138,7 +138,7 @@ async def test_a_cancellation_ends_an_append_that_hangs(
         assert (await request(gateway, "DELETE", resource)).status == 204
         assert await hanging.closed() == b""
     assert (await request(gateway, "HEAD", resource)).status == 404
-    assert os.listdir(tmp_path / "data/.gateway/partials") == []
+    assert set(os.listdir(tmp_path / "data/.gateway/partials")) <= {"identities"}
 
 
 async def test_the_creation_itself_can_hang_too(start_gateway: StartGateway, tmp_path: Path) -> None:
