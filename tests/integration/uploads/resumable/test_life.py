@@ -272,6 +272,30 @@ async def test_all_that_came_before_a_cut_is_kept(start_gateway: StartGateway, d
     assert stored(data) == {"x": body}
 
 
+async def test_what_was_read_and_waits_to_be_written_is_kept(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, waits, may_write = await start_gateway(), asyncio.Event(), asyncio.Event()
+    resource, write = await created(gateway), LocalOpenPartial.write
+
+    async def write_late(self: LocalOpenPartial, chunk: bytes) -> None:
+        waits.set()
+        await may_write.wait()
+        await write(self, chunk)
+
+    monkeypatch.setattr(LocalOpenPartial, "write", write_late)
+    fields = (PART_TYPE, "Upload-Offset: 0", OPEN, "Content-Length: 100000")
+    async with raw_connection(gateway) as cut:
+        await cut.send(request_head("PATCH", resource, *fields) + b"a" * 1000)
+        await waits.wait()
+        await cut.send(b"b" * 20_000)
+    running = operations(gateway).requests.running._running[upload_id(resource)].request
+    await wait_until(lambda: running.content.exception() is not None)
+    may_write.set()
+    await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
+    assert await offset_of(gateway, resource) == 21_000
+
+
 async def test_a_client_that_pauses_too_long_is_told_what_has_come(
     start_gateway: StartGateway,
 ) -> None:
