@@ -121,17 +121,14 @@ class PartialDirectory:
             )
             return None
 
-    def write_head(self, head: PartialHead) -> int:
-        """Write a head aside; return its descriptor, to be synced and closed. Raises `OSError`."""
+    def write_head(self, head: PartialHead) -> None:
+        """Write a head aside, durably but for its name. Raises `OSError`."""
         fd = self.open(head.upload.id + ASIDE, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            content = memoryview(head_to_json(head))
-            while content:
-                content = content[os.write(fd, content) :]
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        with open(fd, "wb") as file:
+            file.write(head_to_json(head))
+            file.flush()
+            if self.durable:
+                os.fsync(fd)
 
     def status(self, upload_id: str, *, durable: bool = True) -> PartialStatus | None:
         """Describe a partial upload; None where there is none, also while its commit removes it.

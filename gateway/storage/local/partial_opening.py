@@ -26,23 +26,18 @@ def create_partial(folder: PartialDirectory, head: PartialHead, mode: int, umask
     fds.callback(os.close, cells_fd)
     try:
         cells = folder.open_cells(upload_id, cells_fd)
-        cells.write(0, head.upload.content_length)
+        cells.write(0, head.upload.content_length, sync=False)
         body_fd = folder.open(upload_id, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         fds.callback(os.close, body_fd)
         if mode & umask:
             os.fchmod(body_fd, mode)
-        head_fd = folder.write_head(head)
-        try:
-            for fd in (head_fd, body_fd) if folder.durable else ():
-                os.fsync(fd)
-        finally:
-            os.close(head_fd)
+        folder.write_head(head)
+        opened = PartialFile(folder, head, body_fd, cells_fd)  # it syncs the cells
         failpoints.hit("before partial head")
         names = (upload_id + ASIDE, upload_id + HEAD)
         os.rename(*names, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
         folder.sync()
         failpoints.hit("after partial head")
-        opened = PartialFile(folder, head, body_fd, cells_fd)
     except BaseException:
         with contextlib.suppress(OSError):
             folder.remove_files(upload_id)

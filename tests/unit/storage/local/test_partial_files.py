@@ -80,7 +80,9 @@ def body(folder: PartialDirectory, upload_id: str) -> bytes:
 def spoil(folder: PartialDirectory, upload_id: str, *, newest: bool) -> None:
     """Tear the newest cell, or the other one."""
     fd = folder.open(upload_id + ".at", os.O_RDWR)
-    cells = {slot: partial_cells.decode(os.pread(fd, 48, slot * _BLOCK)) for slot in (0, 1)}
+    cells = {
+        slot: partial_cells.decode(os.pread(fd, partial_cells._SIZE, slot * _BLOCK)) for slot in (0, 1)
+    }
     order = sorted(cells, key=lambda slot: -1 if (cell := cells[slot]) is None else cell.sequence)
     slot = order[-1] if newest else order[0]
     os.pwrite(fd, os.urandom(24), slot * _BLOCK)
@@ -192,7 +194,9 @@ def test_a_cell_is_never_written_over_the_newest_durable_one(
 def body_slot(folder: PartialDirectory, upload_id: str) -> int:
     """Return the slot of the newest cell that counts the settled bytes."""
     fd = folder.open(upload_id + ".at", os.O_RDONLY)
-    cells = {slot: partial_cells.decode(os.pread(fd, 48, slot * _BLOCK)) for slot in (0, 1)}
+    cells = {
+        slot: partial_cells.decode(os.pread(fd, partial_cells._SIZE, slot * _BLOCK)) for slot in (0, 1)
+    }
     os.close(fd)
     settled = {slot: cell.sequence for slot, cell in cells.items() if cell and not cell.unchecked}
     return max(settled, key=lambda slot: settled[slot])
@@ -237,7 +241,7 @@ def test_without_syncs_a_reboot_keeps_what_is_there(
     file = reopen(folder, upload_id)
     assert file.offset == 5
     assert synced == []
-    for cells in (b"", os.urandom(48)):
+    for cells in (b"", os.urandom(52)):
         crash(file)
         with open(folder.open(upload_id + ".at", os.O_WRONLY | os.O_TRUNC), "wb") as lost:
             lost.write(cells)
