@@ -64,6 +64,8 @@ def aborted_bodies(size: int = MIB) -> list[AbortedRequest]:
         AbortedRequest("large upload with a length", _head("PUT", "/upload/a", 20 * size) + part),
         AbortedRequest("chunked upload", _head("PUT", "/upload/a") + broken[:-4]),
         AbortedRequest("malformed chunk", _head("PUT", "/upload/a") + broken, 12),
+        AbortedRequest("form cut in a file", _form_head(size) + part),
+        AbortedRequest("form that is not well-formed", _form_head(size) + part + b"\r\n--b?!", 12),
         AbortedRequest("route with a schema", _head("POST", "/checked", size) + part),
         AbortedRequest("route with a malformed chunk", _head("POST", "/checked") + broken, 12),
         AbortedRequest("script that reads the body", _head("POST", "/read", size) + part),
@@ -82,6 +84,14 @@ def aborted_answers() -> list[AbortedRequest]:
         "archive": "/upload/folder/?format=zip",
     }
     return [AbortedRequest(name, _head("GET", target, 0), 100) for name, target in targets.items()]
+
+
+def _form_head(length: int) -> bytes:
+    """Return the head of a form of about `length` bytes in a folder, and those of its two files."""
+    lines = f"POST /upload/forms/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length + 400}\r\n"
+    lines += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    file = '--b\r\nContent-Disposition: form-data; name="f"; filename="{}"\r\n\r\n'
+    return f"{lines}{file.format('whole')}x\r\n{file.format('cut')}".encode()
 
 
 def _head(method: str, target: str, length: int | None = None) -> bytes:

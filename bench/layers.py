@@ -125,6 +125,7 @@ def scenarios(upstream_port: int | None) -> list[Scenario]:
     listed = [
         Scenario("bare aiohttp: PUT", in_process.bare, *put, layered=False),
         Scenario("PUT", _gateway(), *put),
+        Scenario("PUT, --digest sha256", _gateway(digest="sha256"), *put),
         Scenario("PUT, --short-path off", _gateway(short_path=False), *put, layered=False),
         Scenario("PUT, OnFileUploading", _gateway("uploading"), *put),
         Scenario("PUT, both hooks", _gateway("uploading", "uploaded"), *put),
@@ -143,7 +144,7 @@ def scenarios(upstream_port: int | None) -> list[Scenario]:
     return listed
 
 
-def _gateway(*handlers: str, proxy: str = "", short_path: bool = True) -> Started:
+def _gateway(*handlers: str, proxy: str = "", short_path: bool = True, digest: str = "none") -> Started:
     @asynccontextmanager
     async def start(folder: Path) -> AsyncIterator[Connect]:
         plugins = folder / "plugins"
@@ -153,7 +154,8 @@ def _gateway(*handlers: str, proxy: str = "", short_path: bool = True) -> Starte
         if proxy:
             (plugins / "proxy.yaml").write_text(proxy)
         wanted = [plugins] if handlers or proxy else []
-        async with in_process.gateway(folder / "data", wanted, {"short_path": short_path}) as connect:
+        given = {"short_path": short_path, "digest": digest}
+        async with in_process.gateway(folder / "data", wanted, given) as connect:
             yield connect
 
     return start

@@ -124,6 +124,7 @@ class BatchCommitter:
         for item in staged:
             try:
                 item.identity = item.request.body.finalize(durable=self._disk.durable)
+                item.request.add_kept_digest()
             except Exception as error:
                 self._discard(item.request, refusal_of(error), result)
             else:
@@ -185,7 +186,9 @@ class BatchCommitter:
         """Return an upload's row; put its events into `item`: they are built here, not on the loop."""
         upload, request, identity, path = item.upload, item.request, item.identity, item.path
         if subscribers:
-            content = StoredContent(path, identity.size, request.mime, identity.etag)
+            content = StoredContent(
+                path, identity.size, request.mime, identity.etag, digests=request.digests
+            )
             item.events = tuple(
                 self._events.records(subscribers, upload, content, from_client=request.from_client)
             )

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from gateway.commit.batched_write import BatchedWrite, WriteBuffers
+from gateway.commit.batched_write import BatchedWrite
 from gateway.commit.committer import Committer
 from gateway.commit.disk import Reservation
+from gateway.commit.local_writer import LocalWriter
 from gateway.commit.partials import OpenPartial
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.running_digests import RunningDigests
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.digests import RunningDigest, new_digest
+from gateway.domain.digests import RunningDigest, algorithms_of, new_digest
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import Refusal
@@ -39,16 +40,19 @@ class LocalOpenPartial(BatchedWrite):
         file: PartialFile,
         disk: LocalDisk,
         committer: Committer,
-        buffers: WriteBuffers,
+        writer: LocalWriter,
         digests: RunningDigests,
     ) -> None:
-        super().__init__(buffers, disk.executor)
+        super().__init__(writer.buffers, disk.executor)
         self._file = file
         self._disk = disk
         self._committer = committer
         self._digests = digests
+        self._kept = writer.computed_digest
         self._reservation: Reservation | None = None
-        algorithms = [digest.algorithm for digest in file.head.digests]
+        expected = [digest.algorithm for digest in file.head.digests]
+        computed = None if file.head.part_of_concat else self._kept
+        algorithms = algorithms_of(expected, computed)
         file.running = digests.take(file.upload_id, file.received, algorithms)
 
     @property
@@ -140,6 +144,10 @@ class LocalOpenPartial(BatchedWrite):
             done += self._file.copy(source, start + done, count - done)
         return done
 
+    async def last_byte(self) -> bytes | None:
+        """See `OpenPartial.last_byte`."""
+        return await self._in_thread(self._file.last_byte)
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`. Other work of the disk's threads gets its turns."""
         running = self._file.running
@@ -164,6 +172,7 @@ class LocalOpenPartial(BatchedWrite):
         upload = self.head.upload
         await self.settle()
         body = await self._in_thread(self._move)
+        body.digests.keep_named(self._kept, digests)
         stored = await self._committer.commit(
             CommitRequest(upload, body, media_type(upload), dict(digests), from_client=True)
         )

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from gateway.commit.batched_write import WriteBuffers
 from gateway.commit.committer import Committer
 from gateway.commit.failures import refusal_of
 from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.commit.local_writer import LocalWriter
 from gateway.commit.partial_caps import PartialCaps
 from gateway.commit.partial_expiry import PartialExpiry
 from gateway.commit.partials import PartialBusy
@@ -18,7 +18,7 @@ from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk
 from gateway.commit.running_digests import RunningDigests
 from gateway.domain import paths
-from gateway.domain.partial import PartialHead, PartialStatus
+from gateway.domain.partial import MAX_PARTIAL_AGE, PartialHead, PartialStatus
 from gateway.errors import Refusal
 from gateway.storage.local.partial_directory import (
     PartialCommittingError,
@@ -26,7 +26,6 @@ from gateway.storage.local.partial_directory import (
     PartialLockedError,
 )
 from gateway.storage.local.partial_files import PartialFile
-from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.storage.local.partial_opening import create_partial, open_partial, remove_idle
 from gateway.storage.waiting import finish_in_thread
 
@@ -39,7 +38,7 @@ PAGE: Final = 100
 class LocalPartialStore:
     """The folder of partial uploads as a `PartialStore`, for one event loop.
 
-    `file_mode` are the permission bits of published files.
+    `writer` is that of whole uploads: mode, digest and memory are the same.
     """
 
     def __init__(
@@ -47,15 +46,12 @@ class LocalPartialStore:
         folder: PartialDirectory,
         disk: LocalDisk,
         committer: Committer,
-        buffers: WriteBuffers,
-        file_mode: int,
+        writer: LocalWriter,
     ) -> None:
         self._folder = folder
-        self._identities = PartialIdentities(folder)
         self._disk = disk
         self._committer = committer
-        self._buffers = buffers
-        self._file_mode = file_mode
+        self._writer = writer
         self._caps = PartialCaps(folder)
         self._expiry = PartialExpiry(folder, disk.space)
         self._digests = RunningDigests()
@@ -88,28 +84,49 @@ class LocalPartialStore:
 
     async def resolve(self, identity: str) -> str | None:
         """See `PartialStore.resolve`."""
-        return await self._in_thread(partial(self._identities.resolve, identity))
+        return await self._in_thread(partial(self._folder.identities.resolve, identity))
 
     async def list(self) -> AsyncIterator[PartialStatus]:
         """See `PartialStore.list`."""
-        ids = await self._in_thread(lambda: list(self._folder.upload_ids()))
-        for start in range(0, len(ids), PAGE):
-            for status in await self._in_thread(partial(self._page, ids[start : start + PAGE])):
+        async for page in self._pages():
+            for status in await self._in_thread(partial(self._statuses, page)):
                 yield status
 
     async def remove_expired(self, now: float) -> AsyncIterator[PartialStatus]:
         """See `PartialStore.remove_expired`. What crashes left goes too."""
         await self._in_thread(self._folder.remove_rests)
-        await self._in_thread(partial(self._identities.remove_ended, now))
-        async for status in self.list():
-            self._expiry.see(status, now)
+        await self._in_thread(partial(self._folder.identities.remove_ended, now))
+        async for page in self._pages():
+            for upload_id, latest, expires in await self._in_thread(partial(self._ages, page)):
+                self._expiry.see(upload_id, latest, is_expired=expires <= now)
         self._expiry.end()
         while (removed := await self._in_thread(self._expiry.remove_next)) is not None:
             yield removed
 
-    def _page(self, upload_ids: Sequence[str]) -> Sequence[PartialStatus]:
+    async def _pages(self) -> AsyncIterator[Sequence[str]]:
+        """Iterate over the ids of all partial uploads, as many at once as a thread may take."""
+        ids = await self._in_thread(lambda: list(self._folder.upload_ids()))
+        for start in range(0, len(ids), PAGE):
+            yield ids[start : start + PAGE]
+
+    def _statuses(self, upload_ids: Sequence[str]) -> Sequence[PartialStatus]:
         statuses = (self._folder.status(upload_id, durable=False) for upload_id in upload_ids)
         return [status for status in statuses if status is not None]
+
+    def _ages(self, upload_ids: Sequence[str]) -> Sequence[tuple[str, float, float]]:
+        """Return ids, the times of their latest bytes, and when they expire.
+
+        One whose head cannot be read, say of a newer version of the gateway, is kept for a week.
+        """
+        ages = []
+        for upload_id in upload_ids:
+            latest = self._folder.latest(upload_id)
+            status = self._folder.status(upload_id, durable=False)
+            if status is not None:
+                ages.append((upload_id, status.latest, status.expires))
+            elif latest is not None:
+                ages.append((upload_id, latest, latest + MAX_PARTIAL_AGE))
+        return ages
 
     def _create(self, head: PartialHead) -> PartialFile:
         upload, folder = head.upload, self._folder
@@ -118,7 +135,7 @@ class LocalPartialStore:
             check_target(upload, exists=exists, must_exist=head.must_exist)
         self._caps.check(head.client)
         self._disk.space.check(max(upload.content_length or 0, 1), head.client, new_file=True)
-        file = create_partial(folder, head, self._file_mode, self._disk.incoming.umask)
+        file = create_partial(folder, head, self._writer.file_mode, self._disk.incoming.umask)
         if head.identity is not None:
             try:
                 self._give_identity(head.identity, upload.id)
@@ -129,10 +146,9 @@ class LocalPartialStore:
 
     def _give_identity(self, identity: str, upload_id: str) -> None:
         """Let an identity pass to a new upload. The one that had it is removed, unless it is open."""
-        before = self._identities.give(identity, upload_id)
-        self._folder.sync()
+        before = self._folder.identities.give(identity, upload_id)
         if before is not None:
-            remove_idle(self._folder, before, lambda _: True)
+            remove_idle(self._folder, before)
 
     async def _opened(self, work: Callable[[], PartialFile | None]) -> LocalOpenPartial | None:
         """Open a file in a thread; one that is opened for a cancelled caller is closed again."""
@@ -146,7 +162,7 @@ class LocalPartialStore:
             raise refusal_of(error) from error
         if file is None:
             return None
-        return LocalOpenPartial(file, self._disk, self._committer, self._buffers, self._digests)
+        return LocalOpenPartial(file, self._disk, self._committer, self._writer, self._digests)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:

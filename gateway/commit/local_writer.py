@@ -21,12 +21,16 @@ from gateway.storage.local.xattrs import encode_xattr
 
 
 class LocalWriter:
-    """DIRECTORY as a `StorageWriter`. `file_mode` are the permission bits of published files."""
+    """DIRECTORY as a `StorageWriter`. `file_mode` are the permission bits of published files, `digest`
+    is the algorithm of `--digest`."""
 
-    def __init__(self, disk: LocalDisk, committer: Committer, file_mode: int) -> None:
+    def __init__(
+        self, disk: LocalDisk, committer: Committer, file_mode: int, digest: str | None = None
+    ) -> None:
         self._disk = disk
         self._committer = committer
-        self._file_mode = file_mode
+        self.file_mode = file_mode
+        self.computed_digest = digest
         self.buffers = WriteBuffers()
 
     async def begin(
@@ -63,7 +67,7 @@ class LocalWriter:
         return CommitRequest(upload, file, mime, {}, from_client=from_client, space_reserved=False)
 
     def _file(self, upload: Upload, algorithms: Sequence[str] = ()) -> IncomingFile:
-        file = self._disk.incoming.create(upload.id, self._file_mode, algorithms)
+        file = self._disk.incoming.create(upload.id, self.file_mode, algorithms, self.computed_digest)
         file.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
         return file
 
@@ -96,7 +100,7 @@ class LocalPendingWrite(BatchedWrite):
     async def finish(self) -> None:
         """Write the rest. A small body stays in memory, for the committer to write. Raises `Refusal`."""
         file, size = self._file, self._buffered
-        if file.received or file.hashing or size > MAX_IN_MEMORY_BYTES:
+        if file.received or file.digests.are_expected or size > MAX_IN_MEMORY_BYTES:
             if self._chunks:
                 await self._flush()
             return
@@ -108,7 +112,7 @@ class LocalPendingWrite(BatchedWrite):
 
     def digest(self, algorithm: str) -> bytes:
         """See `PendingWrite.digest`."""
-        return self._file.digest(algorithm)
+        return self._file.digests.digest(algorithm)
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""

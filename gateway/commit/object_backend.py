@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Final
 
-from gateway.commit.object_commit import ObjectCommit, ObjectCommitter
+from gateway.commit.object_body import ObjectCommit
+from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_open_partial import PartialServices
 from gateway.commit.object_partial_counts import PartialCounts
@@ -23,6 +24,7 @@ from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
+from gateway.domain.digests import algorithms_of, named_digests
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
@@ -155,7 +157,8 @@ class ObjectPendingWrite:
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""
-        commit = ObjectCommit(self._upload, self._body, dict(digests), from_client)
+        named = {**digests, **named_digests(self._body.kept_digest())}
+        commit = ObjectCommit(self._upload, self._body, named, from_client)
         return await self._committer.commit(commit)
 
     async def discard(self) -> None:
@@ -193,6 +196,7 @@ class ObjectBackend:
             disk.executor,
             multiparts,
             settings.idle_timeout,
+            settings.computed_digest,
         )
         self.writer = ObjectWriter(names, context, self._committer, disk)
         self._locks = NamedLocks(settings.state / "partials.lock")
@@ -220,7 +224,7 @@ class ObjectBackend:
             self.writer.check_space,
         )
         locks = PartialLocks(self._locks, context.executor)
-        return ObjectPartialStore(services, context, names, locks)
+        return ObjectPartialStore(services, context, names, locks, algorithms_of((), context.digest))
 
     def prepare(self, pending: Sequence[PendingUpload]) -> None:
         """Check that there are credentials; take over the pending uploads of an earlier run.

@@ -1,10 +1,13 @@
-"""What the commit of an object asks of its body: one that came in one request, or in several."""
+"""A commit of an object, and what it asks of its body: one that came in one request, or in several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+from gateway.domain.model import Upload
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.encoding import ObjectTarget
 
 
@@ -45,3 +48,31 @@ class ObjectBody(Protocol):
 
     def release_memory(self) -> None:
         """Give the memory back."""
+
+
+_UNRECORDED: Final = PendingUpload("", "", {}, ())
+
+
+@dataclass(slots=True)
+class ObjectCommit:
+    """One upload that is being committed. `row` is what the journal has of it.
+
+    `is_resumed` says that an earlier try has written the row, and may have published it.
+    """
+
+    upload: Upload
+    body: ObjectBody
+    digests: dict[str, str]
+    from_client: bool
+    row: PendingUpload = _UNRECORDED
+    is_resumed: bool = False
+
+    @property
+    def new(self) -> bool:
+        """Whether it may replace nothing."""
+        return self.upload.must_be_new or self.upload.on_conflict != "replace"
+
+    @property
+    def renames(self) -> bool:
+        """Whether it gets another name where its own exists."""
+        return self.upload.on_conflict == "rename" and not self.upload.must_be_new

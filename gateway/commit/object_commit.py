@@ -11,18 +11,17 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_body import ObjectBody
+from gateway.commit.object_body import ObjectBody, ObjectCommit
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import name_taken
 from gateway.commit.records import ProcessState, StoredContent, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Identity, Stored, Upload
+from gateway.domain.model import Identity, Stored
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
@@ -35,29 +34,6 @@ log = logging.getLogger("gateway.commit")
 
 OUTCOME_DELAYS: Final = (0.0, 1.0, 3.0)
 """Seconds before each query whether S3 did what it did not answer, while the client still waits."""
-
-_UNRECORDED: Final = PendingUpload("", "", {}, ())
-
-
-@dataclass(slots=True)
-class ObjectCommit:
-    """One upload that is being committed. `row` is what the journal has of it."""
-
-    upload: Upload
-    body: ObjectBody
-    digests: dict[str, str]
-    from_client: bool
-    row: PendingUpload = _UNRECORDED
-
-    @property
-    def new(self) -> bool:
-        """Whether it may replace nothing."""
-        return self.upload.must_be_new or self.upload.on_conflict != "replace"
-
-    @property
-    def renames(self) -> bool:
-        """Whether it gets another name where its own exists."""
-        return self.upload.on_conflict == "rename" and not self.upload.must_be_new
 
 
 class ObjectCommitter:
@@ -85,6 +61,19 @@ class ObjectCommitter:
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
+    def take_pending(self, upload_id: str, claim: str) -> PendingUpload | None:
+        """Return the row of a commit whose outcome is unknown, see `UploadReconciler.take`."""
+        return self._reconciler.take(upload_id, claim)
+
+    def add_pending(self, row: PendingUpload) -> None:
+        """Leave a row that was taken to the reconciler."""
+        self._reconciler.add(row)
+
+    async def has_settled(self, upload_id: str) -> bool:
+        """Tell whether the journal of this process has an upload as published."""
+        settled = self._journal.pending_uploads.published_objects([upload_id])
+        return upload_id in await asyncio.wrap_future(settled)
+
     async def close(self) -> None:
         """Wait for what is being published."""
         if self._running:
@@ -100,14 +89,13 @@ class ObjectCommitter:
     async def _commit(self, commit: ObjectCommit) -> Stored:
         body = commit.body
         async with self._names.exclusive(body.target.key if commit.new else None):
-            try:
-                replaced = await self._check_target(commit)
-                await self._record(commit)
-            except BaseException:
-                await body.discard()
-                raise
+            published = ""
+            if commit.is_resumed:
+                replaced, published = await self._check_resumed(commit)
+            else:
+                replaced = await self._check_and_record(commit)
             await self._consume_url(commit)
-            etag = await self._publish(commit)
+            etag = published or await self._publish(commit)
             body.release_memory()
             try:
                 await self._reconciler.settle_published(commit.row, etag)
@@ -121,6 +109,27 @@ class ObjectCommitter:
         return Stored(
             upload.id, body.target.path, body.received, media_type(upload), replaced, commit.digests
         )
+
+    async def _check_and_record(self, commit: ObjectCommit) -> bool:
+        """Return whether an object is replaced; the row is written. Raises `Refusal`."""
+        try:
+            replaced = await self._check_target(commit)
+            await self._record(commit)
+        except BaseException:
+            await commit.body.discard()
+            raise
+        return replaced
+
+    async def _check_resumed(self, commit: ObjectCommit) -> tuple[bool, str]:
+        """Return whether an object is replaced, and the tag of this one where it is there already."""
+        try:
+            head = await self._objects.head_object(commit.body.target.key)
+        except BaseException:
+            self._reconciler.add(commit.row)
+            raise
+        if head is not None and head.upload_id == commit.upload.id:
+            return False, head.etag
+        return head is not None, ""
 
     async def _check_target(self, commit: ObjectCommit) -> bool:
         """Return whether an object is replaced. Raises `Refusal` where it may not be."""
@@ -137,7 +146,7 @@ class ObjectCommitter:
         """Write the row, pending; its deliveries are held. Raises `Refusal`."""
         upload, body, mime = commit.upload, commit.body, media_type(commit.upload)
         path, location = body.target.path, self._location(body)
-        content = StoredContent(path, body.received, mime, "", self._objects.bucket)
+        content = StoredContent(path, body.received, mime, "", self._objects.bucket, commit.digests)
         events = tuple(
             self._events.records(
                 self._events.subscribers(), upload, content, from_client=commit.from_client
@@ -195,7 +204,9 @@ class ObjectCommitter:
                 await self._rename_recorded(commit)
             except OutcomeUnknownError as error:
                 return await self._query_outcome(commit, error)
-            except (Refusal, ChangedError):
+            except (Refusal, ChangedError) as error:
+                if commit.is_resumed:  # the earlier try may have been carried out meanwhile
+                    return await self._query_outcome(commit, error)
                 await self._undo(commit)
                 raise
             except Exception as error:

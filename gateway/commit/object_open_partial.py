@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.commit.object_commit import ObjectCommit, ObjectCommitter
+from gateway.commit.object_body import ObjectCommit
+from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_partial_counts import PartialCounts
 from gateway.commit.object_partial_ends import PartialEnds
 from gateway.commit.partials import OpenPartial, PartialLost
@@ -14,6 +15,7 @@ from gateway.commit.publish import check_target
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import GatewayError, Refusal
+from gateway.events.pending_uploads import PendingUpload
 from gateway.limits import FairShare, Lease
 from gateway.storage.s3.partial_body import PartialBody
 from gateway.storage.s3.private_objects import ChangedError
@@ -34,7 +36,10 @@ class PartialServices:
 
 
 class ObjectOpenPartial:
-    """A `PartialBody` as an `OpenPartial` of the gateway `writer`. `let_go` gives its lock back."""
+    """A `PartialBody` as an `OpenPartial` of the gateway `writer`. `let_go` gives its lock back.
+
+    `row` is there where an earlier commit has no known outcome: all that can be done is to commit again.
+    """
 
     threaded = None
     """All bytes go through the event loop: there the requests to S3 run."""
@@ -46,12 +51,14 @@ class ObjectOpenPartial:
         body: PartialBody,
         writer: str,
         let_go: Callable[[], Awaitable[None]],
+        row: PendingUpload | None = None,
     ) -> None:
         self._services = services
         self._head = head
         self._body = body
         self._writer = writer
         self._let_go = let_go
+        self._row = row
         self._lease: Lease | None = None
         self._body_digests: tuple[str, ...] = ()
         self._is_closed = False
@@ -146,6 +153,10 @@ class ObjectOpenPartial:
         if count != body.state.offset:
             raise Refusal("storage_unavailable", "a part of the file could not be read to its end")
 
+    async def last_byte(self) -> bytes | None:
+        """See `OpenPartial.last_byte`. S3 returns no bytes of an unfinished upload."""
+        return None
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`: they are computed while the bytes come.
 
@@ -175,8 +186,7 @@ class ObjectOpenPartial:
                 await body.load(self._writer)
                 await self._check_existing()
                 await body.finish()
-                commit = ObjectCommit(self._head.upload, body, dict(digests), from_client=True)
-                stored = await services.committer.commit(commit)
+                stored = await services.committer.commit(self._commit(dict(digests)))
             except Refusal:
                 with contextlib.suppress(GatewayError):
                     await body.reload()
@@ -188,7 +198,7 @@ class ObjectOpenPartial:
     async def remove(self) -> None:
         """See `OpenPartial.remove`."""
         upload_id = self._head.upload.id
-        if await self._services.ends.remove(upload_id):
+        if self._row is None and await self._services.ends.remove(upload_id):
             self._services.counts.remove(upload_id)
         await self.close()
 
@@ -200,11 +210,19 @@ class ObjectOpenPartial:
         if self._lease is not None:
             self._lease.close()
         await self._body.close()
+        if self._row is not None:
+            self._services.committer.add_pending(self._row)
         await self._let_go()
+
+    def _commit(self, digests: dict[str, str]) -> ObjectCommit:
+        commit = ObjectCommit(self._head.upload, self._body, digests, from_client=True)
+        if self._row is not None:  # from here on it is the committer's
+            commit.row, commit.is_resumed, self._row = self._row, True, None
+        return commit
 
     async def _check_existing(self) -> None:
         """Raise `Refusal("precondition_failed")` where a file must exist, and does no more."""
-        if self._head.must_exist:
+        if self._head.must_exist and self._row is None:
             ends, upload = self._services.ends, self._head.upload
             exists = await ends.objects.head_object(ends.keys.key_of(upload.path)) is not None
             check_target(upload, exists=exists, must_exist=True)

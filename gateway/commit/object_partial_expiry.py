@@ -62,11 +62,14 @@ class ObjectPartialExpiry:
             return None
         status = PartialStatus(head, state.offset, state.length, state.latest)
         if state.claim is not None:
+            # The gateway that claimed it finds out whether it is published, also after days.
+            is_late = now > status.expires + MAX_PARTIAL_AGE
             if await ends.is_published(upload_id, state.path):
-                await ends.completed(head)
+                if is_late or await self._services.committer.has_settled(upload_id):
+                    await ends.completed(head)
                 return None
-            if now < status.expires + MAX_PARTIAL_AGE:
-                return None  # the gateway that claimed it finds out whether it is published
+            if not is_late:
+                return None
         if now < status.expires or not await ends.remove(upload_id, only=stored.etag):
             return None
         self._services.counts.remove(upload_id)

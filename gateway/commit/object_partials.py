@@ -27,6 +27,7 @@ from gateway.domain.partial import (
 from gateway.domain.partial_heads import is_upload_id
 from gateway.domain.saved_digests import can_save, load_digest
 from gateway.errors import GatewayError, Refusal
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.partial_body import PartialBody
@@ -105,7 +106,7 @@ class ObjectPartialStore:
         state = await self._store.describe(upload_id)
         if state is None or state.removed:
             return None
-        if state.claim is not None and await self._services.ends.is_published(upload_id, state.path):
+        if state.claim is not None and await self._is_published(head, state):
             return None
         return PartialStatus(head, state.offset, state.length, state.latest)
 
@@ -118,10 +119,10 @@ class ObjectPartialStore:
             head, stored = await self._store.head(upload_id), await self._store.read(upload_id)
             if head is None or stored is None or stored.state.removed:
                 raise Refusal("not_found", _NOT_FOUND)
+            writer, row = await self._locks.owner(), None
             if stored.state.claim is not None:
-                await self._refuse_claimed(head, stored.state)
-            writer = await self._locks.owner()
-            return self._open_partial(head, self._body(head, stored), writer)
+                row = await self._pending_row(head, stored.state)
+            return self._open_partial(head, self._body(head, stored), writer, row)
         except BaseException:
             await self._locks.release(upload_id)
             raise
@@ -262,12 +263,32 @@ class ObjectPartialStore:
             path = await self._names.reserve_free_path(upload, path)
         return self._target(head, path)
 
-    def _open_partial(self, head: PartialHead, body: PartialBody, writer: str) -> ObjectOpenPartial:
+    def _open_partial(
+        self, head: PartialHead, body: PartialBody, writer: str, row: PendingUpload | None = None
+    ) -> ObjectOpenPartial:
         let_go = partial(self._locks.release, head.upload.id)
-        return ObjectOpenPartial(self._services, head, body, writer, let_go)
+        return ObjectOpenPartial(self._services, head, body, writer, let_go, row)
 
-    async def _refuse_claimed(self, head: PartialHead, state: PartialState) -> None:
-        """Raise for an upload that a commit has claimed: it is published, or may be soon."""
-        if await self._services.ends.is_published(head.upload.id, state.path):
+    async def _pending_row(self, head: PartialHead, state: PartialState) -> PendingUpload:
+        """Return the row of the commit that has claimed an upload, if this process knows no outcome.
+
+        Raises `Refusal("not_found")` where it is published, `PartialBusy` where it may be soon.
+        """
+        upload_id = head.upload.id
+        if await self._is_published(head, state):
             raise Refusal("not_found", _NOT_FOUND)
-        raise PartialBusy(f"partial upload {head.upload.id} is being committed")
+        row = self._services.committer.take_pending(upload_id, str(state.claim))
+        if row is None:
+            raise PartialBusy(f"partial upload {upload_id} is being committed")
+        return row
+
+    async def _is_published(self, head: PartialHead, state: PartialState) -> bool:
+        """Tell whether an upload that a commit has claimed is published; remove what is left of it.
+
+        That is done only where the journal of the commit says so: another one may still have to.
+        """
+        if not await self._services.ends.is_published(head.upload.id, state.path):
+            return False
+        if await self._services.committer.has_settled(head.upload.id):
+            await self._services.ends.completed(head)
+        return True

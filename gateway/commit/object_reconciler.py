@@ -43,6 +43,7 @@ class _Unsettled:
     due: float
     deadline: float | None = None
     delay: float = MIN_DELAY
+    is_queried: bool = False
 
 
 class ClaimedUploads(Protocol):
@@ -89,6 +90,17 @@ class UploadReconciler:
         self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
         self._added.set()
 
+    def take(self, upload_id: str, claim: str) -> PendingUpload | None:
+        """Return the row of a commit that has a claim, for another try; None where it is in use.
+
+        Who tries it adds it again, unless it is settled.
+        """
+        upload = self._unsettled.get(upload_id)
+        if upload is None or upload.is_queried or upload.row.place.get("claim") != claim:
+            return None
+        del self._unsettled[upload_id]
+        return upload.row
+
     async def find_object(self, row: PendingUpload) -> ObjectHead | None:
         """Return the object if it is this upload. Raises `Refusal`."""
         head = await self.objects.head_object(row.place["key"])
@@ -104,7 +116,7 @@ class UploadReconciler:
         while True:
             now = time.monotonic()
             for upload in [upload for upload in self._unsettled.values() if upload.due <= now]:
-                if await self._try_settle(upload):
+                if self._unsettled.get(upload.row.upload_id) is upload and await self._query(upload):
                     del self._unsettled[upload.row.upload_id]
             self._added.clear()
             due = min((upload.due for upload in self._unsettled.values()), default=None)
@@ -113,6 +125,13 @@ class UploadReconciler:
                     await self._added.wait()
             except TimeoutError:
                 continue
+
+    async def _query(self, upload: _Unsettled) -> bool:
+        upload.is_queried = True
+        try:
+            return await self._try_settle(upload)
+        finally:
+            upload.is_queried = False
 
     async def _try_settle(self, upload: _Unsettled) -> bool:
         """Query once; return whether the upload is settled."""

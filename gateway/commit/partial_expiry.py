@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from gateway.commit.disk import DiskSpace
@@ -64,20 +63,20 @@ class PartialExpiry:
         self._due: deque[tuple[float, str]] = deque()
         self._idle: deque[tuple[float, str]] = deque()
 
-    def see(self, status: PartialStatus, now: float) -> None:
-        """Take note of an upload, at the Unix time `now`."""
-        steady, upload_id = self._steady(), status.head.upload.id
+    def see(self, upload_id: str, latest: float, *, is_expired: bool) -> None:
+        """Take note of an upload, the Unix time of its latest byte, and what the wall clock says."""
+        steady = self._steady()
         before = self._seen.get(upload_id)
         since, expired_since, is_due = steady, None, False
-        if before is not None and before.latest == status.latest:
+        if before is not None and before.latest == latest:
             since = before.since
             is_due = steady - since >= PARTIAL_TTL
-        if status.expires <= now:
+        if is_expired:
             expired_since = steady
             if before is not None and before.expired_since is not None:
                 expired_since = before.expired_since
                 is_due = is_due or steady - expired_since >= CONFIRM_INTERVAL
-        self._current[upload_id] = _Seen(status.latest, since, expired_since, is_due)
+        self._current[upload_id] = _Seen(latest, since, expired_since, is_due)
 
     def end(self) -> None:
         """Decide, once all have been seen, what is to be removed."""
@@ -97,11 +96,6 @@ class PartialExpiry:
             else:
                 return None
             with contextlib.suppress(OSError):
-                unchanged = partial(_has_latest, latest)
-                if (removed := remove_idle(self._folder, upload_id, unchanged)) is not None:
+                if (removed := remove_idle(self._folder, upload_id, latest)) is not None:
                     return removed
         return None
-
-
-def _has_latest(latest: float, status: PartialStatus) -> bool:
-    return status.latest == latest

@@ -88,6 +88,9 @@ class OpenPartial(Protocol):
     async def append_parts(self, parts: Sequence[OpenPartial]) -> None:
         """Append all bytes of other, open partial uploads, in order, durably. Raises `Refusal`."""
 
+    async def last_byte(self) -> bytes | None:
+        """Return the last byte of all that came, None where the storage returns none before a commit."""
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """Return digests of all bytes: the running ones, or read back in a thread."""
 

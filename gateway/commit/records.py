@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.domain.digests import named_digests
 from gateway.domain.event_bodies import object_created_body, uploaded_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
@@ -82,6 +83,11 @@ class CommitRequest:
     from_client: bool
     space_reserved: bool = True
 
+    def add_kept_digest(self) -> None:
+        """Put the digest of `--digest` among the others, once the body is finalized."""
+        if kept := self.body.digests.kept():
+            self.digests |= named_digests(kept)
+
 
 @dataclass(slots=True)
 class BatchResult:
@@ -134,13 +140,17 @@ class Subscribers:
 
 @dataclass(slots=True, frozen=True)
 class StoredContent:
-    """What an upload became: `size` in bytes, `etag` without quotes, `bucket` None where it is local."""
+    """What an upload became: `size` in bytes, `etag` without quotes, `bucket` None where it is local.
+
+    `digests` are in base64 by their name in RFC 9530.
+    """
 
     path: str
     size: int
     mime: str
     etag: str
     bucket: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -160,6 +170,7 @@ class UploadEvents:
                 upload,
                 mime=content.mime,
                 size=content.size,
+                digests=content.digests,
                 params=self.redaction.params(upload.params),
                 headers=self.redaction.headers(upload.headers),
             )
@@ -174,5 +185,6 @@ class UploadEvents:
                 etag=content.etag,
                 mime=content.mime,
                 bucket=content.bucket,
+                digests=content.digests,
             )
             yield EventRecord(new_id(self.slot), OBJECT_CREATED, body, handlers)

@@ -6,9 +6,10 @@ longer than the disk does.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 SIZES: Final[Mapping[str, int]] = {
@@ -20,6 +21,14 @@ SIZES: Final[Mapping[str, int]] = {
     "adler32": 4,
 }
 """The digests that can be computed, and the bytes of each."""
+
+RFC9530_NAMES: Final[Mapping[str, str]] = {
+    "sha256": "sha-256",
+    "sha512": "sha-512",
+    "md5": "md5",
+    "sha1": "sha",
+}
+"""The digests that have a name in RFC 9530 (section 7.2): these are told, in fields and in JSON."""
 
 CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
     "crc32": (zlib.crc32, 0),
@@ -53,3 +62,23 @@ class _Checksum:
 def new_digest(name: str) -> RunningDigest:
     """Return the digest `name` of SIZES, of no bytes yet."""
     return _Checksum(name) if name in CHECKSUMS else hashlib.new(name, usedforsecurity=False)
+
+
+def algorithms_of(expected: Iterable[str], computed: str | None) -> list[str]:
+    """Return what an upload computes: the digests that its client declared, and that of `--digest`."""
+    algorithms = dict.fromkeys(expected)
+    return list(algorithms if computed is None else {**algorithms, computed: None})
+
+
+def named_digests(digests: Mapping[str, bytes]) -> dict[str, str]:
+    """Return digests in base64 by their name in RFC 9530. Those without such a name are left out."""
+    return {
+        RFC9530_NAMES[algorithm]: base64.b64encode(value).decode()
+        for algorithm, value in digests.items()
+        if algorithm in RFC9530_NAMES
+    }
+
+
+def digest_field(named: Mapping[str, str]) -> str:
+    """Return digests as the value of one field of RFC 9530, such as `Repr-Digest`."""
+    return ", ".join([f"{name}=:{value}:" for name, value in named.items()])

@@ -108,10 +108,16 @@ def deleted_body(
 
 
 def uploaded_body(
-    upload: Upload, *, mime: str, size: int, params: dict[str, list[str]], headers: dict[str, str]
+    upload: Upload,
+    *,
+    mime: str,
+    size: int,
+    digests: Mapping[str, str],
+    params: dict[str, list[str]],
+    headers: dict[str, str],
 ) -> dict[str, Any]:
     """Return the body of `APIGW.OnFileUploaded`; secrets in `params` and `headers` are redacted
-    already."""
+    already. `digests` are in base64 by their name in RFC 9530."""
     return {
         "mime": mime,
         "path": upload.path,
@@ -124,15 +130,23 @@ def uploaded_body(
         "content_type": upload.content_type,
         "metadata": upload.metadata,
         "bytes": size,
+        "digests": dict(digests),
     }
 
 
 def object_created_body(
-    upload: Upload, *, path: str, size: int, etag: str, mime: str, bucket: str | None = None
+    upload: Upload,
+    *,
+    path: str,
+    size: int,
+    etag: str,
+    mime: str,
+    digests: Mapping[str, str],
+    bucket: str | None = None,
 ) -> dict[str, Any]:
     """Return the body of `APIGW.OnObjectCreated` for a file or object that the gateway stored.
 
-    `etag` has no quotes. `bucket` is None where files are stored.
+    `etag` has no quotes. `bucket` is None where files are stored. `digests` are as in `uploaded_body`.
     """
     return {
         "event_name": "ObjectCreated:Put",
@@ -142,6 +156,7 @@ def object_created_body(
         "bytes": size,
         "etag": etag,
         "mime": mime,
+        "digests": dict(digests),
         "metadata": upload.metadata,
         "version": None,
         "sequencer": None,
@@ -171,6 +186,7 @@ def notified_object_body(
         "bytes": size,
         "etag": etag,
         "mime": mime,
+        "digests": {},
         "metadata": dict(metadata),
         "version": version,
         "sequencer": sequencer,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -22,16 +22,13 @@ from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
-from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.folders import FolderHandler
-from gateway.endpoints.internal_files import InternalFilesEndpoint
+from gateway.endpoints.file_handlers import FileHandlers
+from gateway.endpoints.folders import refuse_folder
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
-from gateway.endpoints.uploads.form import FormHandler
-from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint, is_resumable
+from gateway.endpoints.uploads.resumable.endpoint import is_resumable
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
@@ -48,17 +45,6 @@ from gateway.telemetry.redaction import Redaction
 log = logging.getLogger("gateway")
 
 UPLOAD_METHODS: Final = "GET, HEAD, PUT, POST"
-
-
-class FileHandlers(NamedTuple):
-    """The handlers of upload paths and of stored paths below `/-/objects`."""
-
-    uploads: UploadHandler
-    forms: FormHandler
-    downloads: DownloadHandler
-    folders: FolderHandler
-    stored: InternalFilesEndpoint
-    resumable: ResumableEndpoint | None = None
 
 
 class Dispatcher:
@@ -198,29 +184,37 @@ class Dispatcher:
 
     async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an upload path, or a route."""
-        request, raw_path = incoming.request, incoming.raw_path
-        downloads = self.files.downloads.enabled
-        if request.method in {"GET", "HEAD"}:
-            response = await self.files.folders.get(incoming)
-            if response is not None:
-                return response
-        if request.method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
-            return await self.files.forms.post(incoming, place)
-        allowed = UPLOAD_METHODS if downloads else "PUT, POST"
+        response = await self._serve_special(incoming)
+        if response is not None:
+            return response
+        request, raw_path, downloads = incoming.request, incoming.raw_path, self.files.downloads
         try:
             match = None if raw_path == "/" else self._template.match(raw_path)
         except Refusal:
             if request.method in {"GET", "HEAD", "PUT"}:
                 raise
             # A WebDAV client begins with PROPFIND of a folder, whose path is none of a file.
-            raise _upload_with_put(allowed) from None
+            raise _upload_with_put(self.files.allowed_methods) from None
         if match is None:
             return await self._route(incoming)
-        if request.method in {"GET", "HEAD"} and downloads:
-            return await self.files.downloads.get(incoming, match)
+        if request.method in {"GET", "HEAD"} and downloads.enabled:
+            return await downloads.get(incoming, match)
         if request.method != "PUT":
-            raise _upload_with_put(allowed)
+            raise _upload_with_put(self.files.allowed_methods)
         return await self.files.uploads.put(incoming, match)
+
+    async def _serve_special(self, incoming: IncomingRequest) -> GatewayResponse | None:
+        """Serve a folder, a form or the removal of a file; None for any other request."""
+        method, raw_path, files = incoming.method, incoming.raw_path, self.files
+        if method in {"GET", "HEAD"}:
+            return await files.folders.get(incoming)
+        if method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
+            return await files.forms.post(incoming, place)
+        if method == "DELETE" and files.deletes.enabled:
+            refuse_folder(self._template, incoming)
+            match = None if raw_path == "/" else self._template.match(raw_path)
+            return None if match is None else await files.deletes.delete(incoming, match)
+        return None
 
     async def _route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve a route. Who looks for the upload path is told where it is."""

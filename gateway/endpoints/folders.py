@@ -37,6 +37,12 @@ def requested_folder(template: UploadPathTemplate, head: RequestHead) -> PathMat
     return PathMatch(match.path.removesuffix(_PROBE), names)
 
 
+def refuse_folder(template: UploadPathTemplate, head: RequestHead) -> None:
+    """Raise `Refusal("conflict")` for a request to remove a folder."""
+    if requested_folder(template, head) is not None:
+        raise Refusal("conflict", "this is the path of a folder: only files are removed")
+
+
 @dataclass(frozen=True, slots=True)
 class FolderHandler:
     """Serves folders: as an archive with `--downloads`, as a list with `--listing`."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.domain.model import Delivery
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, Row, select
+from gateway.events.deletions import DeletionLog
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
 from gateway.events.memory_queue import MemoryQueue
@@ -40,6 +41,7 @@ class Journal:
         self.queue = JournalQueue(self._database, unpublished, memory, wakeups, node)
         self.outbox = JournalOutbox(self._database, unpublished, memory, wakeups)
         self.pending_uploads = PendingUploads(self._database, unpublished)
+        self.deletions = DeletionLog(self._database, unpublished, wakeups)
         self.published_notes = PublishedNotes(self._database)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
@@ -78,7 +80,7 @@ class Journal:
 
 _COPY_CHUNK: Final = 500
 
-_KEYED: Final = (("uploads", "id"), ("events", "id"), ("paused", "handler"))
+_KEYED: Final = (("uploads", "id"), ("events", "id"), ("deletions", "id"), ("paused", "handler"))
 """Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
 
 

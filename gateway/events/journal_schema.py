@@ -106,7 +106,19 @@ _VERSION_3: Final = (
     "CREATE INDEX uploads_pending ON uploads (id) WHERE pending",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4: Final = (
+    # Every file that was removed for a client: the version that it was, by path and entity tag. `place`
+    # is the object that it was, NULL for a file. pending: it is not known yet whether it is gone.
+    """CREATE TABLE deletions (
+        id TEXT PRIMARY KEY, path TEXT NOT NULL, etag TEXT NOT NULL, place TEXT,
+        created REAL NOT NULL, pending INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX deletions_of_path ON deletions (path, etag)",
+    "CREATE INDEX deletions_by_age ON deletions (created)",
+    "CREATE INDEX deletions_pending ON deletions (id) WHERE pending",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -42,12 +42,12 @@ def default_event(handler: Handler) -> dict[str, Any]:
 
 
 def _uploaded(handler: Handler) -> dict[str, Any]:
-    body = uploaded_body(_UPLOAD, mime=_MIME, size=4, params={}, headers={})
+    body = uploaded_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
     return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
 
 
 def _object_created(handler: Handler) -> dict[str, Any]:
-    body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=_ETAG, mime=_MIME)
+    body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=_ETAG, mime=_MIME, digests={})
     return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
 
 

@@ -170,6 +170,8 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
     if parts.backend is not None:
         stack.push_async_callback(parts.backend.close)
         await parts.backend.start()
+    stack.push_async_callback(parts.remover.close)
+    await parts.remover.start()
 
 
 def _start_background(stack: AsyncExitStack, resources: Resources) -> None:

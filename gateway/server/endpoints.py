@@ -15,10 +15,10 @@ from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
-from gateway.endpoints.dispatcher import Dispatcher, FileHandlers
+from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.file_handlers import FileHandlers
 from gateway.endpoints.inflight import Inflight
-from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.handler import NotificationAuthenticator, NotificationHandler
 from gateway.endpoints.notifications.object_events import NotificationScope
 from gateway.endpoints.notifications.processor import (
@@ -47,7 +47,7 @@ from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
-from gateway.server.file_endpoints import open_folders
+from gateway.server.file_endpoints import open_existing_files
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
@@ -85,14 +85,11 @@ async def open_endpoints(
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
-    downloads = DownloadHandler(settings, auth, hooks, resources.parts.storage, metrics, slot)
-    stack.callback(downloads.close)
-    folders = open_folders(stack, resources, auth, downloads, urls)
+    existing = open_existing_files(stack, resources, auth, metrics, urls)
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
-    stored = InternalFilesEndpoint(resources.parts.storage, resources.scripts.versions, downloads)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
@@ -108,15 +105,15 @@ async def open_endpoints(
         **status.handlers(),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
-        **stored.handlers(),
+        **existing.stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
-    files = FileHandlers(uploads, FormHandler(uploads, settings), downloads, folders, stored, resumable)
+    files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:

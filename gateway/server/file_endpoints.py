@@ -1,24 +1,43 @@
-"""Opens the endpoints that list, archive and remove what is stored."""
+"""Opens the endpoints that send, list and remove what is stored."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
+from gateway.endpoints.deletes import DeleteHandler
 from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.folders import FolderHandler
+from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.listing.handler import ListingHandler
 from gateway.server.resources import Resources
+from gateway.telemetry.metrics import Metrics
 
 
-def open_folders(
-    stack: AsyncExitStack, resources: Resources, auth: Auth, downloads: DownloadHandler, urls: StoredUrls
-) -> FolderHandler:
-    """Open what serves folders; `stack` closes it."""
-    settings, slot = resources.settings, resources.base.state.slot
+class ExistingFiles(NamedTuple):
+    """The handlers of files that are stored already, in the order in which `FileHandlers` has them."""
+
+    downloads: DownloadHandler
+    folders: FolderHandler
+    deletes: DeleteHandler
+    stored: InternalFilesEndpoint
+
+
+def open_existing_files(
+    stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics, urls: StoredUrls
+) -> ExistingFiles:
+    """Open the handlers; `stack` closes them."""
+    settings, hooks, parts = resources.settings, resources.hooks, resources.parts
+    slot = resources.base.state.slot
+    downloads = DownloadHandler(settings, auth, hooks, parts.storage, metrics, slot)
+    stack.callback(downloads.close)
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
-    listing = ListingHandler(settings, auth, resources.hooks, resources.parts.storage, urls, slot)
-    return FolderHandler(settings.upload_template, archives, listing, settings.downloads)
+    listing = ListingHandler(settings, auth, hooks, parts.storage, urls, slot)
+    folders = FolderHandler(settings.upload_template, archives, listing, settings.downloads)
+    deletes = DeleteHandler(settings, auth, hooks, parts.remover, slot)
+    stored = InternalFilesEndpoint(parts.storage, resources.scripts.versions, downloads)
+    return ExistingFiles(downloads, folders, deletes, stored)

@@ -16,14 +16,18 @@ from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
+from gateway.commit.deletion import DeletionEvents, FileRemover
+from gateway.commit.deletion_recovery import settle_deletions
 from gateway.commit.local_partials import LocalPartialStore
+from gateway.commit.local_remover import LocalRemover
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.object_remover import ObjectRemover
 from gateway.commit.partials import PartialStore
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
-from gateway.domain.model import OBJECT_CREATED, UPLOADED
+from gateway.domain.model import DELETED, OBJECT_CREATED, UPLOADED
 from gateway.endpoints.downloads.handler import MAX_OPEN_FILES
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.events.journal import Journal
@@ -51,6 +55,7 @@ from gateway.storage.local.storage import LocalStorage
 from gateway.storage.protocols import FolderStorage, Storage
 from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
+from gateway.storage.s3.encoding import PrefixedKeys
 from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
@@ -69,6 +74,7 @@ class StorageParts:
     storage: FolderStorage
     writer: StorageWriter
     committer: Committer
+    remover: FileRemover
     read_pool: ReadPool
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
@@ -141,6 +147,7 @@ def open_resources(
         base.state.journal.open()
         stack.callback(base.state.journal.close)
         _recover(base, parts.backend)
+        parts.remover.take_over(settle_deletions(base.disk.tree, base.state.journal))
         stack.callback(parts.read_pool.close)
         stack.callback(base.disk.executor.shutdown)
         return Resources(base, tls, parts, scripts, plugins, hooks, secrets, stack.pop_all())
@@ -175,21 +182,30 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             read_pool,
             CachedReader.where_supported(disk.tree),
         )
-        writer = LocalWriter(disk, committer, settings.file_mode)
-        partials = LocalPartialStore(base.partials, disk, committer, writer.buffers, settings.file_mode)
-        return StorageParts(storage, writer, committer, read_pool, partials=partials)
+        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
+        partials = LocalPartialStore(base.partials, disk, committer, writer)
+        removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
+        remover = LocalRemover(disk, committer, state.journal.deletions, removed)
+        return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
+    removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
+    keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
     return StorageParts(
         objects,
         backend.writer,
         committer,
+        ObjectRemover(objects, backend.objects, keys, recorded, removed),
         read_pool,
         backend,
         (reading, signing),
         backend.partials,
     )
+
+
+def _handlers_of_deletions(hooks: Hooks) -> tuple[str, ...]:
+    return tuple(spec.name for spec in hooks.handler_specs(DELETED))
 
 
 def _subscribers(hooks: Hooks) -> Subscribers:

@@ -51,7 +51,7 @@ def open_resumable(
     access = PartialAccess(admission, store, references, context.find_upload)
     creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
     running = RunningRequests(store, context.processes, outcomes.metrics)
-    completion = PartialCompletion(access, outcomes)
+    completion = PartialCompletion(access, outcomes, settings.computed_digest)
     if resources.base.state.slot == 0:
         sweeping = asyncio.create_task(PartialJanitor(store, completion).run())
         stack.callback(sweeping.cancel)

@@ -48,6 +48,15 @@ class UploadSettings(BaseModel):
             "full|none",
         ),
     ] = "full"
+    digest: Annotated[
+        Literal["none", "sha256", "sha512", "sha1", "md5"],
+        Option(
+            UPLOADS,
+            "digest that is computed for every upload, and told in its answer, status, events, and"
+            " downloads",
+            "none|sha256|sha512|sha1|md5",
+        ),
+    ] = "none"
     file_mode: Annotated[
         int,
         Field(ge=0, le=0o777),
@@ -86,3 +95,8 @@ class UploadSettings(BaseModel):
         BeforeValidator(values.truth),
         Option(DOWNLOADS, "remove files by DELETE of upload paths", "true|false"),
     ] = False
+
+    @property
+    def computed_digest(self) -> str | None:
+        """The algorithm of `digest`, as in `domain.digests`; None where nothing is computed."""
+        return None if self.digest == "none" else self.digest

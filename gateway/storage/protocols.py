@@ -28,7 +28,8 @@ class Stat:
     """One stored file: its size in bytes, when it was last changed (Unix seconds), what it is.
 
     `etag` is strong and stands without quotes: equal only for the same bytes (RFC 9110 section
-    8.8.3). `mime` is None where no upload declared it; `metadata` names are in lower case.
+    8.8.3). `mime` is None where no upload declared it; `metadata` names are in lower case. `digests` are
+    in base64 by their name in RFC 9530; empty where none is known of this version.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Stat:
     etag: str
     mime: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def check_etag(self, etag: str | None) -> None:
         """Raise `Superseded` where another version than this one is expected (None: any)."""

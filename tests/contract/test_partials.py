@@ -96,6 +96,14 @@ async def test_what_came_in_several_requests_is_one_file(partials: StorePartials
     assert await partials.left() == []
 
 
+async def test_the_last_byte_is_that_of_all_that_came_or_is_not_told(partials: StorePartials) -> None:
+    for body in (b"", b"a", b"ab"):
+        opened = await partials.store.create(partial_head(length=None))
+        await receive(opened, body)
+        assert await opened.last_byte() in {body[-1:], None}
+        await opened.remove()
+
+
 async def test_a_file_of_no_bytes_is_stored(partials: StorePartials) -> None:
     opened = await partials.store.create(partial_head(length=0))
     assert (await opened.commit({})).bytes == 0
@@ -231,6 +239,23 @@ async def test_a_length_that_is_told_later_stays(partials: StorePartials) -> Non
     assert opened.length == 10
     await receive(opened, b"67890")
     assert (await opened.commit({})).bytes == 10
+
+
+@SIZES
+async def test_the_digest_of_the_setting_is_known_of_what_came_in_several_requests(
+    start: StartGateway, size: int
+) -> None:
+    partials, body = StorePartials(await start(digest="sha256")), os.urandom(size)
+    upload_id = await create(partials, body[: size // 2], length=size)
+    opened = await partials.store.open(upload_id)
+    await receive(opened, body[size // 2 :])
+    computed = await opened.digest_of_whole(["sha256"])
+    assert computed == {"sha256": hashlib.sha256(body).digest()}
+    named = {"sha-256": base64.b64encode(computed["sha256"]).decode()}
+    assert (await opened.commit(named)).digests == named
+    stat = await partials.gateway.resources.parts.storage.stat("/upload/x.bin")
+    if partials.gateway.resources.parts.backend is None:
+        assert stat.digests == named
 
 
 async def test_a_commit_emits_one_event_and_keeps_type_metadata_and_digests(

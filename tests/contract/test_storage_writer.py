@@ -14,7 +14,7 @@ import pytest
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
-from tests.support.harness import handlers_done, put, raw_connection, request_head
+from tests.support.harness import get, handlers_done, put, raw_connection, request_head
 from tests.support.recorders import recording_events, write_handler
 from tests.support.s3.servers import S3Server
 
@@ -125,6 +125,40 @@ async def test_a_wrong_digest_leaves_nothing(begin: StartGateway, size: int) -> 
     assert await unfinished(gateway) == []
     taken = await put(gateway, "/upload/x", b"x" * size, line)
     assert (taken.status, taken.json["digest"]) == (201, f"sha-256=:{right}:")
+
+
+@pytest.mark.parametrize("size", [0, 1000, 200_000, LARGE])
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+async def test_a_digest_is_computed_of_every_upload_and_known_wherever_it_is_asked_for(
+    begin: StartGateway, size: int, chunked: bool, tmp_path: Path
+) -> None:
+    with recording_events() as recorder:
+        events = recorder.write_handler(tmp_path / "plugins", UPLOADED, "watch")
+        gateway = await begin(digest="sha256", downloads=True, plugins=events)
+        body = os.urandom(size)
+        right = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        answer = await _send(gateway, "/upload/x", body, chunked=chunked)
+        assert answer.headers["Repr-Digest"] == answer.json["digest"] == f"sha-256=:{right}:"
+        _, event = await recorder.next_event()
+        assert event["digests"] == {"sha-256": right}
+        status = await get(gateway, answer.headers["Location"])
+        assert status.json["digests"] == {"sha-256": right}
+        stat = await gateway.resources.parts.storage.stat("/upload/x")
+        one_request = gateway.resources.parts.backend is None or size < 8 << 20
+        keeps_metadata = "gateway-upload-id" in stat.metadata or gateway.resources.parts.backend is None
+        assert stat.digests == ({"sha-256": right} if one_request and keeps_metadata else {})
+
+
+async def test_a_digest_of_the_client_is_verified_and_kept_beside_the_one_of_the_setting(
+    begin: StartGateway,
+) -> None:
+    gateway = await begin(digest="sha256")
+    md5, sha = (base64.b64encode(h(b"x").digest()).decode() for h in (hashlib.md5, hashlib.sha256))
+    for line in (f"Content-MD5: {md5}", f"Content-Digest: sha-256=:{sha}:"):
+        answer = await put(gateway, "/upload/x", b"x", line)
+        own = {f"md5=:{md5}:"} if "MD5" in line else set()
+        assert {*answer.json["digest"].split(", ")} == own | {f"sha-256=:{sha}:"}
+    assert (await put(gateway, "/upload/x", b"y", f"Content-MD5: {md5}")).status == 400
 
 
 async def test_a_body_beyond_the_limit_leaves_nothing(begin: StartGateway) -> None:

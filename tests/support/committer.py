@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from gateway.commit.batch import BatchCommitter
-from gateway.commit.batched_write import WriteBuffers
 from gateway.commit.committer import Committer
 from gateway.commit.disk import DiskSpace, RenameLock
 from gateway.commit.local_partials import LocalPartialStore
+from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
 from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
@@ -125,7 +125,8 @@ class CommitterHarness:
 
     def partial_store(self) -> LocalPartialStore:
         """Return a store of partial uploads."""
-        return LocalPartialStore(self.partials, self.local_disk, self.committer, WriteBuffers(), 0o640)
+        writer = LocalWriter(self.local_disk, self.committer, 0o640)
+        return LocalPartialStore(self.partials, self.local_disk, self.committer, writer)
 
     def stored(self) -> dict[str, bytes]:
         return files_below(self.root)

@@ -25,6 +25,7 @@ class CuttingRelay:
         self.hangs = False
         self.cut = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._held: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
@@ -45,22 +46,23 @@ class CuttingRelay:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._held:
+        # Not cancelled: the callback of `start_server` (3.11) cannot have that.
+        for writer in (*self._writers, *self._held):
             writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.add(writer)
         try:
             if self.target is not None:
                 with contextlib.suppress(OSError):
                     await self._relay(reader, writer, *await asyncio.open_connection(*self.target))
         finally:
             self._tasks.discard(task)
+            self._writers.discard(writer)
             _reset(writer)
 
     async def _relay(
@@ -92,7 +94,7 @@ class CuttingRelay:
         """Copy what the client sends; tell whether the connection is to be cut."""
         count = 0
         while data := await source.read(CHUNK_BYTES):
-            rest = self.cuts[0] - count if self.cuts else len(data) + 1
+            rest = max(self.cuts[0] - count, 0) if self.cuts else len(data) + 1
             target.write(data[:rest])
             await target.drain()
             count += len(data)

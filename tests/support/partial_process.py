@@ -2,9 +2,10 @@
 
 `python -m tests.support.partial_process DIRECTORY PLUGINS DURABILITY POINT[:N] SIZE CHECKED`.
 
-The process creates a partial upload of SIZE bytes, appends the body in four requests (the third one is
-to be verified first where CHECKED is `checked`), and commits it. It prints what a client is told, a line
-each: the id, each offset, and `stored`. POINT is as in `failpoint_gateway`.
+The process creates a partial upload of SIZE bytes, appends the body in four requests, and commits it.
+Where CHECKED is `checked`, the third one is to be verified first, and the file replaces no other. It
+prints what a client is told, a line each: the id, each offset, and `stored`. POINT is as in
+`failpoint_gateway`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ async def upload(directory: str, plugins: str, durability: str, size: int, *, ch
     async with running_gateway(resources) as gateway:
         store = gateway.resources.parts.partials
         assert store is not None
-        head = partial_head(length=size, path="/upload/x", headers={"X-Tag": TAG}, identity=TAG)
+        policy = "reject" if checked else "replace"  # a name that is given by a link, or by a rename
+        head = partial_head(
+            length=size, path="/upload/x", headers={"X-Tag": TAG}, identity=TAG, on_conflict=policy
+        )
         opened = await store.create(head)
         upload_id, body, step = head.upload.id, body_of(TAG, size), -(-size // REQUESTS)
         tell(upload_id)

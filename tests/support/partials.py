@@ -73,7 +73,7 @@ class StorePartials:
             return multiparts + [
                 entry.name async for entry in objects.list() if not entry.name.startswith("r-")
             ]
-        names = [name for name in base.partials.names() if not name.startswith("r-")]
+        names = [name for name in base.partials.names() if name != "identities"]
         return [*names, *base.disk.incoming.upload_ids()]
 
     async def expire(self, now: float, monkeypatch: pytest.MonkeyPatch, sweeps: int = 2) -> list[str]:

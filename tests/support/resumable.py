@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gateway.server.app import Gateway
 from tests.support.harness import (
-    GatewayProcess,
+    Addressed,
     RawConnection,
     RawResponse,
     raw_connection,
@@ -42,6 +42,11 @@ class Exchange:
         """The target of the upload resource."""
         return target_of(self.final.headers["Location"])
 
+    @property
+    def upload_id(self) -> str:
+        """The id in the URL of the upload resource."""
+        return self.resource.partition("=")[2].partition(".")[0]
+
 
 def target_of(location: str) -> str:
     """Return path and query of an absolute URL."""
@@ -52,7 +57,7 @@ def target_of(location: str) -> str:
 
 
 async def request(
-    gateway: Gateway | GatewayProcess, method: str, target: str, *lines: str, body: bytes | None = None
+    gateway: Addressed, method: str, target: str, *lines: str, body: bytes | None = None
 ) -> Exchange:
     """Send a request in one go, on a connection of its own."""
     length = () if body is None else (f"Content-Length: {len(body)}",)
@@ -72,7 +77,7 @@ async def answers(connection: RawConnection, *, head: bool = False) -> Exchange:
 
 
 async def append(
-    gateway: Gateway | GatewayProcess,
+    gateway: Addressed,
     resource: str,
     offset: int,
     body: bytes,
@@ -84,7 +89,7 @@ async def append(
     return await request(gateway, "PATCH", resource, PART_TYPE, *fields, *lines, body=body)
 
 
-async def offset_of(gateway: Gateway | GatewayProcess, resource: str, *lines: str) -> int:
+async def offset_of(gateway: Addressed, resource: str, *lines: str) -> int:
     """Ask for the offset of an upload resource."""
     exchange = await request(gateway, "HEAD", resource, *lines)
     assert exchange.status == 204, exchange

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from gateway.domain.digests import digest_field
 from gateway.domain.metadata import content_disposition
 from gateway.domain.model import random_bytes
 from gateway.endpoints.downloads.negotiation import ByteRange, modified_second
@@ -58,15 +59,19 @@ def file_headers(stat: Stat, options: ResponseOptions, status: int) -> dict[str,
     """Return the headers of a response with this file, or about it."""
     modified = modified_second(stat)
     if options is DEFAULT_OPTIONS:
-        headers = _default_headers(stat.path, stat.bytes, stat.etag, stat.mime, modified).copy()
+        headers = _default_headers(
+            stat.path, stat.bytes, stat.etag, stat.mime, modified, tuple(stat.digests.items())
+        ).copy()
     else:
         headers = _file_headers(stat, options, modified)
     if status == 304:
         del headers["Content-Type"], headers["Content-Length"]  # RFC 9110 section 15.4.5
+        headers.pop("Repr-Digest", None)
     return headers
 
 
 def _file_headers(stat: Stat, options: ResponseOptions, modified: int) -> dict[str, str]:
+    digests = {"Repr-Digest": digest_field(stat.digests)} if stat.digests else {}
     return {
         **download_headers(options.filename or stat.path.rpartition("/")[2], options),
         "Accept-Ranges": "bytes",
@@ -74,13 +79,22 @@ def _file_headers(stat: Stat, options: ResponseOptions, modified: int) -> dict[s
         "ETag": f'"{stat.etag}"',
         "Last-Modified": formatdate(modified, usegmt=True),
         "Content-Length": str(stat.bytes),
+        **digests,
     }
 
 
 @lru_cache(maxsize=1024)
-def _default_headers(path: str, size: int, etag: str, mime: str | None, modified: int) -> dict[str, str]:
+def _default_headers(
+    path: str,
+    size: int,
+    etag: str,
+    mime: str | None,
+    modified: int,
+    digests: tuple[tuple[str, str], ...],
+) -> dict[str, str]:
     """Return the headers of one version of a file: to compute them takes longer than to read it."""
-    return _file_headers(Stat(path, size, modified, etag, mime), DEFAULT_OPTIONS, modified)
+    stat = Stat(path, size, modified, etag, mime, digests=dict(digests))
+    return _file_headers(stat, DEFAULT_OPTIONS, modified)
 
 
 def download_headers(filename: str, options: ResponseOptions) -> dict[str, str]:

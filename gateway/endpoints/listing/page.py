@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from gateway.domain import paths
+from gateway.domain.digests import digest_field
 from gateway.domain.units import iso_time
 from gateway.errors import Refusal
 from gateway.storage.local.xattrs import guess_mime
@@ -117,6 +118,7 @@ def file_json(
         "bytes": stat.bytes,
         "modified": iso_time(stat.modified),
         "etag": stat.etag,
+        **({"digest": digest_field(stat.digests)} if stat.digests else {}),
         "mime": stat.mime or (guess_mime(stat.path) if described else None),
         "url": url_of_file(stat.path),
     }

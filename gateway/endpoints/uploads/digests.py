@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.domain.digests import SIZES
+from gateway.domain.digests import RFC9530_NAMES, SIZES
 from gateway.errors import Refusal
 from gateway.http.header_fields import Lines
 
-NAMES: Final[Mapping[str, str]] = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5", "sha": "sha1"}
+NAMES: Final[Mapping[str, str]] = {name: algorithm for algorithm, name in RFC9530_NAMES.items()}
 """Digests by the names that RFC 9530 (section 7.2) gives them."""
-
-RFC_NAMES: Final[Mapping[str, str]] = {digest: name for name, digest in NAMES.items()}
 
 
 TUS_CHECKSUM: Final = "Upload-Checksum"
@@ -196,8 +194,3 @@ def _check_announced(lines: Lines, digests: Sequence[ExpectedDigest]) -> None:
                 raise Refusal(
                     "bad_digest", f"trailers are not read: send {name.strip()} before the body"
                 )
-
-
-def digest_field(digests: Mapping[str, str]) -> str:
-    """Return digests (base64 by name) as one RFC 9530 field value."""
-    return ", ".join(f"{name}=:{value}:" for name, value in digests.items())

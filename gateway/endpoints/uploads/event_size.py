@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
+from gateway.domain.digests import SIZES, named_digests
 from gateway.domain.event_bodies import uploaded_body
 from gateway.domain.model import UPLOADED, Upload
 from gateway.errors import Refusal
 from gateway.plugins.hooks import Hooks
+
+_ALL_DIGESTS: Final = named_digests({name: bytes(size) for name, size in SIZES.items()})
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,7 +32,12 @@ class EventSizeLimit:
         if not self.hooks.handler_specs(UPLOADED):
             return
         body = uploaded_body(
-            upload, mime=upload.content_type or "", size=0, params=upload.params, headers=upload.headers
+            upload,
+            mime=upload.content_type or "",
+            size=0,
+            digests=_ALL_DIGESTS,
+            params=upload.params,
+            headers=upload.headers,
         )
         size, limit = len(json.dumps(body)), self.max_event_bytes()
         if size > limit:

@@ -5,7 +5,6 @@ There is one way to a 2xx, through the commit. Every other end discards the body
 
 from __future__ import annotations
 
-import base64
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from aiohttp import web
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints
+from gateway.domain.digests import named_digests
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
 from gateway.endpoints.uploads.body import BodyReceiver, WholeBody, body_is_buffered, read_buffered
-from gateway.endpoints.uploads.digests import RFC_NAMES
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.endpoints.uploads.stored_response import stored_response
@@ -141,13 +140,12 @@ def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict
 
     Returns those that RFC 9530 has a name for, by this name, in base64.
     """
-    verified: dict[str, str] = {}
+    verified: dict[str, bytes] = {}
     for expected in described.expected_digests:
         digest = pending.digest(expected.algorithm)
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
                 expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )
-        if name := RFC_NAMES.get(expected.algorithm):
-            verified[name] = base64.b64encode(digest).decode()
-    return verified
+        verified[expected.algorithm] = digest
+    return named_digests(verified)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gateway.auth.links import StoredUrls
+from gateway.domain.digests import digest_field
 from gateway.domain.model import Stored
-from gateway.endpoints.uploads.digests import digest_field
 from gateway.http.responses import SmallResponse, encode_json_string
 
 
@@ -14,6 +14,8 @@ def stored_response(stored: Stored, urls: StoredUrls) -> SmallResponse:
         "Content-Type": "application/json; charset=utf-8",
         "Location": f"/-/uploads/{stored.upload_id}",
     }
+    if stored.digests:
+        headers["Repr-Digest"] = digest_field(stored.digests)
     text = f"{stored_json(stored, urls)}\n"
     return SmallResponse(stored_status(stored), headers, text.encode())
 

@@ -23,7 +23,7 @@ from gateway.errors import Refusal
 from gateway.storage.local.directory import Inode, inode
 from gateway.storage.local.listing import PAGE_SIZE, listed_file, sort_name
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import FileAttributes, read_xattr
+from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
 
 MAX_WINDOWS: Final = 8
 """Folders whose next names are remembered, at most `PAGE_SIZE` of each."""
@@ -42,7 +42,7 @@ class FolderEntry(NamedTuple):
 
     key: str
     status: os.stat_result | None = None
-    attributes: FileAttributes = FileAttributes(None, {})
+    attributes: FileAttributes = NO_ATTRIBUTES
 
 
 @dataclass(slots=True)
@@ -137,6 +137,6 @@ def _described(fd: int, key: str, status: os.stat_result) -> FolderEntry:
         opened = os.fstat(file)
         if not stat.S_ISREG(opened.st_mode):
             return FolderEntry(key, status)
-        return FolderEntry(key, opened, read_xattr(file))
+        return FolderEntry(key, opened, read_attributes(file, opened))
     finally:
         os.close(file)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.domain.digests import new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
+from gateway.storage.local.body_digests import BodyDigests
 from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.xattrs import write_xattr
 
@@ -45,9 +45,14 @@ class IncomingDirectory:
         os.umask(self.umask)
         self.partials = partials
 
-    def create(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
-        """Return a new empty body; it has no file before its first bytes are written."""
-        return IncomingFile(self, upload_id, mode, algorithms)
+    def create(
+        self, upload_id: str, mode: int, algorithms: Sequence[str] = (), kept: str | None = None
+    ) -> IncomingFile:
+        """Return a new empty body; it has no file before its first bytes are written.
+
+        `algorithms` and `kept` are those of its `BodyDigests`.
+        """
+        return IncomingFile(self, upload_id, mode, BodyDigests(algorithms, kept))
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""
@@ -57,7 +62,7 @@ class IncomingDirectory:
 
     def attach(self, upload_id: str, fd: int, size: int) -> IncomingFile:
         """Return a body that is in this folder already, open as `fd`, with `size` bytes."""
-        file = IncomingFile(self, upload_id, 0, ())
+        file = IncomingFile(self, upload_id, 0, BodyDigests((), None))
         file.attach(fd, size)
         return file
 
@@ -98,7 +103,7 @@ class IncomingFile:
     """
 
     def __init__(
-        self, incoming: IncomingDirectory, upload_id: str, mode: int, algorithms: Sequence[str]
+        self, incoming: IncomingDirectory, upload_id: str, mode: int, digests: BodyDigests
     ) -> None:
         self.upload_id = upload_id
         self.received = 0
@@ -114,12 +119,7 @@ class IncomingFile:
         self._synced = False
         self._writes_back = False
         self._written_back = 0
-        self._hashes = {name: new_digest(name) for name in algorithms}
-
-    @property
-    def hashing(self) -> bool:
-        """Tell whether digests are computed as the bytes are written."""
-        return bool(self._hashes)
+        self.digests = digests
 
     @property
     def size(self) -> int:
@@ -136,9 +136,7 @@ class IncomingFile:
         Raises `Refusal("no_space")` when the disk is full, `OSError` for any other error.
         """
         with self._lock:
-            for piece in pieces if self._hashes else ():
-                for digest in self._hashes.values():
-                    digest.update(piece)
+            self.digests.update(pieces)
             self._append(pieces)
 
     def start_writeback(self) -> None:
@@ -182,7 +180,7 @@ class IncomingFile:
         with self._lock:
             self.flush()
             self._check_open()
-            if not self._synced:
+            if self.digests.store(self._fd) or not self._synced:
                 os.fsync(self._fd)
                 self._synced = True
 
@@ -196,6 +194,8 @@ class IncomingFile:
                 self.sync()
             else:
                 self.flush()
+                self._check_open()
+                self.digests.store(self._fd)
             self._check_open()
             status = os.fstat(self._fd)
             self._close()
@@ -204,10 +204,6 @@ class IncomingFile:
                 errno.EIO, f"{self.received} bytes were received, and the file has {status.st_size}"
             )
         return Identity.of(status)
-
-    def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes written so far, by its name in `domain.digests`."""
-        return self._hashes[algorithm].digest()
 
     def attach(self, fd: int, size: int) -> None:
         """Take an open file for the body: the bytes that have come are in it, on stable storage."""

@@ -3,7 +3,7 @@
     <id>.json   the head, written once, before anything is told; without it nothing else counts
     <id>        the body; while it is committed it is in `incoming/<slot>/` instead
     <id>.at     the cells of the offset; who has the partial upload open holds an flock on it
-    r-<hash>    a symlink from an identity to the id, see `partial_identities`
+    identities/ symlinks from identities to the ids, see `partial_identities`
 
 The flock ends with the process that holds it. The cells are created first and removed last, so that
 whatever lacks its head, and is not locked, is a rest. Names that are none of these are left alone.
@@ -23,6 +23,7 @@ from typing import Final
 from gateway.domain.partial import PartialHead, PartialStatus
 from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
 from gateway.storage.local import partial_cells
+from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.storage")
@@ -53,12 +54,14 @@ class PartialDirectory:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.durable = durable
-        self._folder = folder
         self._incoming = folder.parent / "incoming"
         self._synced: dict[str, int] = {}
+        self.identities = PartialIdentities(folder / "identities", self.has_head, durable=durable)
+        self.sync()  # the name of that folder
 
     def close(self) -> None:
         """Close the folder."""
+        self.identities.close()
         os.close(self.fd)
 
     def sync(self) -> None:
@@ -71,6 +74,10 @@ class PartialDirectory:
     def exists(self, name: str) -> bool:
         """Tell whether there is such an entry."""
         return self.stat(name) is not None
+
+    def has_head(self, upload_id: str) -> bool:
+        """Tell whether there is such a partial upload."""
+        return self.exists(upload_id + HEAD)
 
     def stat(self, name: str) -> os.stat_result | None:
         """Return the lstat of an entry, None where there is none."""
@@ -129,6 +136,11 @@ class PartialDirectory:
             file.flush()
             if self.durable:
                 os.fsync(fd)
+
+    def latest(self, upload_id: str) -> float | None:
+        """Return the Unix time of the latest byte, or of the head; None where there is no head."""
+        head, body = self.stat(upload_id + HEAD), self.stat(upload_id)
+        return None if head is None else (body or head).st_mtime
 
     def status(self, upload_id: str, *, durable: bool = True) -> PartialStatus | None:
         """Describe a partial upload; None where there is none, also while its commit removes it.
@@ -226,7 +238,7 @@ class PartialDirectory:
 
         Raises `OSError`.
         """
-        if not self.exists(upload_id + HEAD):
+        if not self.has_head(upload_id):
             return False
         with contextlib.suppress(FileNotFoundError):
             os.rename(upload_id, upload_id, src_dir_fd=incoming_fd, dst_dir_fd=self.fd)
@@ -267,7 +279,7 @@ class PartialDirectory:
         return removed
 
     def _is_rest(self, upload_id: str) -> bool:
-        if not self.exists(upload_id + HEAD) or not self.exists(upload_id + CELLS):
+        if not self.has_head(upload_id) or not self.exists(upload_id + CELLS):
             return True
         # A start may bring the body back meanwhile: it is here, there, or here again.
         places = (self.exists, self.is_being_committed, self.exists)

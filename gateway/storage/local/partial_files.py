@@ -27,7 +27,6 @@ from gateway.storage.local.incoming import (
 )
 from gateway.storage.local.partial_cells import is_this_boot
 from gateway.storage.local.partial_directory import PartialDirectory
-from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.storage.local.xattrs import write_xattr
 from gateway.telemetry.logs import event
 
@@ -201,6 +200,10 @@ class PartialFile:
             digest.update(content)
         return len(content)
 
+    def last_byte(self) -> bytes:
+        """Return the last byte of the body, none of an empty one."""
+        return os.pread(self._fd, 1, max(0, self.received - 1))
+
     def move_to(self, incoming: IncomingDirectory, xattr: bytes | None) -> IncomingFile:
         """Move the whole body, durably, to where it is committed. It stays open here too.
 
@@ -240,7 +243,7 @@ class PartialFile:
                 return
             try:
                 if self.head.identity is not None:
-                    identities = PartialIdentities(self._folder)
+                    identities = self._folder.identities
                     identities.end(self.head.identity, self.upload_id, completed=completed)
                 self._folder.remove_files(self.upload_id)
                 self._folder.sync()

@@ -1,6 +1,7 @@
-"""Identities of partial uploads: symlinks `r-<hash>` to their ids in `.gateway/partials/`.
+"""Identities of partial uploads: symlinks to their ids, in a folder that all processes share.
 
-They stay for a day after completion, so that a client whose answer was lost can ask. Blocking.
+They stay for a day after completion, so that a client whose answer was lost can ask. They have a folder
+of their own: there may be more of them than partial uploads, whose folder is listed often. Blocking.
 """
 
 from __future__ import annotations
@@ -9,35 +10,47 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from gateway.domain.partial import COMPLETED_TTL
 from gateway.domain.partial_heads import is_upload_id
-from gateway.storage.local.partial_directory import HEAD, PartialDirectory
 
-_PREFIX: Final = "r-"
-_ASIDE: Final = ".link"
+MAX_ENDED: Final = 100_000
+"""Identities that ended, remembered from one sweep to the next one; the rest follows later."""
+
+_ASIDE: Final = ".new"
 
 
 class PartialIdentities:
-    """The identities in the folder of partial uploads, shared by all processes."""
+    """The identities in a folder. `is_partial` tells whether an upload has not ended."""
 
-    def __init__(self, folder: PartialDirectory) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, is_partial: Callable[[str], bool], *, durable: bool) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._is_partial = is_partial
+        self._durable = durable
+        self._ended: frozenset[str] = frozenset()
+
+    def close(self) -> None:
+        """Close the folder."""
+        os.close(self._fd)
 
     def resolve(self, identity: str) -> str | None:
         """Return the id of the upload that an identity stands for, None where there is none."""
         return self._target(_link(identity))
 
     def give(self, identity: str, upload_id: str) -> str | None:
-        """Let an identity stand for an upload; return the id for which it stood before."""
-        fd, link, aside = self._folder.fd, _link(identity), upload_id + _ASIDE
+        """Let an identity stand for an upload, durably; return the id for which it stood before."""
+        link, aside = _link(identity), upload_id + _ASIDE
         with self._locked():
             before = self._target(link)
-            self._folder.remove(aside)
-            os.symlink(upload_id, aside, dir_fd=fd)
-            os.rename(aside, link, src_dir_fd=fd, dst_dir_fd=fd)
+            self._remove(aside)
+            os.symlink(upload_id, aside, dir_fd=self._fd)
+            os.rename(aside, link, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        if self._durable:
+            os.fsync(self._fd)
         return before
 
     def end(self, identity: str, upload_id: str, *, completed: bool) -> None:
@@ -47,38 +60,52 @@ class PartialIdentities:
             if self._target(link) != upload_id:
                 return
             if completed:
-                os.utime(link, dir_fd=self._folder.fd, follow_symlinks=False)
+                os.utime(link, dir_fd=self._fd, follow_symlinks=False)
             else:
-                self._folder.remove(link)
+                self._remove(link)
 
     def remove_ended(self, now: float) -> int:
-        """Forget identities of uploads that ended more than a day before `now`; return how many."""
-        removed = 0
-        for name in self._folder.names():
-            if name.startswith(_PREFIX) and self._is_ended(name, now):
-                with self._locked():
-                    if self._is_ended(name, now):  # another upload may have it by now
-                        self._folder.remove(name)
-                        removed += 1
-        return removed
+        """Forget identities of uploads that ended more than a day before `now`; return how many.
 
-    def _is_ended(self, link: str, now: float) -> bool:
-        status, upload_id = self._folder.stat(link), self._target(link)
-        if status is None or upload_id is None or self._folder.exists(upload_id + HEAD):
+        Only those that the call before found ended too: a machine may start with its clock ahead.
+        """
+        ended: set[str] = set()
+        with os.scandir(self._fd) as entries:
+            for entry in entries:
+                if len(ended) < MAX_ENDED and self._is_ended(entry.name, now):
+                    ended.add(entry.name)
+        confirmed = ended & self._ended
+        for name in confirmed:
+            with self._locked():
+                if self._is_ended(name, now):  # another upload may have it by now
+                    self._remove(name)
+        self._ended = frozenset(ended - confirmed)
+        return len(confirmed)
+
+    def _is_ended(self, name: str, now: float) -> bool:
+        upload_id = self._target(name)
+        if upload_id is None or self._is_partial(upload_id):
             return False
-        return status.st_mtime + COMPLETED_TTL < now
+        with contextlib.suppress(OSError):
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            return status.st_mtime + COMPLETED_TTL < now
+        return False
 
     def _target(self, link: str) -> str | None:
         try:
-            upload_id = os.readlink(link, dir_fd=self._folder.fd)
+            upload_id = os.readlink(link, dir_fd=self._fd)
         except OSError:  # there is none, or it is no link
             return None
         return upload_id if is_upload_id(upload_id) else None
 
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._fd)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Exclude others while a symlink is read and then changed."""
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder.fd)
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -87,4 +114,4 @@ class PartialIdentities:
 
 
 def _link(identity: str) -> str:
-    return _PREFIX + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()

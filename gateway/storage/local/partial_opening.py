@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 
 from gateway.domain import failpoints
 from gateway.domain.partial import PartialHead, PartialStatus
@@ -16,7 +15,6 @@ from gateway.storage.local.partial_directory import (
     PartialLockedError,
 )
 from gateway.storage.local.partial_files import PartialFile
-from gateway.storage.local.partial_identities import PartialIdentities
 
 
 def create_partial(folder: PartialDirectory, head: PartialHead, mode: int, umask: int) -> PartialFile:
@@ -75,10 +73,11 @@ def open_partial(folder: PartialDirectory, upload_id: str) -> PartialFile | None
 
 
 def remove_idle(
-    folder: PartialDirectory, upload_id: str, is_due: Callable[[PartialStatus], bool]
+    folder: PartialDirectory, upload_id: str, latest: float | None = None
 ) -> PartialStatus | None:
-    """Remove a partial upload that is not open and is due now; return what it was, else None.
+    """Remove a partial upload that is not open; return what it was, None where it cannot be told.
 
+    With `latest` only if no byte has come since that time. One whose head cannot be read is removed too.
     Raises `OSError`.
     """
     try:
@@ -88,11 +87,11 @@ def remove_idle(
     if cells_fd is None:
         return None
     try:
-        status = folder.status(upload_id, durable=False)
-        if status is None or folder.is_being_committed(upload_id) or not is_due(status):
+        if latest not in {None, folder.latest(upload_id)} or folder.is_being_committed(upload_id):
             return None
-        if status.head.identity is not None:
-            PartialIdentities(folder).end(status.head.identity, upload_id, completed=False)
+        status = folder.status(upload_id, durable=False)
+        if status is not None and status.head.identity is not None:
+            folder.identities.end(status.head.identity, upload_id, completed=False)
         folder.remove_files(upload_id)
         folder.sync()
         return status

@@ -28,7 +28,7 @@ from gateway.storage.local.folder_pages import FolderEntry, FolderPages
 from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import read_xattr
+from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
 from gateway.storage.protocols import (
     MAX_FOLDER_PAGE,
     MAX_SINGLE_PASS_BYTES,
@@ -170,9 +170,8 @@ class LocalStorage:
         with _as_refusals():
             fd = self.tree.open_file(segments)
         try:
-            attributes, status = read_xattr(fd), os.fstat(fd)
-            clean_path = "/" + "/".join(segments)
-            stat = _described(clean_path, status, attributes.mime, attributes.metadata)
+            status = os.fstat(fd)
+            stat = _described("/" + "/".join(segments), status, read_attributes(fd, status))
             if self.cached_reader is not None:
                 self.cached_reader.remember(stat, status, started)
         except BaseException:
@@ -224,18 +223,13 @@ class _Pages:
             self._entries.close()
 
 
-def _described(
-    path: str, status: os.stat_result, mime: str | None = None, metadata: dict[str, str] | None = None
-) -> Stat:
-    etag = Identity.of(status).etag
-    return Stat(path, status.st_size, status.st_mtime, etag, mime, metadata or {})
+def _described(path: str, status: os.stat_result, attributes: FileAttributes = NO_ATTRIBUTES) -> Stat:
+    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag, *attributes)
 
 
 def _listed(entry: FolderEntry) -> Stat | str:
-    path, attributes = f"/{entry.key}", entry.attributes
-    if entry.status is None:
-        return path
-    return _described(path, entry.status, attributes.mime, attributes.metadata)
+    path = f"/{entry.key}"
+    return path if entry.status is None else _described(path, entry.status, entry.attributes)
 
 
 @contextlib.contextmanager

@@ -132,6 +132,10 @@ class DirectoryTree:
         names, max_new = _checked(segments), self._max_new_folders
         return self._walk(names, create=True, device=self._device, max_new=max_new)
 
+    def open_existing(self, segments: Sequence[str]) -> OpenDirectory:
+        """Return the open parent; create nothing. Raises also `FileNotFoundError`."""
+        return self._walk(_checked(segments), create=False, device=None)
+
     def sibling(self, parent: OpenDirectory, segments: Sequence[str]) -> OpenDirectory:
         """Return a parent for another name in the folder that `parent` holds open.
 

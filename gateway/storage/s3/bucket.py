@@ -6,7 +6,7 @@ Only `put_object` and `complete_multipart` make an object visible; `RequestRetri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,6 +47,22 @@ class BucketClient:
             return ObjectHead(_etag(head), head["Metadata"].get(UPLOAD_ID_NAME))
 
         return await self._retrier.retry("reading the head of an object", call, retry_for)
+
+    async def delete_version(self, key: str, etag: str) -> None:
+        """Remove an object, in one try, if it has this entity tag.
+
+        Raises `KeyExistsError` where it has another one, `Refusal` (`not_found` too) where nothing was
+        removed, `OutcomeUnknownError`. Where a store ignores `If-Match` with DELETE, an object that was
+        stored a moment before is removed.
+        """
+        await self._retrier.publish_once("removing an object", self._delete_call(key, etag))
+
+    def _delete_call(self, key: str, etag: str) -> Callable[[Client], Awaitable[str]]:
+        async def call(client: Client) -> str:
+            await client.delete_object(Bucket=self.bucket, Key=key, IfMatch=f'"{etag}"')
+            return ""
+
+        return call
 
     async def create_multipart(self, key: str, params: Mapping[str, Any]) -> str:
         """Begin a multipart upload; return its id. `params` are named as the S3 client names them."""

@@ -26,6 +26,11 @@ UPLOAD_ID_NAME: Final = "gateway-upload-id"
 MARK_NAME: Final = "gateway-upload-mark"
 """That of the signature by which every gateway of the installation verifies the upload id."""
 
+DIGEST_NAME: Final = "gateway-digest"
+"""That of the digest of the bytes, as a field of RFC 9530 (`sha-256=:...:`)."""
+
+_OWN_NAMES: Final = frozenset({UPLOAD_ID_NAME, MARK_NAME, DIGEST_NAME})
+_DIGEST: Final = re.compile(r"([a-z0-9-]+)=:([A-Za-z0-9+/]+={0,2}):")
 _PLAIN: Final = re.compile(r"(?:[!-~]+(?: [!-~]+)*)?")
 _WORD: Final = re.compile(r"=\?([A-Za-z0-9_-]+)\?([BbQq])\?([!-~]*?)\?=")
 _BETWEEN_WORDS: Final = re.compile(r"\?=\s+=\?")
@@ -91,7 +96,8 @@ def put_object_params(
     `headers` are the request's, in lower case; of them `cache-control` and `content-encoding` stay.
     """
     own = {UPLOAD_ID_NAME: upload_id, MARK_NAME: mark}
-    params: dict[str, Any] = {"ContentType": mime, "Metadata": {**encode_metadata(metadata), **own}}
+    users = encode_metadata(user_metadata(metadata))
+    params: dict[str, Any] = {"ContentType": mime, "Metadata": {**users, **own}}
     if "cache-control" in headers:
         params["CacheControl"] = headers["cache-control"]
     if "content-encoding" in headers:
@@ -101,8 +107,20 @@ def put_object_params(
 
 def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata without the names that the gateway itself sets."""
-    own = {UPLOAD_ID_NAME, MARK_NAME}
-    return {name: value for name, value in metadata.items() if name not in own}
+    return {name: value for name, value in metadata.items() if name not in _OWN_NAMES}
+
+
+def with_digest(params: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Return the parameters of a request with the digest of its bytes; an empty one changes nothing."""
+    if not field:
+        return params
+    return {**params, "Metadata": {**params.get("Metadata", {}), DIGEST_NAME: field}}
+
+
+def stored_digest(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest that the metadata of an object tells, in base64 by its name in RFC 9530."""
+    match = _DIGEST.fullmatch(metadata.get(DIGEST_NAME, ""))
+    return {} if match is None else {match[1]: match[2]}
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

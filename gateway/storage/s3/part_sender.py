@@ -22,13 +22,17 @@ MAX_PARTS_IN_FLIGHT: Final = 4
 
 @dataclass(slots=True, frozen=True)
 class UploadContext:
-    """What all uploads of a process share. `memory_timeout`: seconds to wait for memory."""
+    """What all uploads of a process share. `memory_timeout`: seconds to wait for memory.
+
+    `digest` is the algorithm of `--digest`.
+    """
 
     objects: BucketClient
     memory: MemoryBudget
     executor: Executor
     multiparts: MultipartLog
     memory_timeout: float = 60.0
+    digest: str | None = None
 
 
 class OpenPart:

@@ -25,7 +25,7 @@ class PartialBody(PartialAppender):
         if self._part is not None and self._part.filled and self.multipart is not None:
             await self._send_part(self._part)
         await self._sender.wait_sent()
-        self.claim = secrets.token_hex(8)
+        self.claim = self.state.claim or secrets.token_hex(8)
 
     async def publish(self, *, new: bool) -> str:
         """Claim the upload, publish the object; return its etag.
@@ -33,8 +33,8 @@ class PartialBody(PartialAppender):
         With `new` it replaces none. Raises as `put_object`, and `ChangedError`.
         """
         target, objects = self.target, self._context.objects
-        if self.state.claim != self.claim:
-            await self._write_state(claim=self.claim)
+        if (self.state.claim, self.state.path) != (self.claim, target.path):
+            await self._write_state(claim=self.claim, path=target.path)
         failpoints.hit("before complete")
         if self.multipart is not None:
             tags = dict(enumerate(self.state.tags, start=1))

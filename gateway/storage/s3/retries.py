@@ -74,6 +74,17 @@ class RequestRetrier:
             else:
                 return result
 
+    async def publish_once(self, operation: str, call: Callable[[Client], Awaitable[str]]) -> str:
+        """Do what changes an object, in one try. Raises as `publish` does."""
+        client = await self.clients.client()
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await call(client)
+        except Exception as error:
+            raise _outcome_of(
+                error, operation, unknown=is_unavailable(error) and not _not_done(error)
+            ) from error
+
     async def publish(self, operation: str, call: Callable[[Client], Awaitable[str]]) -> str:
         """Do what makes an object visible.
 
@@ -90,11 +101,7 @@ class RequestRetrier:
                 unknown = unknown or (unavailable and not _not_done(error))
                 if unavailable and await delays.sleep():
                     continue
-                if unknown:
-                    raise OutcomeUnknownError(f"{operation}: {error}") from error
-                if code_of(error) in _KEY_EXISTS:
-                    raise KeyExistsError("there is an object of this name") from error
-                raise _refused(error, operation) from error
+                raise _outcome_of(error, operation, unknown=unknown) from error
             return tag
 
 
@@ -116,6 +123,15 @@ class _Delays:
         await asyncio.sleep(self._delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
         self._delay = min(self._delay * 2, _MAX_DELAY)
         return True
+
+
+def _outcome_of(error: Exception, operation: str, *, unknown: bool) -> Exception:
+    """Return what a failed change of an object means."""
+    if unknown:
+        return OutcomeUnknownError(f"{operation}: {error}")
+    if code_of(error) in _KEY_EXISTS:
+        return KeyExistsError("there is an object of this name")
+    return _refused(error, operation)
 
 
 def _not_done(error: Exception) -> bool:

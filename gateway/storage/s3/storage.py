@@ -23,7 +23,7 @@ from gateway.storage.protocols import (
     Stat,
 )
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata
+from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata, stored_digest
 from gateway.storage.s3.errors import as_refusals, code_of, is_unavailable, status_of
 from gateway.storage.s3.lifecycle import Expiry, expire
 from gateway.storage.s3.presign import presigned
@@ -196,6 +196,7 @@ class OpenObject:
 
 def _described(path: str, response: Mapping[str, Any]) -> Stat:
     """Return the stat in a response to HEAD or GET; of a part, `Content-Range` has the whole size."""
+    metadata = decode_metadata(response.get("Metadata", {}))
     whole = str(response.get("ContentRange", "")).rpartition("/")[2]
     return Stat(
         path,
@@ -203,7 +204,8 @@ def _described(path: str, response: Mapping[str, Any]) -> Stat:
         response["LastModified"].timestamp(),
         _etag(response),
         response.get("ContentType"),
-        decode_metadata(response.get("Metadata", {})),
+        metadata,
+        stored_digest(metadata),
     )
 
 

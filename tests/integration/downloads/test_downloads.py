@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import os
@@ -126,6 +127,32 @@ async def test_one_connection_serves_one_file_after_the_other(
         for _, content in wanted:
             answer = await connection.answer()
             assert answer.body == content if content is not None else answer.status == 404
+
+
+async def test_a_download_tells_the_digest_of_the_whole_file_while_it_is_that_file(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(downloads=True, digest="sha512")
+    stored = await put(gateway, "/upload/a.bin", CONTENT)
+    field = stored.headers["Repr-Digest"]
+    assert field == f"sha-512=:{base64.b64encode(hashlib.sha512(CONTENT).digest()).decode()}:"
+    for method, lines, status in (
+        ("GET", (), 200),
+        ("GET", (), 200),
+        ("HEAD", (), 200),
+        ("GET", ("Range: bytes=1-2",), 206),
+        ("GET", ("Range: bytes=1-2,5-6",), 206),
+    ):
+        answer = await fetch(gateway, "/upload/a.bin", *lines, method=method)
+        assert (answer.status, answer.headers["Repr-Digest"]) == (status, field)
+    fresh = await fetch(gateway, "/upload/a.bin", "If-None-Match: *")
+    assert (fresh.status, fresh.headers.get("Repr-Digest")) == (304, None)
+    with (tmp_path / "data/upload/a.bin").open("r+b") as file:  # an operator, past the gateway
+        file.write(b"changed")
+    changed = await fetch(gateway, "/upload/a.bin", method="HEAD")
+    assert (changed.status, changed.headers.get("Repr-Digest")) == (200, None)
+    small = await put(gateway, "/upload/small", b"small")
+    assert small.headers["Repr-Digest"] == (await fetch(gateway, "/upload/small")).headers["Repr-Digest"]
 
 
 async def test_head_says_the_same_without_the_bytes(start_gateway: StartGateway, stored: Path) -> None:

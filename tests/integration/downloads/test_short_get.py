@@ -17,7 +17,7 @@ from gateway.settings import load
 from gateway.storage.local import cached_read
 from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.storage import LocalStorage
-from gateway.storage.local.xattrs import encode_xattr, write_xattr
+from gateway.storage.local.xattrs import encode_xattr, write_digest, write_xattr
 from gateway.storage.protocols import SinglePassRead, Stat
 from tests.conftest import StartGateway
 from tests.support.harness import RawConnection, get, put, raw_connection, request_head, write_plugin
@@ -81,6 +81,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_bytes(content)
     with (folder / "typed.bin").open("rb") as typed:
         write_xattr(typed.fileno(), encode_xattr("/typed.bin", "image/x-mine", {"a": "b"}) or b"")
+        write_digest(typed.fileno(), "sha256", hashlib.sha256(b"typed").digest())
     (folder / "folder").mkdir()
     (folder / "link").symlink_to("small.txt")
     return folder

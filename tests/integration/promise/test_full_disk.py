@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -21,41 +20,17 @@ from tests.support.harness import (
     wait_until,
     write_plugin,
 )
+from tests.support.small_disk import MIB, fill, free, mounted_disk
 
 pytestmark = pytest.mark.slow
 
-MIB = 1 << 20
-SIZE = 24 * MIB
 PAGE = 4096
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB and 200 inodes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = f"size={SIZE},nr_inodes=200"
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def free(folder: Path) -> int:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Fill the disk but for `leave` bytes."""
-    filler = folder / "filler"
-    with filler.open("wb") as file:
-        while (free_bytes := free(folder) - leave) > 0:
-            file.write(b"\0" * min(free_bytes, MIB))
-            file.flush()
-    return filler
+    with mounted_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 async def chunks(total: int) -> AsyncIterator[bytes]:

@@ -6,12 +6,14 @@ Then the upload goes on in a new process, to one file and one event.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from gateway.domain.model import new_id
 from gateway.errors import Refusal
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
@@ -139,11 +141,13 @@ async def test_a_kill_in_the_commit_gives_the_whole_body_back(
     await assert_one_file_and_one_event(partials.gateway, partials, recorder, tmp_path)
 
 
-@pytest.mark.parametrize("point", STORED)
+@pytest.mark.parametrize(
+    ("point", "checked"), [*((point, "plain") for point in STORED), ("after link", "checked")]
+)
 async def test_a_kill_after_the_name_was_given_leaves_the_file_and_its_event(
-    start_gateway: StartGateway, tmp_path: Path, recorder: RunRecorder, point: str
+    start_gateway: StartGateway, tmp_path: Path, recorder: RunRecorder, point: str, checked: str
 ) -> None:
-    told = await killed_at(point, tmp_path, recorder)
+    told = await killed_at(point, tmp_path, recorder, checked=checked)
     assert told.upload_id is not None
     partials = await restarted(start_gateway, recorder)
     assert await partials.store.status(told.upload_id) is None
@@ -169,3 +173,25 @@ async def test_a_kill_after_the_head_leaves_an_upload_that_expires(
     assert told.lines == []
     partials = await restarted(start_gateway, recorder)
     assert [status.offset async for status in partials.store.list()] == [0]
+
+
+async def test_junk_in_the_folder_does_not_keep_a_gateway_from_starting(
+    start_gateway: StartGateway, tmp_path: Path, recorder: RunRecorder
+) -> None:
+    told = await killed_at("before partial cell:3", tmp_path, recorder)
+    assert told.upload_id is not None
+    folder = tmp_path / "data/.gateway/partials"
+    unreadable, locked = new_id(0), new_id(0)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "identities/nowhere").symlink_to("/etc/passwd")
+    (folder / f"{new_id(0)}.at").mkdir()
+    (folder / f"{new_id(0)}").mkdir()
+    (folder / f"{new_id(0)}.json").symlink_to("nowhere")
+    for suffix in (".json", ".at", ""):
+        (folder / f"{unreadable}{suffix}").write_bytes(os.urandom(100))
+        (folder / f"{locked}{suffix}").write_bytes(b"")
+    partials = await restarted(start_gateway, recorder)
+    assert [status.head.upload.id async for status in partials.store.list()] == [told.upload_id]
+    assert [status async for status in partials.store.remove_expired(0.0)] == []
+    await finish(partials, told.upload_id, told.offset)
+    assert (folder / "notes.txt").read_text() == "mine"

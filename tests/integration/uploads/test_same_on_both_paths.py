@@ -72,6 +72,7 @@ TOKENS: Final[dict[str, object]] = {"auth": "token", "tokens": [f"alice:{token_d
 CASES = {
     "a new file, and then another content": Case((("/upload/x",), ("/upload/x",)), taken=2),
     "an empty file": Case(body=b""),
+    "a digest of the setting": Case(settings={"digest": "sha256"}),
     "a large file": Case(body=b"x" * 200_000, taken=0),
     "a file in new folders": Case((("/upload/a/b/c/x",),)),
     "too many new folders": Case((("/upload/1/2/3/x",),), settings={"max_new_folders": "1"}),

@@ -58,6 +58,7 @@ class Nginx:
     def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
         self.files = folder / "files"
         self.stored = folder / "stored"
+        self.address = ("127.0.0.1", port)
         self.authority = f"127.0.0.1:{port}"
         self._process = process
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import local_open_partial, publish
+from gateway.commit import local_open_partial, partial_expiry, publish
 from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.commit.partials import PartialBusy
 from gateway.commit.recover import Recovered, absorb_slots, recover
 from gateway.domain.grant import Grant
+from gateway.domain.partial import MAX_PARTIAL_AGE
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.journal import Journal
 from gateway.storage.local.incoming import IncomingDirectory
@@ -74,7 +76,7 @@ async def test_a_name_that_cannot_be_given_brings_the_body_back_and_deletes_the_
     assert opened.offset == SIZE
     await opened.commit({})
     assert harness.stored() == {"x": BODY}
-    assert list(harness.partials.names()) == []
+    assert list(harness.partials.names()) == ["identities"]
     with pytest.raises(Refusal):
         harness.once.check_unused("nonce")
 
@@ -151,7 +153,7 @@ async def test_one_whose_publication_is_in_doubt_is_not_told_and_not_offered_aga
     assert harness.stored() == {"x": BODY}
     assert await harness.partial_store().status(upload_id) is None
     harness.partials.remove_rests()
-    assert list(harness.partials.names()) == []
+    assert list(harness.partials.names()) == ["identities"]
 
 
 async def test_a_commit_whose_caller_is_cancelled_ends_all_the_same(harness: CommitterHarness) -> None:
@@ -162,7 +164,7 @@ async def test_a_commit_whose_caller_is_cancelled_ends_all_the_same(harness: Com
     await asyncio.wait({committing})
     assert committing.cancelled()
     assert harness.stored() == {"x": BODY}
-    assert list(harness.partials.names()) == []
+    assert list(harness.partials.names()) == ["identities"]
 
 
 async def test_a_creation_whose_caller_is_cancelled_is_not_held_open(harness: CommitterHarness) -> None:
@@ -195,7 +197,7 @@ async def test_space_is_promised_only_to_what_a_request_still_brings(harness: Co
     await opened.begin(SIZE)
     await opened.close()
     assert harness.space.reserved == 0
-    assert store._buffers.used == 0
+    assert store._writer.buffers.used == 0
     with pytest.raises(Refusal) as caught:
         await store.create(partial_head(length=1 << 60))
     assert caught.value.code == "no_space"
@@ -264,3 +266,18 @@ def test_a_slot_that_no_process_serves_any_more_gives_its_bodies_back(
     assert status.is_whole
     assert partials.remove_rests() == 0
     partials.close()
+
+
+async def test_an_upload_whose_head_cannot_be_read_is_removed_after_a_week(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_expiry, "CONFIRM_INTERVAL", 0.0)
+    store, opened = harness.partial_store(), await whole(harness)
+    await opened.close()
+    (harness.root.parent / "partials" / f"{opened.head.upload.id}.json").write_bytes(b"torn")
+    now = time.time()
+    for later in (0.0, MAX_PARTIAL_AGE - 60, MAX_PARTIAL_AGE - 60, MAX_PARTIAL_AGE + 60):
+        assert [status async for status in store.remove_expired(now + later)] == []
+    assert len(list(harness.partials.upload_ids())) == 1
+    assert [status async for status in store.remove_expired(now + MAX_PARTIAL_AGE + 60)] == []
+    assert list(harness.partials.names()) == ["identities"]

@@ -45,7 +45,7 @@ def test_each_client_has_its_own_cap_and_all_have_one(folder: PartialDirectory) 
         caps.check("b")
     ids += [create(folder, "b") for _ in range(2)]
     assert refused(mine, "c") == refused(others, "a") == "overloaded"
-    remove_idle(folder, ids[0], lambda _: True)
+    remove_idle(folder, ids[0])
     mine.check("a")
     others.check("c")
 

@@ -50,15 +50,19 @@ class Sweeper:
         assert lock is not None
         return PartialFile(self.folder, head, self.folder.open(upload_id, 2), lock)
 
+    def look(self) -> None:
+        """See all that is there."""
+        for upload_id in list(self.folder.upload_ids()):
+            status = self.folder.status(upload_id)
+            assert status is not None
+            self.expiry.see(upload_id, status.latest, is_expired=status.expires <= self.now)
+        self.expiry.end()
+
     def sweep(self, later: float = 0.0, steady: float | None = None) -> list[str]:
         """Sweep so many seconds later, by both clocks unless `steady` tells another time."""
         self.now += later
         self.steady += later if steady is None else steady
-        for upload_id in list(self.folder.upload_ids()):
-            status = self.folder.status(upload_id)
-            assert status is not None
-            self.expiry.see(status, self.now)
-        self.expiry.end()
+        self.look()
         removed = []
         while (status := self.expiry.remove_next()) is not None:
             removed.append(status.head.upload.id)
@@ -142,11 +146,7 @@ def test_on_a_full_disk_no_more_is_removed_than_has_to_be(sweeper: Sweeper) -> N
     sweeper.sweep()
     sweeper.free = False
     sweeper.now, sweeper.steady = sweeper.now + MIN_IDLE, sweeper.steady + MIN_IDLE
-    for upload_id in list(sweeper.folder.upload_ids()):
-        status = sweeper.folder.status(upload_id)
-        assert status is not None
-        sweeper.expiry.see(status, sweeper.now)
-    sweeper.expiry.end()
+    sweeper.look()
     assert sweeper.expiry.remove_next() is not None
     sweeper.free = True
     assert sweeper.expiry.remove_next() is None

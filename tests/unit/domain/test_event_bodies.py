@@ -48,7 +48,7 @@ def test_a_failed_upload_has_its_own_id_a_reason_and_the_bytes_that_came() -> No
 
 
 def test_a_delivery_adds_what_only_it_knows() -> None:
-    body = uploaded_body(UPLOAD, mime="text/plain", size=4, params={}, headers={})
+    body = uploaded_body(UPLOAD, mime="text/plain", size=4, digests={}, params={}, headers={})
     event = delivered_event(delivery(body), "10.0.0.1", 8080, Path("/srv"))
     assert event == body | {
         "address": "10.0.0.1",
@@ -62,13 +62,15 @@ def test_a_delivery_adds_what_only_it_knows() -> None:
 
 
 def test_an_object_has_no_file_path() -> None:
-    body = object_created_body(UPLOAD, path="/up/a", size=4, etag="x", mime="text/plain", bucket="b")
+    body = object_created_body(
+        UPLOAD, path="/up/a", size=4, etag="x", mime="text/plain", digests={}, bucket="b"
+    )
     assert delivered_event(delivery(body), "h", 1, None)["filepath"] is None
     assert delivered_event(delivery(body, None), "h", 1, Path("/srv"))["filepath"] is None
 
 
 def test_the_key_of_a_stored_object_follows_its_final_path() -> None:
-    body = object_created_body(UPLOAD, path="/up/a", size=4, etag="x", mime="text/plain")
+    body = object_created_body(UPLOAD, path="/up/a", size=4, etag="x", mime="text/plain", digests={})
     assert body["key"] == "up/a"
     event = delivered_event(delivery(body | {"path": "/up/a-1"}), "h", 1, None)
     assert (event["path"], event["key"]) == ("/up/a-1", "up/a-1")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.commit.partials import OpenPartial
+from gateway.domain.digests import algorithms_of, named_digests
 from gateway.domain.model import Upload
 from gateway.domain.partial import DigestOfWhole
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads.digests import RFC_NAMES, ExpectedDigest
+from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
@@ -46,10 +46,14 @@ class WholeChecks:
 
 @dataclass(slots=True, frozen=True)
 class PartialCompletion:
-    """Commits and ends partial uploads. On the server's event loop."""
+    """Commits and ends partial uploads. On the server's event loop.
+
+    `computed_digest` is the algorithm of `--digest`.
+    """
 
     access: PartialAccess
     outcomes: UploadOutcomes
+    computed_digest: str | None = None
 
     async def complete(
         self, opened: OpenPartial, progress: Progress, checks: WholeChecks
@@ -65,7 +69,7 @@ class PartialCompletion:
             return self.access.describe_open(opened, is_complete=True)
         progress.state = "committing"
         try:
-            digests = await _digests_of_whole(opened, checks)
+            digests = await self._digests_of_whole(opened, checks)
             stored = await opened.commit(digests)
         except Refusal as refusal:
             raise await self.refused(opened, refusal) from refusal
@@ -73,6 +77,22 @@ class PartialCompletion:
         self._count_end("stored")
         result = self.access.describe_open(opened, is_complete=True)
         return replace(result, offset=stored.bytes, length=stored.bytes, stored=stored)
+
+    async def _digests_of_whole(self, opened: OpenPartial, checks: WholeChecks) -> dict[str, str]:
+        """Compare the digests of all bytes with the expected ones. Raises `Refusal("digest_mismatch")`.
+
+        Returns those that RFC 9530 has a name for, by this name, in base64.
+        """
+        expected: list[DigestOfWhole | ExpectedDigest] = [*opened.head.digests, *checks.digests]
+        algorithms = algorithms_of([digest.algorithm for digest in expected], None)
+        computed = dict(await opened.digest_of_whole(algorithms)) if algorithms else {}
+        for digest in expected:
+            if not hmac.compare_digest(computed[digest.algorithm], digest.value):
+                raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
+        for algorithm in algorithms_of(checks.wanted, self.computed_digest):
+            if algorithm not in computed:
+                computed |= await _digest_if_known(opened, algorithm)
+        return named_digests(computed)
 
     async def refused(
         self, opened: OpenPartial, refusal: Refusal, *, ends: bool | None = None
@@ -129,29 +149,22 @@ class PartialCompletion:
         self.outcomes.metrics.partials.ended.add(how)
 
 
+async def _digest_if_known(opened: OpenPartial, algorithm: str) -> Mapping[str, bytes]:
+    """Return a digest of all bytes; nothing where it is not known.
+
+    In a bucket it is computed from the first byte on, or not at all: an upload may have begun under
+    another setting.
+    """
+    try:
+        return await opened.digest_of_whole([algorithm])
+    except Refusal as refusal:
+        if refusal.code != "bad_digest":
+            raise
+        return {}
+
+
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:
     """Return a refusal with what can be told of the upload."""
     partial = PartialRefusal(refusal.code, refusal.message, result, keeps=keeps, headers=refusal.headers)
     partial.upload_id = result.upload_id
     return partial
-
-
-async def _digests_of_whole(opened: OpenPartial, checks: WholeChecks) -> dict[str, str]:
-    """Compare the digests of all bytes with the expected ones. Raises `Refusal("digest_mismatch")`.
-
-    Returns those that RFC 9530 has a name for, by this name, in base64.
-    """
-    expected: list[DigestOfWhole | ExpectedDigest] = [*opened.head.digests, *checks.digests]
-    algorithms = list(dict.fromkeys([*(digest.algorithm for digest in expected), *checks.wanted]))
-    if not algorithms:
-        return {}
-    computed = await opened.digest_of_whole(algorithms)
-    for digest in expected:
-        if not hmac.compare_digest(computed[digest.algorithm], digest.value):
-            raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
-    names = {algorithm: RFC_NAMES.get(algorithm) for algorithm in algorithms}
-    return {
-        name: base64.b64encode(computed[algorithm]).decode()
-        for algorithm, name in names.items()
-        if name is not None
-    }

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.links import StoredUrls
-from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, digest_field, expected_digests
+from gateway.domain.digests import digest_field
+from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.resumable.operations import (
     Append,
     BodyTerms,
@@ -211,6 +212,13 @@ class DraftResponses:
         """Return the response to a cancellation."""
         response = Response(status=204)
         self._set_version(response.headers)
+        return response
+
+    def refused_creation(self, refusal: Refusal) -> Response:
+        """Return the response to a creation that is refused; what is kept of it can go on."""
+        response = self.refused(refusal)
+        if isinstance(refusal, PartialRefusal) and refusal.keeps and refusal.result is not None:
+            response.headers["Location"] = refusal.result.url
         return response
 
     def refused(self, refusal: Refusal, append: Append | None = None) -> Response:

@@ -133,7 +133,7 @@ class ResumableEndpoint:
         except Refusal as refusal:
             if announced:
                 _cut_if_resumed(refusal, responses, lines)
-            return responses.refused(refusal)
+            return responses.refused_creation(refusal)
         return responses.created(result)
 
     async def _draft_resource(

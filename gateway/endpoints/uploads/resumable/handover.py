@@ -21,7 +21,7 @@ from typing import Final, Literal, Protocol
 from aiohttp import web
 
 from gateway.commit.partials import OpenPartial, PartialBusy, PartialStore
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.telemetry.metrics import Metrics
 
 TAKEOVER_TIMEOUT: Final = 5.0
@@ -32,6 +32,11 @@ RETRY_INTERVAL: Final = 0.02
 
 DRAIN_TIMEOUT: Final = 0.25
 """Seconds in which a request that is taken over still reads what has been received for it."""
+
+_ENDED_STATES: Final = frozenset({4, 5, 6, 7, 8, 9, 11})
+"""States of a TCP connection of which an end has come, from FIN_WAIT1 to CLOSING (tcp(7), tcp_states.h).
+
+4 FIN_WAIT1, 5 FIN_WAIT2, 6 TIME_WAIT, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 11 CLOSING."""
 
 Released = Literal["none", "ended", "kept"]
 """What became of the request that has an upload open: there is none, it ended, or it goes on."""
@@ -151,6 +156,7 @@ class RunningRequests:
         waited = False
         while (older := self._running.get(upload_id)) is not None:
             waited = True
+            refuse_gone(running.request)
             if _goes_on(older, running.at_offset):
                 raise AppendGoesOn
             older.supersede(reverts=_replaces(older, running.at_offset))
@@ -171,6 +177,7 @@ class RunningRequests:
             with contextlib.suppress(PartialBusy):
                 return await self.store.open(upload_id), waited
             waited = True
+            refuse_gone(running.request)
             released = await self._siblings.release_partial(upload_id, running.at_offset)
             if released == "kept":
                 raise AppendGoesOn
@@ -200,6 +207,28 @@ def _replaces(older: RunningRequest, offset: int | None) -> bool:
 
 def _locked() -> Refusal:
     return Refusal("locked", "another request of this upload has not ended yet: try again")
+
+
+def refuse_gone(request: web.BaseRequest) -> None:
+    """Refuse a request whose client has closed its connection: it is older than it looks.
+
+    Its bytes may have waited in a buffer while the client came back on another connection, and what it
+    began there must not end. Raises `ClientDisconnected`.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing() or _peer_has_closed(transport):
+        raise ClientDisconnected("the client has closed the connection of this request")
+
+
+def _peer_has_closed(transport: asyncio.Transport) -> bool:
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    try:
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except (OSError, AttributeError):  # another system
+        return False
+    return state in _ENDED_STATES
 
 
 def _shut_down(request: web.BaseRequest) -> None:

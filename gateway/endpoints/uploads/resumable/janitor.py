@@ -16,7 +16,7 @@ from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
 
-SWEEP_INTERVAL: Final = 3600.0
+SWEEP_INTERVAL: Final = 600.0
 """Seconds between two sweeps. The store removes what two of them have found expired."""
 
 COUNT_INTERVAL: Final = 60.0
@@ -24,7 +24,7 @@ COUNT_INTERVAL: Final = 60.0
 
 
 class PartialJanitor:
-    """Sweeps at the start, and then every hour, until it is cancelled."""
+    """Sweeps at the start, and then every ten minutes, until it is cancelled."""
 
     def __init__(self, store: PartialStore, completion: PartialCompletion) -> None:
         self._store = store

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from aiohttp import web
+
 from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial
 from gateway.domain.partial import PartialStatus
@@ -27,6 +29,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.resumable.receiving import ENDS_UPLOAD, PartialReceiver, body_length
 from gateway.errors import Refusal
+from gateway.http.request_body import read_small_body
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,13 +72,15 @@ class PartialRequests:
         upload_id = partial.head.upload.id
         try:
             async with self.opened(incoming, upload_id, append.offset) as (opened, running, progress):
+                checks = WholeChecks(append.digests, append.body.wanted)
                 if append.offset != opened.offset:
+                    if await _repeats_end(opened, append, incoming.request):
+                        return await self.completion.complete(opened, progress, checks)
                     raise _mismatch(self.access.describe_open(opened, partial.latest))
                 await self._check_lengths(opened, append, body_length(incoming.request))
                 if announce is not None:
                     await announce(self.access.describe_open(opened))
                 await self.receive(opened, running, append.body, progress)
-                checks = WholeChecks(append.digests, append.body.wanted)
                 return await self.finish_request(opened, progress, append.body, checks)
         except Refusal as refusal:
             if refusal.code != "not_found":
@@ -160,6 +165,19 @@ class PartialRequests:
         finally:
             inflight.end_upload(opened.head.upload.id)
             await opened.close()
+
+
+async def _repeats_end(opened: OpenPartial, append: Append, request: web.BaseRequest) -> bool:
+    """Tell whether a range is the last byte of a file that has come and is not committed, once more.
+
+    curl has no request for a file of which nothing is missing: no HEAD tells it that offset.
+    """
+    if opened.head.identity is None or append.body.digests:
+        return False
+    if not opened.length == opened.offset == append.length == append.offset + 1:
+        return False
+    last, repeated = await opened.last_byte(), await read_small_body(request, 1)
+    return len(repeated) == 1 and last in {None, repeated}
 
 
 def _mismatch(result: PartialResult) -> PartialRefusal:

@@ -18,7 +18,7 @@ from gateway.endpoints.uploads.resumable.access import PartialAccess, not_found
 from gateway.endpoints.uploads.resumable.completion import WholeChecks
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
 from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
-from gateway.endpoints.uploads.resumable.handover import RunningRequest
+from gateway.endpoints.uploads.resumable.handover import RunningRequest, refuse_gone
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
     Append,
@@ -87,6 +87,7 @@ class ResumableUploads:
             try:
                 if head.identity is not None:
                     await self._end_earlier(incoming, head.identity)
+                    refuse_gone(incoming.request)
                 return await self.access.store.create(head), progress
             except Refusal as refusal:
                 if failure := as_hook_failure(refusal, head.upload, target.match):
@@ -101,6 +102,7 @@ class ResumableUploads:
         upload_id = await self.access.store.resolve(identity)
         if upload_id is None or await self.access.store.status(upload_id) is None:
             return
+        refuse_gone(incoming.request)
         try:
             await self._remove(incoming, upload_id)
         except Refusal as refusal:

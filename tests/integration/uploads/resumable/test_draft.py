@@ -465,6 +465,19 @@ async def test_a_digest_that_is_wanted_is_told_at_the_end(start_gateway: StartGa
     assert whole.final.headers["Repr-Digest"] == digest(b"three")
 
 
+async def test_the_digest_of_the_setting_is_told_of_a_resumed_upload_as_of_any_other(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(digest="sha256", downloads=True, auth="none")
+    first = await created(gateway, body=b"one")
+    last = await append(gateway, first.resource, 3, b"two", end=True)
+    assert last.final.headers["Repr-Digest"] == digest(b"onetwo")
+    head = await request(gateway, "HEAD", "/upload/x")
+    assert head.final.headers["Repr-Digest"] == digest(b"onetwo")
+    status = await request(gateway, "GET", f"/-/uploads/{first.upload_id}")
+    assert f"sha-256=:{status.final.json['digests']['sha-256']}:" == digest(b"onetwo")
+
+
 # -- the upload resource
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import os
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.storage.local import incoming as incoming_module
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
+from gateway.storage.local.xattrs import ATTRIBUTE, read_attributes
 
 
 @pytest.fixture
@@ -155,13 +157,52 @@ def test_a_full_disk_is_refused_with_its_error_code(
 
 def test_digests_are_of_all_bytes_in_their_order(incoming: IncomingDirectory) -> None:
     body = incoming.create("u", 0o640, ["sha256", "md5"])
-    assert body.hashing
+    assert body.digests.are_expected
     body.write([b"one", b"two"])
     body.write([b"three"])
-    assert body.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
-    assert body.digest("md5") == hashlib.md5(b"onetwothree").digest()
+    assert body.digests.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
+    assert body.digests.digest("md5") == hashlib.md5(b"onetwothree").digest()
     body.discard()
-    assert not incoming.create("v", 0o640).hashing
+    assert not incoming.create("v", 0o640).digests.are_expected
+
+
+def digest_of_file(folder: Path) -> dict[str, str]:
+    """Return the digest that the file itself tells."""
+    with (folder / "u").open("rb") as file:
+        return dict(read_attributes(file.fileno(), os.fstat(file.fileno())).digests)
+
+
+SHA_OF_BODY = base64.b64encode(hashlib.sha256(b"body").digest()).decode()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_digest_stays_with_the_file(
+    incoming: IncomingDirectory, folder: Path, durable: bool, buffered: bool
+) -> None:
+    body = incoming.create("u", 0o640, (), "sha256")
+    assert not body.digests.are_expected
+    assert body.digests.kept() == {}
+    body.xattr = b'{"mime": "a/b"}'
+    if buffered:
+        body.buffer(b"body")
+    else:
+        body.write([b"bo", b"dy"])
+        body.sync()
+    body.finalize(durable=durable)
+    assert body.digests.kept() == {"sha256": hashlib.sha256(b"body").digest()}
+    assert digest_of_file(folder) == {"sha-256": SHA_OF_BODY}
+    assert os.getxattr(folder / "u", ATTRIBUTE) == b'{"mime": "a/b"}'
+
+
+def test_a_digest_that_was_computed_elsewhere_stays_with_the_file_too(
+    incoming: IncomingDirectory, folder: Path
+) -> None:
+    body = incoming.create("u", 0o640)
+    body.buffer(b"body")
+    body.digests.keep_named("sha256", {"md5": "x", "sha-256": SHA_OF_BODY})
+    body.finalize(durable=True)
+    assert digest_of_file(folder) == {"sha-256": SHA_OF_BODY}
 
 
 # -- closed bodies

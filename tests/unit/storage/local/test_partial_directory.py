@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Iterator[PartialDirectory]:
 
 @pytest.fixture
 def identities(folder: PartialDirectory) -> PartialIdentities:
-    return PartialIdentities(folder)
+    return folder.identities
 
 
 def create(folder: PartialDirectory) -> str:
@@ -49,7 +49,7 @@ def test_what_a_crash_left_without_the_rest_is_removed(
         (tmp_path / "partials" / f"{upload_id}{suffix}").write_bytes(b"")
     while folder.remove_rests():
         pass
-    assert sorted(folder.names()) == [whole, f"{whole}.at", f"{whole}.json"]
+    assert sorted(folder.names()) == [whole, f"{whole}.at", f"{whole}.json", "identities"]
 
 
 def test_a_head_that_was_being_written_is_removed_and_the_upload_stays(
@@ -58,7 +58,12 @@ def test_a_head_that_was_being_written_is_removed_and_the_upload_stays(
     upload_id = create(folder)
     (tmp_path / "partials" / f"{upload_id}.json.new").write_bytes(b"")
     assert folder.remove_rests() == 0
-    assert sorted(folder.names()) == [upload_id, f"{upload_id}.at", f"{upload_id}.json"]
+    assert sorted(folder.names()) == [
+        upload_id,
+        f"{upload_id}.at",
+        f"{upload_id}.json",
+        "identities",
+    ]
 
 
 def test_what_is_open_is_left_alone(folder: PartialDirectory) -> None:
@@ -67,7 +72,7 @@ def test_what_is_open_is_left_alone(folder: PartialDirectory) -> None:
     assert folder.remove_rests() == 0
     file.close()
     assert folder.remove_rests() >= 1
-    assert list(folder.names()) == []
+    assert list(folder.names()) == ["identities"]
 
 
 def test_foreign_names_stay_and_trouble_nobody(folder: PartialDirectory, tmp_path: Path) -> None:
@@ -75,14 +80,14 @@ def test_foreign_names_stay_and_trouble_nobody(folder: PartialDirectory, tmp_pat
     (partials / "notes.txt").write_text("mine")
     (partials / "folder").mkdir()
     (partials / f"{new_id(0)}.jpg").write_bytes(b"")
-    (partials / "r-x").write_bytes(b"")
-    (partials / "r-y").symlink_to("nowhere")
+    (partials / "identities/x").write_bytes(b"")
+    (partials / "identities/y").symlink_to("nowhere")
     other = new_id(0)
     (partials / f"{other}.at").mkdir()
     (partials / f"{other}.json").symlink_to("/etc/passwd")
     before = set(folder.names())
     folder.remove_rests()
-    assert PartialIdentities(folder).remove_ended(time.time()) == 0
+    assert folder.identities.remove_ended(time.time()) == 0
     assert set(folder.names()) == before
     assert folder.status(other) is None
     assert folder.status(upload_id) is not None
@@ -144,6 +149,30 @@ def test_an_identity_stays_for_a_day_after_completion(
     identities.end("a", upload_id, completed=True)
     assert identities.remove_ended(now + COMPLETED_TTL - 60) == 0
     assert identities.resolve("a") == upload_id
-    assert identities.remove_ended(now + COMPLETED_TTL + 60) == 1
+    assert identities.remove_ended(now + COMPLETED_TTL + 60) == 0
+    assert identities.remove_ended(now) == 0  # the clock was ahead
+    assert [identities.remove_ended(now + COMPLETED_TTL + 60) for _ in range(2)] == [0, 1]
     assert identities.resolve("a") is None
-    assert list(folder.names()) == []
+    assert os.listdir(Path(f"/proc/self/fd/{folder.fd}/identities")) == []
+
+
+def test_an_upload_that_gets_an_identity_meanwhile_keeps_it(
+    folder: PartialDirectory, identities: PartialIdentities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identities.give("a", new_id(0))
+    later = time.time() + 2 * COMPLETED_TTL
+    identities.remove_ended(later)
+    upload_id = create(folder)
+    real, asked = folder.identities._is_ended, 0
+
+    def is_ended(name: str, now: float) -> bool:
+        nonlocal asked
+        asked += 1
+        ended = real(name, now)
+        if asked == 1:  # another process, between the look and the removal
+            identities.give("a", upload_id)
+        return ended
+
+    monkeypatch.setattr(identities, "_is_ended", is_ended)
+    identities.remove_ended(later)
+    assert identities.resolve("a") == upload_id

@@ -307,7 +307,7 @@ def test_who_waits_for_the_lock_of_one_that_is_removed_finds_none(folder: Partia
     fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(waiting)
     assert open_partial(folder, file.upload_id) is None
-    assert list(folder.names()) == []
+    assert list(folder.names()) == ["identities"]
 
 
 def test_a_creation_waits_for_a_sweep_that_took_its_lock_and_begins_again(
@@ -352,7 +352,7 @@ def test_a_body_that_is_committed_is_moved_and_taken_back(
     with pytest.raises(PartialCommittingError):
         open_partial(folder, upload_id)
     assert folder.remove_rests() == 0
-    assert remove_idle(folder, upload_id, lambda _: True) is None
+    assert remove_idle(folder, upload_id) is None
     assert incoming.withdraw(upload_id)
     assert incoming.withdraw(upload_id)  # as recovery may do again
     assert list(incoming.upload_ids()) == []
@@ -410,11 +410,11 @@ def test_an_open_one_is_not_removed_and_an_idle_one_is(folder: PartialDirectory)
     file = create(folder, b"1")
     with pytest.raises(PartialLockedError):
         folder.lock(file.upload_id)
-    assert remove_idle(folder, file.upload_id, lambda _: True) is None
+    assert remove_idle(folder, file.upload_id) is None
     file.close()
-    assert remove_idle(folder, file.upload_id, lambda status: status.latest > time.time() + 9) is None
-    removed = remove_idle(folder, file.upload_id, lambda _: True)
+    assert remove_idle(folder, file.upload_id, time.time() + 9) is None
+    removed = remove_idle(folder, file.upload_id)
     assert removed is not None
     assert removed.head == file.head
-    assert list(folder.names()) == []
-    assert remove_idle(folder, file.upload_id, lambda _: True) is None
+    assert list(folder.names()) == ["identities"]
+    assert remove_idle(folder, file.upload_id) is None

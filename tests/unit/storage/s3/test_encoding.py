@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
-from gateway.storage.s3.encoding import MAX_KEY_BYTES, PrefixedKeys, decode_metadata, encode_metadata
+from gateway.storage.s3.encoding import (
+    DIGEST_NAME,
+    MAX_KEY_BYTES,
+    PrefixedKeys,
+    decode_metadata,
+    encode_metadata,
+    put_object_params,
+    stored_digest,
+    user_metadata,
+    with_digest,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)
@@ -87,3 +97,14 @@ def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
 @pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
 def test_a_key_that_is_no_file_has_no_path(key: str) -> None:
     assert PrefixedKeys(Bucket("bucket", "prefix")).path_of(key) is None
+
+
+def test_the_digest_of_an_object_is_the_gateways_and_never_what_a_client_says() -> None:
+    client = {"a": "b", DIGEST_NAME: "sha-256=:AAAA:"}
+    params = put_object_params("u", "mark", "text/plain", client, {})
+    assert stored_digest(params["Metadata"]) == {}
+    told = with_digest(params, "sha-256=:BBBB:")["Metadata"]
+    assert stored_digest(told) == {"sha-256": "BBBB"}
+    assert user_metadata(told) == {"a": "b"}
+    assert with_digest(params, "") == params
+    assert stored_digest({DIGEST_NAME: "junk"}) == {}
