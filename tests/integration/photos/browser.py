@@ -42,7 +42,7 @@ class Visit:
             self.said.append(f"{message.type}: {message.text}")
 
     def _begin(self, request: Request) -> None:
-        if request.method == "PUT":
+        if request.method in {"PUT", "PATCH"}:
             self.puts.add(request)
             self.most_puts = max(self.most_puts, len(self.puts))
 
