@@ -186,9 +186,8 @@ class BatchCommitter:
         """Return an upload's row; put its events into `item`: they are built here, not on the loop."""
         upload, request, identity, path = item.upload, item.request, item.identity, item.path
         if subscribers:
-            content = StoredContent(
-                path, identity.size, request.mime, identity.etag, digests=request.digests
-            )
+            size, etag, digests = identity.size, identity.etag, request.digests
+            content = StoredContent(path, size, request.mime, etag, digests=digests)
             item.events = tuple(
                 self._events.records(subscribers, upload, content, from_client=request.from_client)
             )
@@ -203,6 +202,7 @@ class BatchCommitter:
             created=upload.created,
             events=item.events,
             metadata=upload.metadata,
+            kept_headers=upload.kept_headers,
         )
 
     def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:

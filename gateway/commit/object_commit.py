@@ -163,6 +163,7 @@ class ObjectCommitter:
             created=upload.created,
             events=events,
             metadata=upload.metadata,
+            kept_headers=upload.kept_headers,
             place=location,
             pending=True,
         )

@@ -114,7 +114,8 @@ class Upload:
     `created` is a Unix time. `metadata` is stored with the file; its names are in lower case. `grant`
     is what a signed URL allows, None if the request has none. `resumable` is the protocol of one in
     several requests, `content_length` then that of the whole file; `part_of_concat` marks the part of
-    another file (tus, `Upload-Concat: partial`).
+    another file (tus, `Upload-Concat: partial`). `kept_headers` are those of its creation that responses
+    to HEAD repeat, after its completion too (tus).
     """
 
     id: str
@@ -135,6 +136,7 @@ class Upload:
     grant: Grant | None = None
     resumable: str | None = None
     part_of_concat: bool = False
+    kept_headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -116,6 +116,8 @@ _VERSION_4: Final = (
     "CREATE INDEX deletions_of_path ON deletions (path, etag)",
     "CREATE INDEX deletions_by_age ON deletions (created)",
     "CREATE INDEX deletions_pending ON deletions (id) WHERE pending",
+    # The headers of a creation that responses to HEAD repeat (tus), as JSON.
+    "ALTER TABLE uploads ADD COLUMN kept_headers TEXT",
 )
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)

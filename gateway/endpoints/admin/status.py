@@ -37,6 +37,9 @@ JOURNAL_TIMEOUT: Final = 5.0
 ENGINE_TIMEOUT: Final = 2.0
 """Seconds that a shared engine may take to answer; after that what it knows is left out."""
 
+KEPT_HEADERS: Final = "kept_headers"
+"""The headers of an upload that responses to HEAD repeat: for its client, and for the operator."""
+
 _HANGS: Final = "look at the state of these processes, or restart the gateway"
 
 MANY_DELIVERIES: Final = 100_000
@@ -174,6 +177,8 @@ class UploadStatusEndpoint:
             status = await self._status(upload_id)
         if status is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
+        if not incoming.owner:
+            status.pop(KEPT_HEADERS, None)  # what one client sent is not for all that may see the status
         return json_response(status)
 
     async def _status(self, upload_id: str) -> dict[str, Any] | None:
@@ -231,6 +236,7 @@ class UploadStatusEndpoint:
             "remote": row["remote"],
             **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
             **({"place": _object_place(row["place"])} if row["place"] else {}),
+            **({KEPT_HEADERS: json.loads(row[KEPT_HEADERS])} if row[KEPT_HEADERS] else {}),
             "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
         }
 

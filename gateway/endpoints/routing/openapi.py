@@ -58,6 +58,28 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
                 "digest": {"type": "object"},
             },
         },
+        "StoredFiles": {
+            "type": "object",
+            "required": ["uploads"],
+            "properties": {
+                "uploads": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["status"],
+                        "properties": {
+                            "status": {"type": "integer"},
+                            "filename": {"type": "string"},
+                            "upload_id": {"type": "string"},
+                            "path": {"type": "string"},
+                            "url": {"type": "string", "format": "uri"},
+                            "error": {"type": "string", "description": "A code"},
+                        },
+                    },
+                },
+                "unused_fields": {"type": "array", "items": {"type": "string"}},
+            },
+        },
     },
     "responses": {
         "Error": {
@@ -89,7 +111,7 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
         item = paths.setdefault(api.pattern, _parameters(api.pattern))
         item[api.method.lower()] = _page(api.summary, _security(api, default, settings))
     upload = settings.file_upload_api_path
-    paths[upload] = {**_parameters(upload), "put": _upload(default)}
+    paths[upload] = {**_parameters(upload), "put": _upload(default), "post": _form(default)}
     _add_routes(paths, routes, default)
     openapi: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -194,6 +216,28 @@ def _security(api: ApiRoute, default: list[dict[str, Any]], settings: Settings) 
 def _page(summary: str, security: list[dict[str, Any]]) -> dict[str, Any]:
     responses = {"200": {"description": "OK"}, "default": _ERROR}
     return {"summary": summary, "security": security, "responses": responses}
+
+
+def _form(security: list[dict[str, Any]]) -> dict[str, Any]:
+    stored = {"application/json": {"schema": {"$ref": "#/components/schemas/StoredFiles"}}}
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    schema = {
+        "type": "object",
+        "properties": {"file": file},
+        "additionalProperties": {"type": "string", "description": "Metadata of the file"},
+        "required": ["file"],
+    }
+    return {
+        "summary": "Upload the file of a form",
+        "security": security and [*security, {}],  # or none: the fields may be signed
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "responses": {
+            "201": {"description": "Stored", "content": stored},
+            "207": {"description": "Stored in part", "content": stored},
+            "303": {"description": "Stored, and the form has a field `redirect`"},
+            "default": _ERROR,
+        },
+    }
 
 
 def _upload(security: list[dict[str, Any]]) -> dict[str, Any]:

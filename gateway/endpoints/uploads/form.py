@@ -35,6 +35,7 @@ from gateway.http.cors import SIGNED_URLS, files_policy, refuse_cross_site, set_
 from gateway.http.header_fields import read_headers
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
 from gateway.http.responses import Response, json_response
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
@@ -115,6 +116,7 @@ class _Form:
         except Refusal as refusal:
             if not any("path" in file for file in self._files):
                 raise
+            drop_tracebacks(refusal)  # their frames hold what was read last
             self._files.append(_failed(refusal, self._filename))
             return self._response(207)  # RFC 4918 section 13
         finally:

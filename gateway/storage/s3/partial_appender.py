@@ -48,6 +48,7 @@ class PartialAppender:
         self.claim: str | None = None
         self.state = stored.state
         self.received = stored.state.offset
+        self.last = stored.state.last
         self.hashes = PartialHashes(stored.state, context.executor)
         self._context = context
         self._store = store
@@ -108,6 +109,7 @@ class PartialAppender:
             buffer.add(fitting)
             part.filled += len(fitting)
             self.received += len(fitting)
+            self.last = fitting[-1]
             rest = rest[len(fitting) :]
             await self.hashes.update_often(self._unhashed())
         await self._send_full_part()
@@ -128,6 +130,7 @@ class PartialAppender:
         self._sender.release_all()
         self._sender, self._part = PartSender(self._context, self._client), None
         self._sent, self.received = len(self.state.tags), self.state.offset
+        self.last = self.state.last
         self.hashes = PartialHashes(self.state, self._context.executor)
         await self._read_tail()
 
@@ -250,6 +253,7 @@ class PartialAppender:
         state = dataclasses.replace(
             self.state,
             offset=self.received,
+            last=self.last,
             sequence=self.state.sequence + 1,
             tags=(*self.state.tags, *sent),
             digests=self.hashes.save(),

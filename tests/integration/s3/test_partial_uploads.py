@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import logging
 import os
 import time
@@ -19,6 +21,8 @@ from gateway.storage.s3 import multiparts
 from gateway.storage.s3.parts import PART_BYTES
 from tests.conftest import StartGateway
 from tests.support.partials import StorePartials, partial_head
+from tests.support.resumable import append as append_as_draft
+from tests.support.resumable import request
 from tests.support.s3.servers import Rclone, SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -42,6 +46,17 @@ def backend_of(partials: StorePartials) -> ObjectBackend:
     backend = partials.gateway.resources.parts.backend
     assert backend is not None
     return backend
+
+
+def write_key(folder: Path) -> Path:
+    path = folder / "installation.key"
+    path.write_text("k" * 64)
+    path.chmod(0o600)
+    return path
+
+
+def representation_digest(body: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
 async def append(opened: OpenPartial, body: bytes) -> int:
@@ -280,6 +295,52 @@ async def test_renamed_uploads_of_several_requests_all_stay(
         paths[(await one.commit({})).path] = body
     assert await partials.visible() == paths
     assert len(paths) == 3
+
+
+async def test_digests_of_the_whole_are_verified_over_gateways_and_kept(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
+) -> None:
+    """S3 returns no byte of an unfinished upload, so states of digests lie in that of the upload."""
+    gateways = [
+        await start_gateway(
+            storage=s3_storage,
+            directory=str(tmp_path / name),
+            auth="none",
+            digest="md5",
+            installation_key_file=str(write_key(tmp_path)),
+        )
+        for name in ("first", "second")
+    ]
+    body = os.urandom(LARGE)
+    right, wrong = (representation_digest(content) for content in (body, b"other"))
+    for expected, status in ((right, 201), (wrong, 400)):
+        length = f"Upload-Length: {LARGE}"
+        lines = ("Upload-Complete: ?0", length, f"Repr-Digest: {expected}")
+        created = await request(gateways[0], "POST", "/upload/x", *lines, body=body[:5])
+        assert created.status == 201
+        middle = await append_as_draft(gateways[1], created.resource, 5, body[5:9_000_000])
+        assert middle.status == 204
+        last = await append_as_draft(
+            gateways[0], created.resource, 9_000_000, body[9_000_000:], end=True
+        )
+        assert last.status == status
+        if status == 201:
+            md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+            assert f"md5=:{md5}:" in last.final.json["digest"]
+    assert last.final.json["error"] == "digest_mismatch"
+
+
+async def test_a_digest_that_cannot_be_verified_is_refused_before_its_body(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(storage=s3_storage, auth="none")
+    lines = ("Upload-Complete: ?0", "Upload-Length: 10")
+    created = await request(gateway, "POST", "/upload/x", *lines, body=b"12345")
+    digest = f"Repr-Digest: {representation_digest(b'1234567890')}"
+    refused = await append_as_draft(gateway, created.resource, 5, b"67890", digest, end=True)
+    assert (refused.status, refused.offset) == (400, 5)
+    stored = await append_as_draft(gateway, created.resource, 5, b"67890", end=True)
+    assert stored.status == 201
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from gateway.domain.digests import new_digest
 from gateway.domain.partial import PARTIAL_TTL
 from gateway.endpoints.uploads.resumable.tus_request import CHECKSUM_ALGORITHMS
 from gateway.server.app import Gateway
-from tests.conftest import StartGateway
+from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
     RawResponse,
     files_below,
@@ -669,5 +669,32 @@ async def test_the_switch_turns_it_off(start_gateway: StartGateway, data: Path) 
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("POST", "/upload/a", VERSION, "Upload-Length: 5"))
         answer: RawResponse = await connection.answer()
-    assert answer.status == 405
+    assert 400 <= answer.status < 500
+    assert "Tus-Resumable" not in answer.headers
     assert kept(data) == stored(data) == {}
+
+
+async def test_metadata_comes_back_to_the_letter_after_the_end_too(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    text = f"is_secret,filename {b64('a.txt')}, bytes {b64(bytes(range(256)))},Empty "
+    url = await create(gateway, "/upload/a", f"Upload-Metadata: {text}", length=1)
+    for offset in (0, 1):
+        answer = await tus(gateway, "HEAD", url)
+        assert answer.headers["Upload-Metadata"] == text.strip()
+        assert answer.headers["Upload-Offset"] == str(offset)
+        await patch(gateway, url, 0, b"x")
+
+
+async def test_every_process_knows_the_headers_of_an_upload_that_is_complete(
+    gateway_process: StartProcess,
+) -> None:
+    gateway = gateway_process("--processes", "2")
+    tells = metadata(filename="a.txt", note="b")
+    urls = [await create(gateway, "/upload/a", tells, length=1, body=b"x") for _ in range(4)]
+    for url in urls * 4:
+        answer = await tus(gateway, "HEAD", url)
+        assert answer.headers["Upload-Metadata"] == tells.partition(": ")[2]
+    page = f"/-/uploads/{url.partition('upload=')[2].partition('.')[0]}"
+    story = (await get(gateway, page)).json
+    assert story["state"] == "stored"
+    assert "kept_headers" not in story

@@ -256,6 +256,7 @@ async def test_aiotus_goes_on_after_cuts_and_reads_its_metadata(
     assert url is not None
     assert relay.cuts == []
     assert stored(data) == {"upload/big.bin": BODY}
+    assert await aiotus.metadata(url, config=BRIEF) == known
 
 
 async def test_aiotus_uploads_parts(

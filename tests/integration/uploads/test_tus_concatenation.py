@@ -268,3 +268,32 @@ async def test_a_handler_can_refuse_parts(
     answer = await tus(gateway, "POST", "/upload/", "Upload-Concat: partial", "Upload-Length: 1")
     assert (answer.status, answer.body) == (402, b"no parts")
     assert kept(data) == {}
+
+
+async def test_the_status_of_parts_and_of_their_file_says_what_they_are(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    urls = await parts(gateway, b"hello ", b"world")
+    answer = await tus(gateway, "HEAD", urls[0])
+    assert answer.headers["Upload-Concat"] == "partial"
+    assert answer.headers["Upload-Offset"] == answer.headers["Upload-Length"] == "6"
+    assert answer.headers["Upload-Expires"]
+    line, tells = final(*urls), metadata(filename="a.txt")
+    answer = await tus(gateway, "POST", "/upload/", line, tells)
+    answer = await tus(gateway, "HEAD", answer.headers["Location"])
+    assert answer.headers["Upload-Concat"] == line.partition(": ")[2]
+    assert answer.headers["Upload-Metadata"] == tells.partition(": ")[2]
+    assert answer.headers["Upload-Offset"] == answer.headers["Upload-Length"] == "11"
+
+
+async def test_nothing_is_appended_to_a_file_made_of_parts(
+    start_gateway: StartGateway, data: Path
+) -> None:
+    gateway = await start_gateway()
+    urls = await parts(gateway, b"x")
+    url = (await tus(gateway, "POST", "/upload/a", final(*urls))).headers["Location"]
+    for offset in (0, 1):
+        answer = await patch(gateway, url, offset, b"y")
+        assert (answer.status, answer.json["error"]) == (403, "forbidden")
+    assert stored(data) == {"upload/a": b"x"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gateway.http.header_fields import headers_as_dict, read_headers
+from gateway.http.header_fields import filename_of, headers_as_dict, read_headers
 
 NAMES = ("Host", "host", "Cookie", "X-A", "x-a", "X-Gateway-Internal", "x-gateway-internal")
 
@@ -44,3 +45,27 @@ def test_one_pass_reads_what_two_do(
     for name, value in sent:
         expected.setdefault(name.lower(), []).append(value)
     assert lines_of(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("", None),
+        ("inline", None),
+        ('inline; filename=""', None),
+        ('inline; filename="a b.bin"', "a b.bin"),
+        ("attachment; filename=a.bin", "a.bin"),
+        ("attachment; filename=\"a.bin\"; filename*=UTF-8''%e2%82%ac.bin", "\u20ac.bin"),
+        ("attachment; filename*=utf-8'en'a%20b", "a b"),
+        ('inline; filename="../../etc/passwd"', "passwd"),
+        ('inline; filename="C:\\\\dir\\\\a.txt"', "a.txt"),
+        ("inline; filename*=UTF-8''..%2Fx", "x"),
+        ('inline; filename="caf\udce9"', "caf\ufffd"),
+    ],
+)
+def test_a_file_name_is_the_last_segment_of_what_a_client_says(value: str, name: str | None) -> None:
+    assert filename_of({"content-disposition": [value]}) == name
+
+
+def test_no_disposition_has_no_file_name() -> None:
+    assert filename_of({}) is None

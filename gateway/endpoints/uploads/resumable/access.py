@@ -15,7 +15,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial, PartialStore
 from gateway.domain.partial import PartialStatus, may_continue, ranged_identity
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.resumable.operations import PartialResult
+from gateway.endpoints.uploads.resumable.operations import Concatenation, PartialResult
 from gateway.endpoints.uploads.resumable.references import PartialReferences
 from gateway.errors import Refusal
 from gateway.http.protocol import UPLOAD_ID
@@ -68,7 +68,17 @@ class PartialAccess:
         await self.authorize(incoming, upload["principal"])
         size = int(upload["bytes"])
         url = self.references.url(incoming.raw_path, upload_id)
-        return PartialResult(upload_id, url, size, size, is_complete=True)
+        headers = upload.get("kept_headers", {})
+        text = headers.get("Upload-Concat")
+        return PartialResult(
+            upload_id,
+            url,
+            size,
+            size,
+            is_complete=True,
+            metadata_text=headers.get("Upload-Metadata", ""),
+            concat=None if text is None else Concatenation((), text),
+        )
 
     async def resolve(self, incoming: IncomingRequest, resume_key: str) -> str | None:
         """Return the id of the ranged upload of this path, principal and key. Raises `Refusal`."""

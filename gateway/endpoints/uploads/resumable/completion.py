@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -90,8 +90,8 @@ class PartialCompletion:
             if not hmac.compare_digest(computed[digest.algorithm], digest.value):
                 raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
         for algorithm in algorithms_of(checks.wanted, self.computed_digest):
-            if algorithm not in computed:
-                computed |= await _digest_if_known(opened, algorithm)
+            if algorithm not in computed and opened.can_digest(algorithm):
+                computed |= await opened.digest_of_whole([algorithm])
         return named_digests(computed)
 
     async def refused(
@@ -147,20 +147,6 @@ class PartialCompletion:
 
     def _count_end(self, how: str) -> None:
         self.outcomes.metrics.partials.ended.add(how)
-
-
-async def _digest_if_known(opened: OpenPartial, algorithm: str) -> Mapping[str, bytes]:
-    """Return a digest of all bytes; nothing where it is not known.
-
-    In a bucket it is computed from the first byte on, or not at all: an upload may have begun under
-    another setting.
-    """
-    try:
-        return await opened.digest_of_whole([algorithm])
-    except Refusal as refusal:
-        if refusal.code != "bad_digest":
-            raise
-        return {}
 
 
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:

@@ -47,7 +47,7 @@ class PartialAdmission:
         described, progress = await self.admission.admit(incoming, target.match, upload_id, terms)
         upload = described.upload
         head = PartialHead(
-            self._kept(upload),
+            self._kept(upload, creation),
             target.asked_path,
             creation.protocol,
             client_key(upload.principal, upload.remote),
@@ -63,7 +63,7 @@ class PartialAdmission:
         )
         return head, progress
 
-    def _kept(self, upload: Upload) -> Upload:
+    def _kept(self, upload: Upload, creation: Creation) -> Upload:
         """Return an upload without the secrets of its request."""
         grant = None if upload.grant is None else replace(upload.grant, query=())
         return replace(
@@ -71,7 +71,15 @@ class PartialAdmission:
             headers=self.redaction.headers(upload.headers),
             params=self.redaction.params(upload.params),
             grant=grant,
+            kept_headers=_kept_headers(creation),
         )
+
+
+def _kept_headers(creation: Creation) -> dict[str, str]:
+    """Return the headers that responses to HEAD repeat. The secrets among them are of removed parts."""
+    concat = "" if creation.concat is None else creation.concat.text
+    headers = {"Upload-Metadata": creation.metadata_text, "Upload-Concat": concat}
+    return {name: text for name, text in headers.items() if text}
 
 
 def _identity(target: UploadTarget, creation: Creation, upload: Upload) -> str | None:

@@ -90,16 +90,26 @@ class ResumableEndpoint:
         if references and (method in _RESOURCE_METHODS or _REFERENCE.match(references[0])):
             return await self._draft_resource(incoming, references[0], lines)
         if method == "OPTIONS":
-            return self._options()
+            return await self._path_options(plain)
         if method in {"POST", "PUT"} and draft.creates_upload(lines):
             return await self._draft_creation(incoming, place, lines)
         return await self._serve_ranged(incoming, place, lines, plain)
 
-    def _options(self) -> Response:
+    async def _path_options(self, plain: Serve) -> GatewayResponse:
+        try:
+            return await plain()
+        except Refusal as refusal:
+            if refusal.code != "method_not_allowed":
+                raise
+            others = [name for name in refusal.headers.get("Allow", "").split(", ") if name]
+            return self._options(", ".join(dict.fromkeys([*others, "POST", "HEAD", "OPTIONS"])))
+
+    def _options(self, allowed: str) -> Response:
+        """Tell what can be done, and within which limits."""
         response = Response(status=204)
+        response.headers["Allow"] = allowed
         response.headers["Upload-Limit"] = draft.limit_field(self.uploads.limits())
         response.headers.update(self._tus.capabilities())
-        response.headers["Allow"] = "PUT, POST, OPTIONS"
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -143,7 +153,7 @@ class ResumableEndpoint:
         method, responses, append = incoming.method, self._responses(lines), None
         try:
             if method == "OPTIONS":
-                return self._options()
+                return self._options(draft.RESOURCE_METHODS)
             if method == "PATCH":
                 append = draft.read_append(lines, responses.interop)
                 return responses.appended(await self.uploads.append(incoming, reference, append))

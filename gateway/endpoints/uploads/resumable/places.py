@@ -48,4 +48,4 @@ class UploadPlace:
         match = self.template.match(raw_path)
         if match is None:
             raise Refusal("bad_path", "the name of the file is none below this path")
-        return UploadTarget(match, raw_path, named_by_gateway=filename is None)
+        return UploadTarget(match, raw_path, named_by_gateway=not filename)

@@ -405,9 +405,11 @@ async def test_options_tells_the_limits(start_gateway: StartGateway) -> None:
         answer = await request(gateway, "OPTIONS", target)
         assert answer.status in {200, 204}
         assert answer.final.headers["Upload-Limit"] == "max-size=10, max-age=86400"
+        assert {"PUT", "POST", "HEAD"} <= set(answer.final.headers["Allow"].split(", "))
     first = await created(gateway)
     answer = await request(gateway, "OPTIONS", first.resource)
     assert answer.final.headers["Upload-Limit"].startswith("max-size=10")
+    assert answer.final.headers["Allow"] == "HEAD, GET, PATCH, DELETE, OPTIONS"
 
 
 # -- digests

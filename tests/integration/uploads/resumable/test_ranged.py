@@ -14,7 +14,7 @@ import pytest
 
 from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
-from tests.conftest import StartGateway
+from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
 from tests.support.harness import TIMEOUT, curl, files_below, raw_connection, request_head, wait_until
 from tests.support.resumable import Exchange, request
@@ -89,6 +89,24 @@ async def test_the_recipe_goes_on_until_the_file_is_whole(
         assert await run_recipe(tmp_path, relay) == 0
         assert relay.cuts == []
     assert stored(tmp_path) == {"big.bin": content}
+
+
+@needs_header_variable
+async def test_the_recipe_goes_on_after_a_kill(gateway_process: StartProcess, tmp_path: Path) -> None:
+    flags = ("--hosts", "host")
+    gateway, content = gateway_process(*flags), os.urandom(1 << 20) * 48
+    (tmp_path / "big.bin").write_bytes(content)
+    partials = tmp_path / "data/.gateway/partials"
+    async with cutting_relay() as relay:
+        relay.target = gateway.address
+        recipe = asyncio.create_task(run_recipe(tmp_path, relay))
+        await wait_until(lambda: any(file.stat().st_size > 4 << 20 for file in partials.glob("*-0")))
+        gateway.kill()
+        relay.target = None
+        relay.target = gateway_process(*flags).address
+        assert await recipe == 0
+    assert files_below(tmp_path / "data/upload") == {"big.bin": content}
+    assert files_below(partials) == {}
 
 
 @needs_header_variable
