@@ -136,6 +136,8 @@ class PartialAppender:
 
     async def set_length(self, length: int) -> None:
         """Fix the length of the whole, durably; settles. Raises `Refusal`, `ChangedError`."""
+        if length > MAX_PARTS * self.state.part_bytes:
+            raise self._too_large()
         await self._send_full_part()
         await self._sender.wait_sent()
         await self._write_state(length=length)
@@ -189,11 +191,18 @@ class PartialAppender:
     def _open_part(self) -> OpenPart:
         number, size = self._sent + 1, self.state.part_bytes
         if number > MAX_PARTS:
-            raise Refusal("too_large", f"this upload may have {MAX_PARTS * size} bytes in this storage")
+            raise self._too_large()
         left = size if self.length is None else self.length - self._sent * size
         self._part = OpenPart(number, min(size, left))
         self._part.buffer = BufferedPart()
         return self._part
+
+    def _too_large(self) -> Refusal:
+        most = MAX_PARTS * self.state.part_bytes
+        return Refusal(
+            "too_large",
+            f"an upload that begins without its length may have {most} bytes in this storage",
+        )
 
     async def _buffer_for(self, part: OpenPart, more: int) -> BufferedPart:
         """Return the buffer of a part, with space for more bytes. Raises `Refusal`."""

@@ -19,7 +19,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
@@ -33,6 +33,8 @@ _NEVER_SUCCEED: Final = frozenset({"other_file_system", "not_implemented"})
 
 def ends_upload(refusal: Refusal) -> bool:
     """Tell whether an upload that is refused at its end can never be stored."""
+    if refusal.code in RETRY_AFTER_SECONDS:
+        return False
     return refusal.status < _MAY_SUCCEED_LATER or refusal.code in _NEVER_SUCCEED
 
 
@@ -102,6 +104,7 @@ class PartialCompletion:
             ends = ends_upload(refusal)
         if ends:
             await opened.remove()
+            self.outcomes.metrics.uploads.add(refusal.code)
             self.ended(opened.head.upload, refusal.code, opened.offset, "refused")
         result = self.access.describe_open(opened)
         return with_result(refusal, result, keeps=not ends)
