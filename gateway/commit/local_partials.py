@@ -136,6 +136,7 @@ class LocalPartialStore:
         self._caps.check(head.client)
         self._disk.space.check(max(upload.content_length or 0, 1), head.client, new_file=True)
         file = create_partial(folder, head, self._writer.file_mode, self._disk.incoming.umask)
+        self._caps.add(upload.id, head.client)
         if head.identity is not None:
             try:
                 self._give_identity(head.identity, upload.id)

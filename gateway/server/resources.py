@@ -255,6 +255,11 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
     base.partials.remove_rests()
+    if backend is not None and any(base.partials.upload_ids()):
+        log.warning(
+            "partial uploads on this disk wait for the --storage with which they began",
+            extra=event("partials.waiting"),
+        )
     pending = journal.pending_uploads.hold().result()
     if backend is not None:
         backend.prepare(pending)

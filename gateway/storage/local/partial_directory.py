@@ -31,6 +31,7 @@ log = logging.getLogger("gateway.storage")
 HEAD: Final = ".json"
 ASIDE: Final = ".json.new"
 CELLS: Final = ".at"
+_SUFFIXES: Final = frozenset({"", HEAD, ASIDE, CELLS})
 
 MAX_HEAD_BYTES: Final = 1 << 20
 """Bytes of a head that are read: headers, metadata and a grant are far below."""
@@ -256,27 +257,34 @@ class PartialDirectory:
     def remove_rests(self) -> int:
         """Delete what crashes left of uploads that ended, or never began; return of how many.
 
-        Heads whose body is nowhere belong to committed uploads. What is locked is left alone.
+        Heads whose body is nowhere belong to committed uploads. What is locked is left alone, and what
+        cannot be read or removed: it is tried again.
         """
         removed = 0
-        for name in self.names():
-            upload_id, dot, suffix = name.partition(".")
-            if not is_upload_id(upload_id) or dot + suffix not in ("", HEAD, ASIDE, CELLS):
-                continue
-            if dot + suffix != ASIDE and not self._is_rest(upload_id):
-                continue
-            with contextlib.suppress(PartialLockedError, OSError):
-                fd = self.lock(upload_id)
-                try:
-                    if self._is_rest(upload_id):
-                        self.remove_files(upload_id, cells=fd is not None)
-                        removed += 1
-                    else:
-                        self.remove(upload_id + ASIDE)
-                finally:
-                    if fd is not None:
-                        os.close(fd)
+        try:
+            for name in self.names():
+                upload_id, dot, suffix = name.partition(".")
+                if is_upload_id(upload_id) and dot + suffix in _SUFFIXES:
+                    with contextlib.suppress(PartialLockedError, OSError):
+                        removed += self._remove_rest(upload_id, is_aside=dot + suffix == ASIDE)
+        except OSError as error:
+            log.error("partial uploads cannot be listed: %s", error, extra=event("partials.unreadable"))
         return removed
+
+    def _remove_rest(self, upload_id: str, *, is_aside: bool) -> bool:
+        """Delete the files of an upload if they are a rest, else at most a head that is aside."""
+        if not is_aside and not self._is_rest(upload_id):
+            return False
+        fd = self.lock(upload_id)
+        try:
+            if self._is_rest(upload_id):
+                self.remove_files(upload_id, cells=fd is not None)
+                return True
+            self.remove(upload_id + ASIDE)
+            return False
+        finally:
+            if fd is not None:
+                os.close(fd)
 
     def _is_rest(self, upload_id: str) -> bool:
         if not self.has_head(upload_id) or not self.exists(upload_id + CELLS):

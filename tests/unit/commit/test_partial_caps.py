@@ -65,3 +65,24 @@ def test_each_head_is_read_once(folder: PartialDirectory, monkeypatch: pytest.Mo
     caps.check("a")
     caps.check("b")
     assert read == ids
+
+
+def test_a_long_list_is_not_made_for_each_creation(
+    folder: PartialDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_caps, "SHORT_LIST", -1.0)
+    monkeypatch.setattr(partial_caps, "PAUSE", 1e9)
+    caps = PartialCaps(folder)
+    caps.check("a")
+    others = create(folder, "a")  # as another process does
+    for _ in range(3):
+        caps.check("a")
+        caps.add(create(folder, "a"), "a")
+    assert refused(caps, "a") == "too_many_requests"
+    caps.check("b")
+    monkeypatch.setattr(caps, "_next_list", 0.0)
+    caps.add(others, "a")
+    caps.add(others, "a")
+    caps.check("b")
+    caps.add(create(folder, "b"), "b")
+    assert refused(caps, "b") == "overloaded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -176,3 +177,21 @@ def test_an_upload_that_gets_an_identity_meanwhile_keeps_it(
     monkeypatch.setattr(identities, "_is_ended", is_ended)
     identities.remove_ended(later)
     assert identities.resolve("a") == upload_id
+
+
+def test_a_folder_that_cannot_be_read_is_logged_and_tried_again(
+    folder: PartialDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(f"/proc/self/fd/{folder.fd}") / new_id(0)).write_bytes(b"rest")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fails_with_eio)
+        assert folder.remove_rests() == 0
+    assert "cannot be listed" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fails_with_eio)
+        assert folder.remove_rests() == 0
+    assert folder.remove_rests() == 1
+
+
+def fails_with_eio(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "the disk is dying")
