@@ -27,6 +27,8 @@ VERBS: Final[Mapping[str, str]] = {
     "worker": "run handlers only, for gateways on other machines",
     "token": "create a token; prints it once, with its line for the settings file",
     "sign": "print a signed URL",
+    "uploads": "list uploads: by whom, when, how they ended",
+    "files": "list, show or remove stored files",
     "events": "list events; retry, drop, replay or pause deliveries",
     "secrets": "create a key, encrypt values for Config plugins",
     "doctor": "find problems of this installation",

@@ -18,7 +18,7 @@ from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.running_digests import RunningDigests
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.digests import RunningDigest, algorithms_of, new_digest
+from gateway.domain.digests import SIZES, RunningDigest, algorithms_of, new_digest
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import Refusal
@@ -147,6 +147,10 @@ class LocalOpenPartial(BatchedWrite):
     async def last_byte(self) -> bytes | None:
         """See `OpenPartial.last_byte`."""
         return await self._in_thread(self._file.last_byte)
+
+    def can_digest(self, algorithm: str) -> bool:
+        """See `OpenPartial.can_digest`: all bytes can be read back."""
+        return algorithm in SIZES
 
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`. Other work of the disk's threads gets its turns."""

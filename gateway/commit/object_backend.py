@@ -24,7 +24,7 @@ from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
-from gateway.domain.digests import algorithms_of, named_digests
+from gateway.domain.digests import named_digests
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
@@ -224,7 +224,7 @@ class ObjectBackend:
             self.writer.check_space,
         )
         locks = PartialLocks(self._locks, context.executor)
-        return ObjectPartialStore(services, context, names, locks, algorithms_of((), context.digest))
+        return ObjectPartialStore(services, context, names, locks)
 
     def prepare(self, pending: Sequence[PendingUpload]) -> None:
         """Check that there are credentials; take over the pending uploads of an earlier run.

@@ -154,8 +154,12 @@ class ObjectOpenPartial:
             raise Refusal("storage_unavailable", "a part of the file could not be read to its end")
 
     async def last_byte(self) -> bytes | None:
-        """See `OpenPartial.last_byte`. S3 returns no bytes of an unfinished upload."""
-        return None
+        """See `OpenPartial.last_byte`."""
+        return None if self._body.last is None else bytes([self._body.last])
+
+    def can_digest(self, algorithm: str) -> bool:
+        """See `OpenPartial.can_digest`."""
+        return algorithm in self._body.hashes.algorithms
 
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
         """See `OpenPartial.digest_of_whole`: they are computed while the bytes come.
@@ -166,17 +170,14 @@ class ObjectOpenPartial:
         with _lost():
             await self._body.load(self._writer)
         await self._body.hash_rest()
-        digests = {}
         for name in algorithms:
-            digest = self._body.hashes.digest_of_whole(name)
-            if digest is None:
+            if not self.can_digest(name):
                 raise Refusal(
                     "bad_digest",
                     f"the {name} of the whole file is known here only where the request that creates"
                     " the upload asks for it",
                 )
-            digests[name] = digest
-        return digests
+        return {name: self._body.hashes.digest_of_whole(name) for name in algorithms}
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """See `OpenPartial.commit`."""

@@ -44,10 +44,7 @@ _NOT_FOUND: Final = "there is no such upload, or it has ended"
 
 
 class ObjectPartialStore:
-    """The partial uploads of a bucket as a `PartialStore`, for one event loop.
-
-    `algorithms` are digests that are computed of every upload, those of `--digest`.
-    """
+    """The partial uploads of a bucket as a `PartialStore`, for one event loop."""
 
     def __init__(
         self,
@@ -55,14 +52,12 @@ class ObjectPartialStore:
         context: UploadContext,
         names: ReservedNames,
         locks: PartialLocks,
-        algorithms: Sequence[str] = (),
     ) -> None:
         self._services = services
         self._store: PartialObjects = services.ends.store
         self._context = context
         self._names = names
         self._locks = locks
-        self._algorithms = tuple(name for name in algorithms if can_save(name))
         self._expiry = ObjectPartialExpiry(services, locks)
 
     @property
@@ -202,7 +197,9 @@ class ObjectPartialStore:
                 )
         if head.part_of_concat:
             return ()
-        return tuple(dict.fromkeys([*(digest.algorithm for digest in head.digests), *self._algorithms]))
+        kept = self._context.digest
+        computed = [kept] if kept is not None and can_save(kept) else []
+        return tuple(dict.fromkeys([*(digest.algorithm for digest in head.digests), *computed]))
 
     def _part_bytes(self, length: int | None) -> int:
         """Return the size of the parts. Raises `Refusal("too_large")`."""

@@ -91,8 +91,17 @@ class OpenPartial(Protocol):
     async def last_byte(self) -> bytes | None:
         """Return the last byte of all that came, None where the storage returns none before a commit."""
 
+    def can_digest(self, algorithm: str) -> bool:
+        """Tell whether `digest_of_whole` has this digest: some storages return no bytes before a commit.
+
+        They have those of `PartialHead.digests`, and the one of `--digest`.
+        """
+
     async def digest_of_whole(self, algorithms: Sequence[str]) -> Mapping[str, bytes]:
-        """Return digests of all bytes: the running ones, or read back in a thread."""
+        """Return digests of all bytes: the running ones, or read back in a thread.
+
+        Raises `Refusal("bad_digest")` where `can_digest` says no.
+        """
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """Publish the whole file by the one commit; OnFileUploaded is emitted.

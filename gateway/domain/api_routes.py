@@ -44,6 +44,10 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
+    ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
+    ApiRoute(
+        "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
+    ),
     ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
     ApiRoute(
         "POST",
@@ -52,6 +56,8 @@ API_ROUTES: Final = (
         "upload.release",
         "End the request that has a partial upload open",
     ),
+    ApiRoute("GET", "/-/files", Access.OPERATOR, "files", "Stored files of a folder, or one file"),
+    ApiRoute("DELETE", "/-/files", Access.OPERATOR, "files", "Remove a stored file"),
     ApiRoute("GET", "/-/files/{upload_id}", Access.OPERATOR, "file", "The file of an upload"),
     ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
     ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),

@@ -98,6 +98,12 @@ def created_at(upload_id: str) -> float:
     return functools.reduce(lambda value, letter: value << 5 | letter, letters) / 1000
 
 
+def id_prefix(moment: float) -> str:
+    """Return how the ids of a Unix time begin; no id of a later time sorts before it."""
+    milliseconds = max(0, min(int(moment * 1000), (1 << 48) - 1))
+    return "".join([_PAIRS[milliseconds >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+
+
 @functools.lru_cache(maxsize=2)
 def _first_letters(time: int) -> str:
     """Return the first six letters of an id, which are the same for a quarter of an hour."""

@@ -5,6 +5,7 @@ Runs on the server's event loop.
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -93,6 +94,12 @@ class Inflight:
         self._failed[upload.id] = progress.describe()
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
+
+    def newest(self, before: str, limit: int) -> list[dict[str, Any]]:
+        """Return the status pages of up to `limit` uploads whose id is below `before`, newest first."""
+        ids = (key for key in (*self._active, *self._failed) if key < before)
+        pages = map(self.describe, heapq.nlargest(limit, ids))
+        return [page for page in pages if page is not None]
 
     def find(self, upload_id: str) -> Progress | None:
         """Return the progress of an upload in flight."""

@@ -25,6 +25,7 @@ from gateway.events.published_notes import PublishedNotes
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
 from gateway.events.unpublished import UnpublishedEvents
+from gateway.events.upload_log import UploadLog
 
 
 class Journal:
@@ -43,6 +44,7 @@ class Journal:
         self.pending_uploads = PendingUploads(self._database, unpublished)
         self.deletions = DeletionLog(self._database, unpublished, wakeups)
         self.published_notes = PublishedNotes(self._database)
+        self.uploads = UploadLog(self._database)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
 

@@ -47,7 +47,7 @@ from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
-from gateway.server.file_endpoints import open_existing_files
+from gateway.server.file_endpoints import open_existing_files, operator_endpoints
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
@@ -102,10 +102,9 @@ async def open_endpoints(
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **status.handlers(),
+        **operator_endpoints(resources, existing, urls, status, inflight, processes),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
-        **existing.stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }

@@ -7,12 +7,20 @@ from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
+from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.removals import Removals
+from gateway.endpoints.admin.status import UploadStatusEndpoint
+from gateway.endpoints.admin.uploads import InflightUploads, StoredUploads, UploadsEndpoint
+from gateway.endpoints.admin.waiting_uploads import WaitingUploads
 from gateway.endpoints.deletes import DeleteHandler
 from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.folders import FolderHandler
+from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.listing.handler import ListingHandler
+from gateway.endpoints.operator_files import OperatorFilesEndpoint
+from gateway.http.responses import ApiHandler
 from gateway.server.resources import Resources
 from gateway.telemetry.metrics import Metrics
 
@@ -41,3 +49,27 @@ def open_existing_files(
     deletes = DeleteHandler(settings, auth, hooks, parts.remover, slot)
     stored = InternalFilesEndpoint(parts.storage, resources.scripts.versions, downloads)
     return ExistingFiles(downloads, folders, deletes, stored)
+
+
+def operator_endpoints(
+    resources: Resources,
+    existing: ExistingFiles,
+    urls: StoredUrls,
+    status: UploadStatusEndpoint,
+    inflight: Inflight,
+    processes: ProcessClients,
+) -> dict[str, ApiHandler]:
+    """Return the handlers of `API_ROUTES` below `/-/files` and `/-/uploads`."""
+    journal, slot = resources.journal, resources.base.state.slot
+    files = OperatorFilesEndpoint(resources.parts.storage, existing.deletes, urls, slot)
+    removals = Removals(journal.deletions, processes)
+    own = InflightUploads(inflight), StoredUploads(journal.uploads)
+    store = resources.parts.partials
+    shared = () if store is None else (WaitingUploads(store),)
+    uploads = UploadsEndpoint(status, own, processes, removals, shared)
+    return {
+        **existing.stored.handlers(),
+        **files.handlers(),
+        **removals.handlers(),
+        **uploads.handlers(),
+    }

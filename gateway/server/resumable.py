@@ -16,7 +16,11 @@ from gateway.endpoints.uploads.resumable.completion import PartialCompletion
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
 from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequests
-from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
+from gateway.endpoints.uploads.resumable.janitor import (
+    COUNT_INTERVAL,
+    SWEEP_INTERVAL,
+    PartialJanitor,
+)
 from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
 from gateway.endpoints.uploads.resumable.references import PartialReferences
 from gateway.endpoints.uploads.resumable.requests import PartialRequests
@@ -41,11 +45,11 @@ def open_resumable(
 ) -> ResumableUploads | None:
     """Return the operations on partial uploads, None where they are switched off.
 
-    Until `stack` is closed, the first process also removes what expires.
+    Until `stack` is closed, the first process also removes what expires, switched off or not.
     """
     settings, installation = resources.settings, resources.base.installation
     store, admission, outcomes = resources.parts.partials, context.admission, context.outcomes
-    if store is None or not settings.resumable:
+    if store is None:
         return None
     references = PartialReferences(installation.secrets, lambda: public_url(settings, installation.own))
     access = PartialAccess(admission, store, references, context.find_upload)
@@ -53,7 +57,16 @@ def open_resumable(
     running = RunningRequests(store, context.processes, outcomes.metrics)
     completion = PartialCompletion(access, outcomes, settings.computed_digest)
     if resources.base.state.slot == 0:
-        sweeping = asyncio.create_task(PartialJanitor(store, completion).run())
-        stack.callback(sweeping.cancel)
+        interval = COUNT_INTERVAL if settings.storage == "file" else SWEEP_INTERVAL
+        sweeping = asyncio.create_task(PartialJanitor(store, completion, interval).run())
+        stack.push_async_callback(_end, sweeping)
+    if not settings.resumable:
+        return None
     requests = PartialRequests(access, running, PartialReceiver(context.receiver), completion)
     return ResumableUploads(access, creation, requests, FinalUploads(access, running))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait for its end."""
+    task.cancel()
+    await asyncio.wait({task})

@@ -3,7 +3,8 @@
 POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th hit (default 1) the process
 kills itself with SIGKILL: not a byte more is written. `POINT=eio` lets the next fsync of a
 folder fail instead, as a dying disk would. `unlink=eio` lets no private body be removed.
-`heartbeat=quick` calls a process unresponsive after a second.
+`heartbeat=quick` calls a process unresponsive after a second. With `boot=other` the machine has been
+started anew: what was not synced before does not count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from gateway.cli import main
 from gateway.domain import failpoints
 from gateway.server import heartbeat
+from gateway.storage.local import partial_cells
 
 
 def kill_at(point: str, count: int) -> None:
@@ -71,6 +73,8 @@ if __name__ == "__main__":
     wish = sys.argv[1]
     if wish == "heartbeat=quick":
         heartbeat.HEARTBEAT_INTERVAL, heartbeat.HEARTBEAT_TIMEOUT = 0.1, 1.0  # type: ignore[misc]
+    elif wish == "boot=other":
+        partial_cells.boot_id = lambda: b"another start..."  # type: ignore[assignment]
     elif wish == "unlink=eio":
         fail_unlink()
     elif wish.endswith("=eio"):

@@ -10,11 +10,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from gateway.cli.doctor.finding import Finding
+from gateway.domain.partial import MAX_PARTIAL_AGE
 from gateway.errors import Refusal
 from gateway.settings import Bucket, Settings
 from gateway.storage.s3.client import Client, Clients
 from gateway.storage.s3.errors import NO_CREDENTIALS, OPERATOR_HINTS, code_of, status_of
-from gateway.storage.s3.lifecycle import aborts_unfinished, rules_of
+from gateway.storage.s3.lifecycle import DAY, abort_days, rules_of
 
 BUCKET_TIMEOUT: Final = 30.0
 """Seconds for all checks of the bucket."""
@@ -111,7 +112,11 @@ async def _unfinished(client: Client, place: Bucket) -> Finding:
         rules = await rules_of(client, place.name)
     except Exception as error:
         return Finding("ok", f"the bucket returns no lifecycle rules ({_summary(error)})")
-    if aborts_unfinished(rules, place.key("/")):
+    days, least = abort_days(rules, place.key("/")), int(MAX_PARTIAL_AGE / DAY)
+    if days is not None and days < least:
+        advice = f"set its DaysAfterInitiation to {least} or more: uploads may go on for so long"
+        return Finding("warn", f"a rule aborts multipart uploads after {days} days", advice)
+    if days is not None:
         return Finding("ok", "a lifecycle rule aborts unfinished multipart uploads")
     advice = f"add AbortIncompleteMultipartUpload after some days, see {PAGE}"
     return Finding("warn", "no lifecycle rule aborts unfinished multipart uploads", advice)

@@ -23,6 +23,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
+from gateway.events.upload_log import logged_upload
 from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.http.sockets import descriptors_left
 from gateway.plugins.hooks import Hooks
@@ -153,7 +154,7 @@ _HANDLER_STATES: Final[Mapping[str, str]] = {"ready": "queued", "relayed": "queu
 
 @dataclass(slots=True)
 class UploadStatusEndpoint:
-    """Serves `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs.
+    """Describes one upload: active, failed lately, or stored, with its handlers' runs.
 
     `engines` are asked for the deliveries that the journal has relayed to them.
     """
@@ -165,11 +166,8 @@ class UploadStatusEndpoint:
     engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
     partials: PartialStore | None = None
 
-    def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
-        return {"upload": self._upload}
-
-    async def _upload(self, incoming: IncomingRequest) -> Response:
+    async def describe(self, incoming: IncomingRequest) -> dict[str, Any]:
+        """Describe the upload of a request. Raises `Refusal`: `not_found`, `process_unavailable`."""
         upload_id = incoming.variables["upload_id"]
         if _this_process_only(incoming):
             status = await self._own_status(upload_id)
@@ -179,7 +177,7 @@ class UploadStatusEndpoint:
             raise Refusal("not_found", "no upload of this id is known (any more)")
         if not incoming.owner:
             status.pop(KEPT_HEADERS, None)  # what one client sent is not for all that may see the status
-        return json_response(status)
+        return status
 
     async def _status(self, upload_id: str) -> dict[str, Any] | None:
         """Return the status of an upload of any process, a partial one too."""
@@ -235,7 +233,8 @@ class UploadStatusEndpoint:
             "principal": named_principal(json.loads(row["principal"] or "null")),
             "remote": row["remote"],
             **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
-            **({"place": _object_place(row["place"])} if row["place"] else {}),
+            "etag": logged_upload(row).etag,
+            **({"place": shown_place(json.loads(row["place"]))} if row["place"] else {}),
             **({KEPT_HEADERS: json.loads(row[KEPT_HEADERS])} if row[KEPT_HEADERS] else {}),
             "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
         }
@@ -274,8 +273,8 @@ def _rows(depth: list[Depth]) -> list[Waiting]:
     return [(row.handler, row.state, row.count, row.oldest) for row in depth]
 
 
-def _object_place(text: str) -> dict[str, Any]:
-    place = json.loads(text)
+def shown_place(place: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object of an upload as it is told."""
     return {name: place.get(name) for name in ("bucket", "key", "etag")}
 
 

@@ -114,6 +114,9 @@ _RFC9530: Final = _DigestList(
 _RFC3230: Final = _DigestList(
     re.compile(r"([A-Za-z][A-Za-z0-9-]*)=(\S*)"), ",", "sha-256=BASE64", NAMES, _base64
 )
+_GOOGLE: Final = _DigestList(
+    re.compile(r"([a-z0-9]+)=(\S*)"), ",", "crc32c=BASE64", {"crc32c": "crc32c", "md5": "md5"}, _base64
+)
 _OWNCLOUD: Final = _DigestList(
     re.compile(r"([A-Za-z0-9-]+):([0-9A-Fa-f]*)"),
     " ",
@@ -130,9 +133,13 @@ _FIELDS: Final[Mapping[str, _OneDigest | _DigestList]] = {
     "Digest": _RFC3230,
     # Amazon S3: "PutObject", "Signature Version 4"
     "x-amz-checksum-crc32": _OneDigest("crc32", _base64),
+    "x-amz-checksum-crc32c": _OneDigest("crc32c", _base64),
+    "x-amz-checksum-crc64nvme": _OneDigest("crc64nvme", _base64),
     "x-amz-checksum-sha1": _OneDigest("sha1", _base64),
     "x-amz-checksum-sha256": _OneDigest("sha256", _base64),
     "x-amz-content-sha256": _OneDigest("sha256", _hex, unchecked="UNSIGNED-PAYLOAD"),
+    # Google Cloud Storage, XML API: "x-goog-hash"
+    "x-goog-hash": _GOOGLE,
     # Artifactory REST API: "Deploy Artifact"
     "X-Checksum-Md5": _OneDigest("md5", _hex),
     "X-Checksum-Sha1": _OneDigest("sha1", _hex),
@@ -149,7 +156,6 @@ _NO_CHECKS: Final = frozenset({*_ANNOUNCED, "x-amz-checksum-type", "x-amz-checks
 _NOT_COMPUTED: Final = frozenset(
     {
         TUS_CHECKSUM.lower(),  # only requests of tus have it, and the endpoint takes those
-        "x-goog-hash",  # Google Cloud Storage, XML API
         "x-ms-content-crc64",  # Azure Blob Storage: "Put Blob"
         "x-ms-blob-content-md5",
     }

@@ -36,6 +36,8 @@ _VISIBLE: Final = re.compile(r"[ -~]*[!-~]")
 _EXTENDED_NAME: Final = re.compile(r";[ \t]*filename\*[ \t]*=[ \t]*([^;\s]*)", re.IGNORECASE)
 _PLAIN_TRANSFER: Final = frozenset({"7bit", "8bit", "binary"})
 
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
 ReadChunk = Callable[[], Awaitable[bytes]]
 """Returns the next bytes of a body, b"" at its clean end."""
 
@@ -195,7 +197,7 @@ def _extended_filename(disposition: str) -> str | None:
     RFC 7578 section 4.2 forbids it, and some clients send nothing else. Beside a `filename` it means
     nothing: who looks into the form on the way reads that one.
     """
-    values = _EXTENDED_NAME.findall(disposition)
+    values = _EXTENDED_NAME.findall(_QUOTED.sub('""', disposition))
     if not values:
         return None
     charset, quote, rest = values[0].partition("'")

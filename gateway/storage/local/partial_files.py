@@ -81,11 +81,10 @@ class PartialFile:
             )
             self._write_cell(size)
         self.received = self.offset
-        is_valid = newest is not None and is_this_boot(newest) and not newest.unchecked
         if newest is None or not is_this_boot(newest):
             self._truncate()  # before the cell that lets further bytes count
             self._write_cell(self.offset)
-        elif size > self.offset and is_valid:
+        elif size > self.offset and not newest.unchecked:
             self.received = size if self.length is None else min(size, self.length)
         self._truncate()
         self.settle()

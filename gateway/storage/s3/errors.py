@@ -50,6 +50,8 @@ OPERATOR_HINTS: Mapping[str, str] = {
     "ExpiredToken": "the temporary credentials have expired",
     "InvalidToken": "AWS_SESSION_TOKEN is wrong",
     "NoSuchBucket": "make the bucket, or name another one in --storage",
+    "NoSuchUpload": "the parts of an unfinished upload are gone: a lifecycle rule that aborts multipart"
+    " uploads must leave them 7 days",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_REGION",
     "PermanentRedirect": "the bucket is in another region: set AWS_REGION",
     "IllegalLocationConstraintException": "the bucket is in another region: set AWS_REGION",

@@ -60,11 +60,13 @@ async def rules_of(client: Client, bucket: str) -> Sequence[Mapping[str, Any]]:
     return rules
 
 
-def aborts_unfinished(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
-    """Tell whether one of the rules aborts unfinished multipart uploads below `prefix`."""
-    return any(
-        rule.get("Status") == "Enabled"
+def abort_days(rules: Sequence[Mapping[str, Any]], prefix: str) -> int | None:
+    """Return after how many days unfinished multipart uploads below `prefix` are aborted, if ever."""
+    days = [
+        int(rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0))
+        for rule in rules
+        if rule.get("Status") == "Enabled"
         and "AbortIncompleteMultipartUpload" in rule
         and prefix.startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")))
-        for rule in rules
-    )
+    ]
+    return min(days, default=None)

@@ -48,6 +48,7 @@ class PartialAppender:
         self.claim: str | None = None
         self.state = stored.state
         self.received = stored.state.offset
+        self.last = stored.state.last
         self.hashes = PartialHashes(stored.state, context.executor)
         self._context = context
         self._store = store
@@ -108,6 +109,7 @@ class PartialAppender:
             buffer.add(fitting)
             part.filled += len(fitting)
             self.received += len(fitting)
+            self.last = fitting[-1]
             rest = rest[len(fitting) :]
             await self.hashes.update_often(self._unhashed())
         await self._send_full_part()
@@ -128,11 +130,14 @@ class PartialAppender:
         self._sender.release_all()
         self._sender, self._part = PartSender(self._context, self._client), None
         self._sent, self.received = len(self.state.tags), self.state.offset
+        self.last = self.state.last
         self.hashes = PartialHashes(self.state, self._context.executor)
         await self._read_tail()
 
     async def set_length(self, length: int) -> None:
         """Fix the length of the whole, durably; settles. Raises `Refusal`, `ChangedError`."""
+        if length > MAX_PARTS * self.state.part_bytes:
+            raise self._too_large()
         await self._send_full_part()
         await self._sender.wait_sent()
         await self._write_state(length=length)
@@ -186,11 +191,18 @@ class PartialAppender:
     def _open_part(self) -> OpenPart:
         number, size = self._sent + 1, self.state.part_bytes
         if number > MAX_PARTS:
-            raise Refusal("too_large", f"this upload may have {MAX_PARTS * size} bytes in this storage")
+            raise self._too_large()
         left = size if self.length is None else self.length - self._sent * size
         self._part = OpenPart(number, min(size, left))
         self._part.buffer = BufferedPart()
         return self._part
+
+    def _too_large(self) -> Refusal:
+        most = MAX_PARTS * self.state.part_bytes
+        return Refusal(
+            "too_large",
+            f"an upload that begins without its length may have {most} bytes in this storage",
+        )
 
     async def _buffer_for(self, part: OpenPart, more: int) -> BufferedPart:
         """Return the buffer of a part, with space for more bytes. Raises `Refusal`."""
@@ -250,6 +262,7 @@ class PartialAppender:
         state = dataclasses.replace(
             self.state,
             offset=self.received,
+            last=self.last,
             sequence=self.state.sequence + 1,
             tags=(*self.state.tags, *sent),
             digests=self.hashes.save(),

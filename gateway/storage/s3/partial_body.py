@@ -9,7 +9,9 @@ import dataclasses
 import secrets
 
 from gateway.domain import failpoints
+from gateway.domain.digests import digest_field, named_digests
 from gateway.errors import GatewayError
+from gateway.storage.s3.encoding import with_digest
 from gateway.storage.s3.partial_appender import PartialAppender
 from gateway.storage.s3.parts import BufferedPart
 
@@ -27,6 +29,13 @@ class PartialBody(PartialAppender):
         await self._sender.wait_sent()
         self.claim = self.state.claim or secrets.token_hex(8)
 
+    def kept_digest(self) -> dict[str, bytes]:
+        """Return the digest of `--digest`, by its algorithm, where it is known."""
+        kept = self._context.digest
+        if kept is None or kept not in self.hashes.algorithms:
+            return {}
+        return {kept: self.hashes.digest_of_whole(kept)}
+
     async def publish(self, *, new: bool) -> str:
         """Claim the upload, publish the object; return its etag.
 
@@ -41,7 +50,8 @@ class PartialBody(PartialAppender):
             tag = await objects.complete_multipart(target.key, self.multipart, tags, new=new)
         else:
             content = (self._part and self._part.buffer) or BufferedPart()
-            tag = await objects.put_object(target.key, content, target.params, new=new)
+            params = with_digest(target.params, digest_field(named_digests(self.kept_digest())))
+            tag = await objects.put_object(target.key, content, params, new=new)
         failpoints.hit("after complete")
         return tag
 

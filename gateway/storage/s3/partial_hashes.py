@@ -5,7 +5,7 @@ They take the bytes from the part in memory, in a thread, some hundred KiB at a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -47,10 +47,14 @@ class PartialHashes:
         if len(pieces) >= _OFTEN_BYTES:
             await self.update(pieces)
 
-    def digest_of_whole(self, algorithm: str) -> bytes | None:
-        """Return a digest of all bytes up to `position`, None where it is not computed."""
-        digest = self._whole.get(algorithm)
-        return None if digest is None else digest.digest()
+    @property
+    def algorithms(self) -> Collection[str]:
+        """The digests of all bytes that are computed."""
+        return self._whole.keys()
+
+    def digest_of_whole(self, algorithm: str) -> bytes:
+        """Return one of the `algorithms` of all bytes up to `position`."""
+        return self._whole[algorithm].digest()
 
     def digest_of_body(self, algorithm: str) -> bytes:
         """Return a digest of the body of this request, up to `position`."""

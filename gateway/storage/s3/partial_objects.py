@@ -38,10 +38,10 @@ class PartialState:
     """How far a partial upload is.
 
     Of `offset` bytes all but the tail are in parts of the multipart upload `multipart`; `tags` are the
-    entity tags of these. `path` is where it is going to. `latest` is the Unix time of the latest byte.
-    `writer` is the gateway that has it. `claim` is the commit that may publish it. `digests` are saved
-    states of digests. `sealed` says that the bytes are in the object `<id>.part`, `removed` that it is
-    being removed.
+    entity tags of these. `last` is the last byte, `latest` the Unix time at which it came. `path` is
+    where all of it goes. `writer` is the gateway that has it. `claim` is the commit that may publish it.
+    `digests` are saved states of digests. `sealed` says that the bytes are in the object `<id>.part`,
+    `removed` that it is being removed.
     """
 
     part_bytes: int
@@ -50,6 +50,7 @@ class PartialState:
     latest: float
     length: int | None = None
     offset: int = 0
+    last: int | None = None
     sequence: int = 0
     multipart: str | None = None
     claim: str | None = None

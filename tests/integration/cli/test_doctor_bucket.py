@@ -78,6 +78,23 @@ async def test_rules_that_are_set_are_recognised(
 
 
 @pytest.mark.slow
+async def test_a_rule_that_aborts_uploads_which_may_go_on_is_named(
+    tmp_path: Path, s3: SeaweedFS, s3_storage: str, bucket: str
+) -> None:
+    rule = {"ID": "unfinished", "Status": "Enabled", "Filter": {"Prefix": ""}}
+    rule |= {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    async with s3.client() as client:
+        rules = {"Rules": [{**rule, "Expiration": {"Days": 3650}}]}
+        await client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+        kept = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+    named = await asyncio.to_thread(findings, tmp_path, bucket)
+    if any("AbortIncompleteMultipartUpload" in rule for rule in kept["Rules"]):
+        assert said(named, "aborts multipart uploads after 1 days") == "warn"
+    else:  # this version of SeaweedFS forgets that part of a rule
+        assert said(named, "no lifecycle rule") == "warn"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "advice"),
     [

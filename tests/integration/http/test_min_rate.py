@@ -60,6 +60,18 @@ async def test_an_upload_that_trickles_is_refused_and_leaves_no_trace(
     assert leftovers(tmp_path / "data") == []
 
 
+async def test_a_form_that_trickles_is_refused_and_leaves_no_trace(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(min_rate="1G")
+    lines = ("Content-Type: multipart/form-data; boundary=b", f"Content-Length: {MIB}")
+    begun = b'--b\r\nContent-Disposition: form-data; name="f"; filename="slow"\r\n\r\n'
+    answer = await trickle(gateway, request_head("POST", "/upload/", *lines) + begun, b"x")
+    assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
+    assert leftovers(tmp_path / "data") == []
+    assert not (tmp_path / "data/upload").exists()
+
+
 async def test_a_body_of_a_route_that_trickles_is_refused(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import logging
 import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.commit.object_backend import ObjectBackend
+from gateway.commit.object_body import ObjectCommit
+from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.partials import OpenPartial, PartialBusy, PartialLost
+from gateway.domain.model import UPLOADED
 from gateway.domain.partial import PARTIAL_TTL
 from gateway.errors import Refusal
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3 import multiparts
 from gateway.storage.s3.parts import PART_BYTES
+from gateway.storage.s3.retries import RequestRetrier
 from tests.conftest import StartGateway
+from tests.support.harness import wait_until
 from tests.support.partials import StorePartials, partial_head
+from tests.support.recorders import recording_events
+from tests.support.resumable import append as append_as_draft
+from tests.support.resumable import request
 from tests.support.s3.servers import Rclone, SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -42,6 +54,17 @@ def backend_of(partials: StorePartials) -> ObjectBackend:
     backend = partials.gateway.resources.parts.backend
     assert backend is not None
     return backend
+
+
+def write_key(folder: Path) -> Path:
+    path = folder / "installation.key"
+    path.write_text("k" * 64)
+    path.chmod(0o600)
+    return path
+
+
+def representation_digest(body: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
 async def append(opened: OpenPartial, body: bytes) -> int:
@@ -158,6 +181,75 @@ async def test_one_that_was_cancelled_elsewhere_is_lost(
         await opened.settle()
     await opened.close()
     assert await first.left() == []
+
+
+async def test_a_commit_that_never_claimed_the_upload_emits_nothing(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One gateway died after its row was written; another one has published the upload since."""
+    with recording_events() as recorder:
+        plugins = recorder.write_handler(tmp_path / "plugins", UPLOADED, "hears")
+        first, second = [
+            StorePartials(
+                await start_gateway(storage=s3_storage, directory=str(tmp_path / name), plugins=plugins)
+            )
+            for name in ("first", "second")
+        ]
+        opened = await first.store.create(partial_head(length=LARGE))
+        body = os.urandom(LARGE)
+        await append(opened, body)
+        rows: list[PendingUpload] = []
+
+        async def die(self: ObjectCommitter, commit: ObjectCommit) -> str:
+            rows.append(commit.row)
+            raise RuntimeError("died")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ObjectCommitter, "_publish", die)
+            with pytest.raises(RuntimeError):
+                await opened.commit({})
+        await opened.close()
+        opened = await second.store.open(opened.head.upload.id)
+        await opened.commit({})
+        await recorder.next_event()
+
+        reconciler, journal = backend_of(first).reconciler, first.gateway.resources.journal
+        reconciler.add(rows[0])  # as the next start does
+
+        async def forgotten() -> bool:
+            return not await journal.outbox.has_recorded(rows[0].upload_id, rows[0].path)
+
+        await wait_until(forgotten)
+        assert rows[0].upload_id not in reconciler
+        assert recorder.is_empty()
+    assert await second.visible() == {"/upload/x.bin": body}
+
+
+async def test_an_append_of_a_part_costs_few_requests(
+    pair: tuple[StorePartials, StorePartials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = pair
+    opened = await first.store.create(partial_head(length=3 * PART_BYTES))
+    await opened.close()
+    operations: list[str] = []
+    retry = RequestRetrier.retry
+
+    async def count(self: RequestRetrier, operation: str, *values: Any, **more: Any) -> Any:
+        operations.append(operation)
+        return await retry(self, operation, *values, **more)
+
+    monkeypatch.setattr(RequestRetrier, "retry", count)
+    for number in range(3):
+        operations.clear()
+        opened = await first.store.open(opened.head.upload.id)
+        assert await append(opened, bytes(PART_BYTES)) == (number + 1) * PART_BYTES
+        await opened.close()
+        if number:  # with the first one it is tried whether the store honours If-Match
+            assert operations == [
+                "reading an object of the gateway",  # the state
+                "sending a part",
+                "storing an object of the gateway",
+            ]
 
 
 async def test_processes_of_one_gateway_exclude_each_other(
@@ -280,6 +372,52 @@ async def test_renamed_uploads_of_several_requests_all_stay(
         paths[(await one.commit({})).path] = body
     assert await partials.visible() == paths
     assert len(paths) == 3
+
+
+async def test_digests_of_the_whole_are_verified_over_gateways_and_kept(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
+) -> None:
+    """S3 returns no byte of an unfinished upload, so states of digests lie in that of the upload."""
+    gateways = [
+        await start_gateway(
+            storage=s3_storage,
+            directory=str(tmp_path / name),
+            auth="none",
+            digest="md5",
+            installation_key_file=str(write_key(tmp_path)),
+        )
+        for name in ("first", "second")
+    ]
+    body = os.urandom(LARGE)
+    right, wrong = (representation_digest(content) for content in (body, b"other"))
+    for expected, status in ((right, 201), (wrong, 400)):
+        length = f"Upload-Length: {LARGE}"
+        lines = ("Upload-Complete: ?0", length, f"Repr-Digest: {expected}")
+        created = await request(gateways[0], "POST", "/upload/x", *lines, body=body[:5])
+        assert created.status == 201
+        middle = await append_as_draft(gateways[1], created.resource, 5, body[5:9_000_000])
+        assert middle.status == 204
+        last = await append_as_draft(
+            gateways[0], created.resource, 9_000_000, body[9_000_000:], end=True
+        )
+        assert last.status == status
+        if status == 201:
+            md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+            assert f"md5=:{md5}:" in last.final.json["digest"]
+    assert last.final.json["error"] == "digest_mismatch"
+
+
+async def test_a_digest_that_cannot_be_verified_is_refused_before_its_body(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(storage=s3_storage, auth="none")
+    lines = ("Upload-Complete: ?0", "Upload-Length: 10")
+    created = await request(gateway, "POST", "/upload/x", *lines, body=b"12345")
+    digest = f"Repr-Digest: {representation_digest(b'1234567890')}"
+    refused = await append_as_draft(gateway, created.resource, 5, b"67890", digest, end=True)
+    assert (refused.status, refused.offset) == (400, 5)
+    stored = await append_as_draft(gateway, created.resource, 5, b"67890", end=True)
+    assert stored.status == 201
 
 
 @pytest.fixture

@@ -171,3 +171,52 @@ async def test_a_name_that_was_rebound_gets_no_preflight(start_gateway: StartGat
     async with raw_connection(gateway) as connection:
         await connection.send("\r\n".join(lines).encode())
         assert (await connection.answer()).status == 421
+
+
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="f.txt"\r\n'
+    b"Content-Type: text/plain\r\n\r\nhello\r\n--b--\r\n"
+)
+
+
+async def post_form(gateway: Gateway, *lines: str) -> RawResponse:
+    typed = ("Content-Type: multipart/form-data; boundary=b", f"Content-Length: {len(FORM)}")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("POST", "/upload/", *typed, *lines) + FORM)
+        return await connection.answer()
+
+
+async def test_a_form_that_a_page_posts_without_asking_is_stored_for_named_origins_only(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(**OPEN)
+    for line in (EVIL, "Origin: null", "Sec-Fetch-Site: cross-site"):
+        answer = await post_form(gateway, line)
+        assert (answer.status, allowed(answer)) == (403, None)
+    assert not (tmp_path / "data/upload/f.txt").exists()
+    stored = await post_form(gateway, ORIGIN, "Sec-Fetch-Site: cross-site")
+    assert (stored.status, allowed(stored)) == (201, GOOD)
+    assert (await post_form(gateway)).status == 201  # no browser
+
+
+async def test_a_page_lists_and_removes_files(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(**OPEN, listing=True, deletes=True)
+    await put(gateway, "/upload/d/a.txt", b"hello")
+    listed = await get(gateway, "/upload/d/", ORIGIN)
+    assert (listed.status, allowed(listed)) == (200, GOOD)
+    removed = await ask(gateway, "DELETE", "/upload/d/a.txt", ORIGIN)
+    assert (removed.status, allowed(removed)) == (204, GOOD)
+
+
+async def test_a_page_resumes_an_upload(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(**OPEN)
+    tus = ("Tus-Resumable: 1.0.0", ORIGIN)
+    created = await ask(gateway, "POST", "/upload/a", *tus, "Upload-Length: 5", "Content-Length: 0")
+    assert (created.status, allowed(created)) == (201, GOOD)
+    resource = "/" + created.headers["Location"].split("/", 3)[3]
+    looked = await ask(gateway, "HEAD", resource, *tus)
+    assert (looked.headers["Upload-Offset"], allowed(looked)) == ("0", GOOD)
+    limits = await ask(gateway, "OPTIONS", "/upload/a", ORIGIN)
+    assert (limits.status, allowed(limits)) == (204, GOOD)
+    lost = await ask(gateway, "HEAD", f"{resource}x", *tus)
+    assert (lost.status, allowed(lost)) == (404, GOOD)

@@ -85,6 +85,18 @@ async def test_a_worker_without_public_url_says_what_it_needs() -> None:
         await nowhere.sign_url("PUT", "/a")
 
 
+@pytest.mark.parametrize(
+    ("path", "leads_to"), [("/upload/a b", "/upload/a%20b"), ("/photos/a", "/-/objects/photos/a")]
+)
+async def test_a_post_is_a_form_of_the_gateway(path: str, leads_to: str) -> None:
+    form = await links().sign_url("POST", path, once=True, overwrite=False, metadata={"a": "b"})
+    assert isinstance(form, dict)
+    assert form["url"] == f"https://files.example{leads_to}"
+    fields = {name.removeprefix("X-Gateway-"): value for name, value in form["fields"].items()}
+    grant = SIGNER.verify_form(leads_to, "", fields)
+    assert (grant.metadata, grant.on_conflict, grant.once) == ({"a": "b"}, "reject", fields["Once"])
+
+
 class _Bucket:
     """A storage that signs any request."""
 

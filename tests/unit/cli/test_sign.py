@@ -87,7 +87,7 @@ def test_the_url_begins_with_what_the_operator_said(
         ),
         (["GET", "/v1/unknown"], "not a path of this gateway"),
         (["GET", "/-/secrets"], "not a path of this gateway"),
-        (["GET", "/-/uploads"], "not a path of this gateway"),
+        (["GET", "/-/journals"], "not a path of this gateway"),
         (["POST", "/-/health"], "this path allows GET, HEAD, not POST"),
         (["GET", "/-/notifications"], "this path allows POST, not GET"),
         (["GET", "/upload/x"], "without --downloads: sign /-/objects/upload/x"),

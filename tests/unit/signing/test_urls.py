@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import string
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -85,6 +86,8 @@ _grants = (_puts | _gets).filter(
     lambda one: not any(name.lower().startswith("x-gateway-") for name, _ in one.query)
 )
 
+_posts = _grants.filter(lambda one: one.method == "PUT").map(lambda one: replace(one, method="POST"))
+
 
 @given(_grants)
 def test_what_is_signed_comes_back_whole(one: Grant) -> None:
@@ -149,6 +152,41 @@ def test_order_of_the_urls_own_fields_is_of_no_importance(one: Grant) -> None:
     own = [piece for piece in query.split("&") if piece.startswith("X-Gateway-")]
     others = [piece for piece in query.split("&") if not piece.startswith("X-Gateway-")]
     assert verify(SIGNER, one.method, f"{path}?{'&'.join([*reversed(own), *others])}") == one
+
+
+def _form(one: Grant) -> tuple[str, str, dict[str, str]]:
+    """Return path, query and fields of a grant that is given as a form."""
+    own = {name.removeprefix("X-Gateway-"): value for name, value in SIGNER.form_fields(one).items()}
+    path, _, query = SIGNER.target(one).partition("?")
+    others = [piece for piece in query.split("&") if not piece.startswith("X-Gateway-")]
+    return path, "&".join(others), own
+
+
+def refused_form(path: str, query: str, fields: dict[str, str]) -> str:
+    with pytest.raises(Refusal) as caught:
+        SIGNER.verify_form(path, query, fields)
+    return caught.value.code
+
+
+@given(_posts)
+def test_the_fields_of_a_form_say_what_was_signed(one: Grant) -> None:
+    path, query, fields = _form(one)
+    assert SIGNER.verify_form(path, query, fields) == one
+    for_put = _form(replace(one, method="PUT"))
+    assert refused_form(*for_put) == "bad_signature"
+
+
+@given(_posts, st.data())
+def test_no_field_of_a_form_can_be_changed_left_out_or_added(one: Grant, data: st.DataObject) -> None:
+    path, query, fields = _form(one)
+    name = data.draw(st.sampled_from(sorted(fields)))
+    left = {key: value for key, value in fields.items() if key != name}
+    assert refused_form(path, query, left) == "bad_signature"
+    assert refused_form(path, query, fields | {name: f"{fields[name]}x"}) == "bad_signature"
+    assert refused_form(path, query, fields | {f"{name}x": "y"}) == "bad_signature"
+    assert refused_form(f"{path}x", query, fields) == "bad_signature"
+    assert refused_form(path, f"{query}&x=y" if query else "x=y", fields) == "bad_signature"
+    assert refused_form(path, SIGNER.target(one).partition("?")[2], fields) == "bad_signature"
 
 
 def _plain(target: str) -> tuple[str, str]:

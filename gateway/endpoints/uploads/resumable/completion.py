@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,7 +19,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
@@ -33,6 +33,8 @@ _NEVER_SUCCEED: Final = frozenset({"other_file_system", "not_implemented"})
 
 def ends_upload(refusal: Refusal) -> bool:
     """Tell whether an upload that is refused at its end can never be stored."""
+    if refusal.code in RETRY_AFTER_SECONDS:
+        return False
     return refusal.status < _MAY_SUCCEED_LATER or refusal.code in _NEVER_SUCCEED
 
 
@@ -90,8 +92,8 @@ class PartialCompletion:
             if not hmac.compare_digest(computed[digest.algorithm], digest.value):
                 raise Refusal("digest_mismatch", f"the file does not have the digest in {digest.header}")
         for algorithm in algorithms_of(checks.wanted, self.computed_digest):
-            if algorithm not in computed:
-                computed |= await _digest_if_known(opened, algorithm)
+            if algorithm not in computed and opened.can_digest(algorithm):
+                computed |= await opened.digest_of_whole([algorithm])
         return named_digests(computed)
 
     async def refused(
@@ -102,6 +104,7 @@ class PartialCompletion:
             ends = ends_upload(refusal)
         if ends:
             await opened.remove()
+            self.outcomes.metrics.uploads.add(refusal.code)
             self.ended(opened.head.upload, refusal.code, opened.offset, "refused")
         result = self.access.describe_open(opened)
         return with_result(refusal, result, keeps=not ends)
@@ -147,20 +150,6 @@ class PartialCompletion:
 
     def _count_end(self, how: str) -> None:
         self.outcomes.metrics.partials.ended.add(how)
-
-
-async def _digest_if_known(opened: OpenPartial, algorithm: str) -> Mapping[str, bytes]:
-    """Return a digest of all bytes; nothing where it is not known.
-
-    In a bucket it is computed from the first byte on, or not at all: an upload may have begun under
-    another setting.
-    """
-    try:
-        return await opened.digest_of_whole([algorithm])
-    except Refusal as refusal:
-        if refusal.code != "bad_digest":
-            raise
-        return {}
 
 
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:

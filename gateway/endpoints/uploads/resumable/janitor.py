@@ -20,15 +20,26 @@ SWEEP_INTERVAL: Final = 600.0
 """Seconds between two sweeps. The store removes what two of them have found expired."""
 
 COUNT_INTERVAL: Final = 60.0
-"""Seconds between two counts for the metrics: 10,000 partial uploads take a thread a second."""
+"""Seconds between two counts for the metrics: 10,000 partial uploads take a thread a second.
+
+In a bucket each takes two requests: there they are counted with each sweep only."""
 
 
 class PartialJanitor:
-    """Sweeps at the start, and then every ten minutes, until it is cancelled."""
+    """Sweeps at the start, and then every ten minutes, until it is cancelled.
 
-    def __init__(self, store: PartialStore, completion: PartialCompletion) -> None:
+    `count_interval` is in seconds.
+    """
+
+    def __init__(
+        self,
+        store: PartialStore,
+        completion: PartialCompletion,
+        count_interval: float = COUNT_INTERVAL,
+    ) -> None:
         self._store = store
         self._completion = completion
+        self._count_interval = count_interval
         self._swept: float | None = None
 
     async def run(self) -> None:
@@ -42,7 +53,7 @@ class PartialJanitor:
                 await self.count()
             except Exception:
                 log.exception("partial uploads were not swept", extra=event("partial.unswept"))
-            await asyncio.sleep(COUNT_INTERVAL)
+            await asyncio.sleep(self._count_interval)
 
     async def sweep(self, now: float) -> None:
         """Remove what is due at the Unix time `now`."""

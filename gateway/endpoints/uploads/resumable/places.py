@@ -32,7 +32,9 @@ class UploadPlace:
         if raw_path.endswith("/"):
             # An empty name is refused where a template matches it: such a path is a folder.
             in_folder = template.match(raw_path + _ANY_NAME)
-            return None if in_folder is None else cls(template, raw_path, None)
+            if in_folder is None or not in_folder.path.endswith(f"/{_ANY_NAME}"):
+                return None  # what comes last in the URL does not name the file
+            return cls(template, raw_path, None)
         match = template.match(raw_path)
         return None if match is None else cls(template, raw_path, match)
 

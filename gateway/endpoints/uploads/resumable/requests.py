@@ -77,6 +77,7 @@ class PartialRequests:
                     if await _repeats_end(opened, append, incoming.request):
                         return await self.completion.complete(opened, progress, checks)
                     raise _mismatch(self.access.describe_open(opened, partial.latest))
+                self._check_digests(opened, append)
                 await self._check_lengths(opened, append, body_length(incoming.request))
                 if announce is not None:
                     await announce(self.access.describe_open(opened))
@@ -90,6 +91,13 @@ class PartialRequests:
             latest = await self.access.find_by_id(incoming, upload_id)
             result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
             raise _mismatch(result) from None
+
+    def _check_digests(self, opened: OpenPartial, append: Append) -> None:
+        """Raise `PartialRefusal` for a digest of the whole that could not be verified at the end."""
+        for digest in append.digests:
+            if not opened.can_digest(digest.algorithm):
+                message = f"{digest.header}: here the first request of an upload must have it"
+                raise PartialRefusal("bad_digest", message, self.access.describe_open(opened))
 
     async def _check_lengths(self, opened: OpenPartial, append: Append, declared: int | None) -> None:
         """Compare what a request tells of the length with what is known; fix a new one durably.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial
+from gateway.domain import failpoints
 from gateway.domain.partial import PARTIAL_TTL, PartialStatus
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import as_hook_failure
@@ -84,6 +85,7 @@ class ResumableUploads:
             if expects_continue(incoming.request):
                 withheld = body_length(incoming.request) or 0
             head, progress = await self.creation.admit(incoming, target, creation, upload_id)
+            failpoints.hit("after admit")
             try:
                 if head.identity is not None:
                     await self._end_earlier(incoming, head.identity)

@@ -112,6 +112,7 @@ async def test_what_is_unread_of_a_part_is_passed_over() -> None:
         ('name="f"; filename="../../etc/passwd"', "f", "../../etc/passwd"),
         ('name="f"; filename="a\x00b"', "f", "a\x00b"),
         ('name="title"', "title", None),
+        ("name=\"a; filename*=UTF-8''b\"", "a; filename*=UTF-8''b", None),
     ],
 )
 async def test_name_and_filename_are_read(disposition: str, name: str, filename: str | None) -> None:

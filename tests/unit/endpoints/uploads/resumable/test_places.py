@@ -41,6 +41,13 @@ def test_another_path_is_no_upload_path(raw_path: str) -> None:
     assert UploadPlace.find(UPLOAD, raw_path) is None
 
 
+@pytest.mark.parametrize(
+    ("template", "raw_path"), [("/{filepath}/of/{team}", "/a/of/"), ("/in/{team}", "/in/")]
+)
+def test_a_path_whose_end_names_no_file_is_no_folder(template: str, raw_path: str) -> None:
+    assert UploadPlace.find(UploadPathTemplate.parse(template), raw_path) is None
+
+
 @pytest.mark.parametrize("raw_path", ["/upload/a//b", "/upload/..%2f", "/upload/../", "/upload//"])
 def test_a_bad_path_is_refused(raw_path: str) -> None:
     with pytest.raises(Refusal) as caught:

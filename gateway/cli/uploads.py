@@ -1,0 +1,175 @@
+"""`gateway uploads`: what was uploaded, by whom, when, and how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, Final
+from urllib.parse import quote
+
+from gateway.cli.events import parse_time
+from gateway.cli.events.formatting import printable, when
+from gateway.cli.journals import read_uploads
+from gateway.cli.owner import AnswerError, OwnerClient, run_printing, running_server
+from gateway.domain.units import format_size, unix_time
+from gateway.endpoints.admin.uploads import NEWEST, STATES, UploadSelection
+from gateway.errors import ConfigError
+from gateway.settings import Settings
+
+USAGE = "ACTION [UPLOAD_ID] [flags]"
+HELP = """\
+List uploads, the newest first, or show one. A running server is asked, all of its processes; if none
+runs, the journals are read, which have the uploads that were stored.
+
+  gateway uploads list [--principal NAME] [--since T] [--state STATE] [--json]
+  gateway uploads show UPLOAD_ID [--json]
+
+STATE   admitting, receiving, waiting (a resumable upload that goes on later), committing,
+        unsettled (it is not known yet whether the bucket has it), stored, removed (by DELETE),
+        failed (the latest ones: they are kept in memory)
+T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
+
+Exit codes: 0; 1 for an unknown upload, or if a list lacks a process that does not answer;
+2 for invalid arguments or if no server answers.
+"""
+
+ACTIONS: Final = ("list", "show")
+PAGE_SIZE: Final = 500
+
+_ID_WIDTH: Final = 28
+_HEAD: Final = (
+    f"{'UPLOAD':<{_ID_WIDTH}}  {'STATE':<10} {'SIZE':>10}  {'CREATED':<19}  {'PRINCIPAL':<12}  PATH"
+)
+
+Json = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument("upload_id", nargs="?", metavar="UPLOAD_ID", help="id of an upload")
+    parser.add_argument("--principal", metavar="NAME", help="only uploads of this principal")
+    parser.add_argument("--since", metavar="T", help="only uploads since then: 2h, 7d, a date")
+    parser.add_argument("--state", choices=STATES, help="only uploads in this state")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise `ConfigError` for invalid combinations of arguments."""
+    if args.action == "show" and not args.upload_id:
+        raise ConfigError("uploads show needs the id of an upload; `gateway uploads list` prints them")
+    if args.action == "list" and args.upload_id:
+        raise ConfigError("uploads list accepts no id; did you mean `gateway uploads show`?")
+    given = [name for name in ("principal", "since", "state") if getattr(args, name)]
+    if args.action == "show" and given:
+        raise ConfigError(f"uploads show has no --{given[0]}; see `gateway uploads --help`")
+
+
+def run(settings: Settings, args: argparse.Namespace) -> int:
+    """Run the action. Return 1 for an unknown upload. Raises `ConfigError`."""
+    check_arguments(args)
+    return run_printing(_run(settings, args))
+
+
+async def _run(settings: Settings, args: argparse.Namespace) -> int:
+    since = None if args.since is None else parse_time(args.since, time.time())
+    selection = UploadSelection(args.principal, since, args.state)
+    async with running_server(settings) as server:
+        uploads = _Uploads(settings, server)
+        if args.action == "list":
+            return await _list(uploads, selection, as_json=args.json)
+        return await _show(uploads, args.upload_id, as_json=args.json)
+
+
+class _Uploads:
+    """The uploads of a directory, from its server or, without one, from its journals."""
+
+    def __init__(self, settings: Settings, server: OwnerClient | None) -> None:
+        self._settings = settings
+        self._server = server
+
+    async def page(self, selection: UploadSelection, cursor: str, limit: int = PAGE_SIZE) -> Json:
+        """Return a page of the list."""
+        if self._server is None:
+            rows, after = await read_uploads(self._settings, selection, cursor, limit)
+            return {"uploads": rows, "next": after}
+        fields = {
+            "principal": selection.principal,
+            "since": selection.since,
+            "state": selection.state,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        query = {name: str(value) for name, value in fields.items() if value is not None}
+        page: Json = await self._server.request("GET", "/-/uploads", query)
+        return page
+
+    async def find(self, upload_id: str) -> Json | None:
+        """Return what is known of one upload."""
+        if self._server is None:
+            # The first one below a text that sorts right behind its id.
+            rows = (await self.page(UploadSelection(), f"{upload_id}!", 1))["uploads"]
+            return next((row for row in rows if row["upload_id"] == upload_id), None)
+        try:
+            path = f"/-/uploads/{quote(upload_id, safe='').replace('.', '%2E')}"
+            shown: Json = await self._server.request("GET", path, {})
+        except AnswerError as error:
+            if error.code != "not_found":
+                raise
+            return None
+        return shown
+
+
+async def _list(uploads: _Uploads, selection: UploadSelection, *, as_json: bool) -> int:
+    """Print uploads page by page, so that a long journal needs no memory."""
+    count = 0
+    cursor: str | None = NEWEST
+    unavailable: set[str] = set()
+    while cursor is not None:
+        page = await uploads.page(selection, cursor)
+        for row in page["uploads"]:
+            if as_json:
+                print(",\n " if count else "[\n ", json.dumps(row, ensure_ascii=False), sep="", end="")
+            else:
+                print(*([] if count else [_HEAD]), _line(row), sep="\n")
+            count += 1
+        unavailable |= set(page.get("unavailable", ()))
+        cursor = page["next"]
+    if as_json:
+        print("\n]" if count else "[]")
+    elif not count:
+        print("no uploads" + ("" if selection == UploadSelection() else " match"))
+    for name in sorted(unavailable):
+        slot = name.removeprefix("slot-")
+        print(f"gateway: process {slot} does not answer: its uploads are missing", file=sys.stderr)
+    return 1 if unavailable else 0
+
+
+def _line(row: Json) -> str:
+    principal = printable((row["principal"] or {}).get("name", "-"))
+    size, created = format_size(row["bytes"]), when(unix_time(row["created"]))
+    begin = f"{printable(row['upload_id']):<{_ID_WIDTH}}  {row['state']:<10} {size:>10}"
+    return f"{begin}  {created}  {principal:<12}  {printable(row['path'])}"
+
+
+async def _show(uploads: _Uploads, upload_id: str, *, as_json: bool) -> int:
+    shown = await uploads.find(upload_id)
+    if shown is None:
+        print(f"gateway: unknown upload {printable(upload_id)}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        return 0
+    for name, value in shown.items():
+        if name not in {"handlers", "principal"} and value is not None:
+            text = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+            print(f"{name:<15} {printable(str(text))}")
+    if shown.get("principal"):
+        print(f"{'principal':<15} {printable('{name} ({kind})'.format(**shown['principal']))}")
+    for handler in shown.get("handlers", ()):
+        line = f"{printable(handler['handler'])}: {handler['state']}, tries {handler['attempt']}"
+        reason = f": {printable(handler['error'])}" if handler.get("error") else ""
+        print(f"{'handler':<15} {line}{reason}")
+    return 0
