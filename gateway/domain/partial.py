@@ -26,6 +26,13 @@ COMPLETED_TTL: Final = 24 * 3600.0
 ONE_TIME_TTL: Final = 24 * 3600.0
 """Seconds after the expiry of a one-time URL in which an upload that it began may still use it up."""
 
+JOINED_TTL: Final = 3600.0
+"""Seconds after which a file that was being made of parts is removed: its request died, and no client
+has its URL. Its parts are kept."""
+
+CONCAT_FIELD: Final = "Upload-Concat"
+"""The header that says that a file is made of parts (tus 1.0.0, extension "concatenation")."""
+
 MAX_PARTIALS: Final = 10_000
 """Partial uploads of one gateway."""
 
@@ -85,7 +92,10 @@ class PartialStatus:
     def expires(self) -> float:
         """Unix time at which it is removed if no other byte comes."""
         ends = [self.latest + PARTIAL_TTL, self.head.upload.created + MAX_PARTIAL_AGE]
-        grant = self.head.upload.grant
+        upload = self.head.upload
+        if CONCAT_FIELD in upload.kept_headers:
+            ends.append(upload.created + JOINED_TTL)
+        grant = upload.grant
         if grant is not None and grant.once is not None:
             ends.append(grant.expires + ONE_TIME_TTL)
         return min(ends)

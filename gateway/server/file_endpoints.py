@@ -11,6 +11,7 @@ from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.status import UploadStatusEndpoint
 from gateway.endpoints.admin.uploads import InflightUploads, StoredUploads, UploadsEndpoint
+from gateway.endpoints.admin.waiting_uploads import WaitingUploads
 from gateway.endpoints.deletes import DeleteHandler
 from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
@@ -63,7 +64,9 @@ def operator_endpoints(
     files = OperatorFilesEndpoint(resources.parts.storage, existing.deletes, urls, slot)
     removals = Removals(journal.deletions, processes)
     own = InflightUploads(inflight), StoredUploads(journal.uploads)
-    uploads = UploadsEndpoint(status, own, processes, removals)
+    store = resources.parts.partials
+    shared = () if store is None else (WaitingUploads(store),)
+    uploads = UploadsEndpoint(status, own, processes, removals, shared)
     return {
         **existing.stored.handlers(),
         **files.handlers(),

@@ -15,6 +15,16 @@ from gateway.domain.api_routes import API_ROUTES, Access, ApiRoute
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables, variable_names
 from gateway.endpoints.routing.model import Operation, Route
+from gateway.endpoints.routing.openapi_files import (
+    API_PARAMETERS,
+    API_SCHEMAS,
+    ENTRY,
+    FOLDER_PAGE,
+    UPLOADS_PAGE,
+    file_operations,
+    folder_operation,
+    folder_path,
+)
 from gateway.settings import Settings
 
 ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -23,6 +33,7 @@ ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 """Header parameters of these names are ignored (specification, Parameter Object)."""
 
+_OK: Final[Mapping[str, Any]] = {"description": "OK"}
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
 _COMPONENTS: Final[Mapping[str, Any]] = {
     "schemas": {
@@ -46,6 +57,9 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
                 "message": {"type": "string"},
             },
         },
+        "Entry": ENTRY,
+        "FolderPage": FOLDER_PAGE,
+        "UploadsPage": UPLOADS_PAGE,
         "Stored": {
             "type": "object",
             "required": ["upload_id", "path", "url", "bytes", "mime"],
@@ -109,9 +123,16 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for api in API_ROUTES:
         item = paths.setdefault(api.pattern, _parameters(api.pattern))
-        item[api.method.lower()] = _page(api.summary, _security(api, default, settings))
+        item[api.method.lower()] = _page(api, _security(api, default, settings))
     upload = settings.file_upload_api_path
-    paths[upload] = {**_parameters(upload), "put": _upload(default), "post": _form(default)}
+    paths[upload] = {
+        **_parameters(upload),
+        "put": _upload(default),
+        "post": _form(default),
+        **file_operations(settings, default),
+    }
+    if (folder := folder_path(settings)) is not None:
+        paths[folder] = {**_parameters(folder), "get": folder_operation(default)}
     _add_routes(paths, routes, default)
     openapi: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -213,9 +234,14 @@ def _security(api: ApiRoute, default: list[dict[str, Any]], settings: Settings) 
     return _SECURITY.get(api.access, default)
 
 
-def _page(summary: str, security: list[dict[str, Any]]) -> dict[str, Any]:
-    responses = {"200": {"description": "OK"}, "default": _ERROR}
-    return {"summary": summary, "security": security, "responses": responses}
+def _page(api: ApiRoute, security: list[dict[str, Any]]) -> dict[str, Any]:
+    key, success = (api.method, api.pattern), _OK
+    if key in API_SCHEMAS:
+        schema = {"$ref": f"#/components/schemas/{API_SCHEMAS[key]}"}
+        success = {**success, "content": {"application/json": {"schema": schema}}}
+    responses = {"200": success, "default": _ERROR}
+    parameters = {"parameters": API_PARAMETERS[key]} if key in API_PARAMETERS else {}
+    return {"summary": api.summary, "security": security, **parameters, "responses": responses}
 
 
 def _form(security: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import pytest
 from gateway.domain.grant import Grant
 from gateway.domain.model import Upload
 from gateway.domain.partial import (
+    CONCAT_FIELD,
+    JOINED_TTL,
     MAX_PARTIAL_AGE,
     ONE_TIME_TTL,
     PARTIAL_TTL,
@@ -52,6 +54,12 @@ def status(latest: float, grant: Grant | None = None) -> PartialStatus:
 def test_life_counts_from_the_latest_byte_and_has_an_end() -> None:
     assert status(1000.0).expires == 1000.0 + PARTIAL_TTL
     assert status(1000.0 + MAX_PARTIAL_AGE - 1).expires == 1000.0 + MAX_PARTIAL_AGE
+
+
+def test_a_file_that_was_being_made_of_parts_does_not_wait_for_a_client_without_its_url() -> None:
+    joined = status(2000.0)
+    joined.head.upload.kept_headers[CONCAT_FIELD] = "final;?upload=x"
+    assert joined.expires == 1000.0 + JOINED_TTL
 
 
 def test_an_upload_of_a_one_time_url_ends_while_the_url_can_be_used_up() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial, PartialStore
-from gateway.domain.partial import PartialStatus, may_continue, ranged_identity
+from gateway.domain.partial import CONCAT_FIELD, PartialStatus, may_continue, ranged_identity
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.resumable.operations import Concatenation, PartialResult
 from gateway.endpoints.uploads.resumable.references import PartialReferences
@@ -69,7 +69,7 @@ class PartialAccess:
         size = int(upload["bytes"])
         url = self.references.url(incoming.raw_path, upload_id)
         headers = upload.get("kept_headers", {})
-        text = headers.get("Upload-Concat")
+        text = headers.get(CONCAT_FIELD)
         return PartialResult(
             upload_id,
             url,

@@ -8,11 +8,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.domain import paths
+from gateway.domain.partial import CONCAT_FIELD
 from gateway.endpoints.uploads.resumable.operations import Concatenation
 from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.errors import Refusal
 
-FIELD: Final = "Upload-Concat"
 PARTIAL: Final = "partial"
 
 MAX_CONCAT_PARTS: Final = 1000
@@ -28,10 +28,12 @@ def read_concat(lines: Sequence[str]) -> Concatenation | None:
     if text == PARTIAL:
         return None
     if not text.startswith(_FINAL):
-        raise Refusal("bad_request", f"{FIELD} must read `partial`, or `final;` and the URLs of parts")
+        raise Refusal(
+            "bad_request", f"{CONCAT_FIELD} must read `partial`, or `final;` and the URLs of parts"
+        )
     urls = text.removeprefix(_FINAL).split()
     if not 1 <= len(urls) <= MAX_CONCAT_PARTS:
-        raise Refusal("bad_request", f"{FIELD}: a file has 1 to {MAX_CONCAT_PARTS} parts")
+        raise Refusal("bad_request", f"{CONCAT_FIELD}: a file has 1 to {MAX_CONCAT_PARTS} parts")
     parts = [_reference(url, position) for position, url in enumerate(urls, start=1)]
     return Concatenation(parts, text)
 
@@ -63,4 +65,4 @@ def is_part_name(reference: str) -> bool:
 
 
 def _no_upload(position: int) -> Refusal:
-    return Refusal("bad_request", f"{FIELD}: URL {position} is not the `Location` of an upload")
+    return Refusal("bad_request", f"{CONCAT_FIELD}: URL {position} is not the `Location` of an upload")

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain.model import Upload, new_id
-from gateway.domain.partial import DigestOfWhole, PartialHead, part_identity, ranged_identity
+from gateway.domain.partial import (
+    CONCAT_FIELD,
+    DigestOfWhole,
+    PartialHead,
+    part_identity,
+    ranged_identity,
+)
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, ResumableTerms
 from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
@@ -78,7 +84,7 @@ class PartialAdmission:
 def _kept_headers(creation: Creation) -> dict[str, str]:
     """Return the headers that responses to HEAD repeat. The secrets among them are of removed parts."""
     concat = "" if creation.concat is None else creation.concat.text
-    headers = {"Upload-Metadata": creation.metadata_text, "Upload-Concat": concat}
+    headers = {"Upload-Metadata": creation.metadata_text, CONCAT_FIELD: concat}
     return {name: text for name, text in headers.items() if text}
 
 

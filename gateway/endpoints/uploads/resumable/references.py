@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.domain.paths import parse_query, split_target
-from gateway.errors import Refusal
 from gateway.signing.keys import UploadSecrets
 
 UPLOAD_QUERY: Final = "upload"
@@ -38,12 +36,3 @@ class PartialReferences:
         if parsed is None or not self.secrets.is_genuine(parsed[2], parsed[1]):
             return None
         return parsed[1]
-
-
-def reference_of_url(url: str) -> str | None:
-    """Return the reference in an absolute URL or one that begins with its path; None: it has none."""
-    try:
-        values = parse_query(split_target(url)[1]).get(UPLOAD_QUERY, [])
-    except Refusal:
-        return None
-    return values[0] if len(values) == 1 else None

@@ -82,7 +82,8 @@ def add_refusal_fields(refusal: Refusal, max_size: int | None) -> None:
         refusal.headers["Tus-Max-Size"] = str(max_size)
     if isinstance(refusal, PartialRefusal) and refusal.result is not None:
         refusal.headers.update(_lasting_fields(refusal.result))
-        if refusal.keeps:
+        # A client may take the whole length for success, whatever the status says.
+        if refusal.keeps and refusal.result.offset != refusal.result.length:
             refusal.headers["Upload-Offset"] = str(refusal.result.offset)
             refusal.headers.update(_length_field(refusal.result))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -137,7 +138,7 @@ async def test_a_cancellation_ends_an_append_that_hangs(
         assert (await request(gateway, "DELETE", resource)).status == 204
         assert await hanging.closed() == b""
     assert (await request(gateway, "HEAD", resource)).status == 404
-    assert os.listdir(tmp_path / "data/.gateway/partials") == []
+    assert set(os.listdir(tmp_path / "data/.gateway/partials")) <= {"identities"}
 
 
 async def test_the_creation_itself_can_hang_too(start_gateway: StartGateway, tmp_path: Path) -> None:
@@ -298,6 +299,43 @@ async def wait_until_waiting(gateway: GatewayProcess, resource: str) -> None:
         return bool(page.final.json["state"] == "waiting")
 
     await wait_until(waits)
+
+
+def pid_of(gateway: GatewayProcess, slot: int) -> int:
+    return int((gateway.directory / ".gateway" / "slots" / str(slot)).read_text())
+
+
+async def test_what_a_killed_process_had_received_is_told_by_another_one(
+    three: GatewayProcess,
+) -> None:
+    resource, size = await created(three), 5 * MIB
+    async with process_connection(three, 1) as hanging:
+        await hanging.send(hanging_append(resource, "plain", 0, WHOLE[:size]))
+        await bytes_kept(three, upload_id(resource), size - MIB)
+        os.kill(pid_of(three, 1), signal.SIGKILL)
+        await hanging.closed()
+    head = await ask(three, 2, "HEAD", resource)
+    assert head.status == 204
+    assert size - MIB <= head.offset <= size
+    fields = (PART_TYPE, f"Upload-Offset: {head.offset}", "Upload-Complete: ?1")
+    assert (await ask(three, 2, "PATCH", resource, *fields, body=WHOLE[head.offset :])).status == 201
+    assert files_below(three.directory / "upload") == {"x": WHOLE}
+
+
+async def test_a_process_that_is_stopped_keeps_its_upload_and_no_client_waits_for_ever(
+    three: GatewayProcess,
+) -> None:
+    resource, size = await created(three), 5 * MIB
+    async with process_connection(three, 1) as hanging:
+        await hang(hanging, three, resource, size)
+        os.kill(pid_of(three, 1), signal.SIGSTOP)
+        try:
+            locked = await ask(three, 2, "HEAD", resource)
+        finally:
+            os.kill(pid_of(three, 1), signal.SIGCONT)
+        assert (locked.status, locked.final.headers["Retry-After"]) == (423, "1")
+        head = await ask(three, 2, "HEAD", resource)
+        assert (head.status, head.offset) == (204, size)
 
 
 async def test_nobody_from_outside_ends_a_request(three: GatewayProcess) -> None:

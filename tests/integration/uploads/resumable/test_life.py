@@ -72,7 +72,7 @@ async def status(gateway: Gateway, resource: str) -> Any:
 
 
 def kept(data: Path) -> list[str]:
-    return os.listdir(data / ".gateway/partials")
+    return [name for name in os.listdir(data / ".gateway/partials") if name != "identities"]
 
 
 def stored(data: Path) -> dict[str, bytes]:
@@ -101,6 +101,25 @@ async def test_the_status_page_tells_how_far_an_upload_has_come(start_gateway: S
     told = await status(gateway, resource)
     assert (told["state"], told["bytes"]) == ("stored", 9)
     assert "offset" not in told
+
+
+async def test_what_waits_is_listed(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    names = [await created(gateway, body=b"abc", target=f"/upload/{number}") for number in range(5)]
+    await append(gateway, names[0], 3, b"", end=True)
+    pages: list[str] = []
+    target = "/-/uploads?state=waiting&limit=2"
+    cursor: str | None = None
+    while True:
+        answer = (await get(gateway, target + (f"&cursor={cursor}" if cursor else ""))).json
+        assert len(answer["uploads"]) <= 2
+        pages += [row["upload_id"] for row in answer["uploads"]]
+        assert all((row["state"], row["offset"]) == ("waiting", 3) for row in answer["uploads"])
+        if (cursor := answer["next"]) is None:
+            break
+    assert pages == sorted(map(upload_id, names[1:]), reverse=True)
+    everything = (await get(gateway, "/-/uploads")).json["uploads"]
+    assert [row["state"] for row in everything] == ["waiting"] * 4 + ["stored"]
 
 
 async def test_a_cancelled_upload_is_told_of_as_failed(start_gateway: StartGateway) -> None:

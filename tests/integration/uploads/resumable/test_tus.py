@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.tokens import token_digest
+from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.domain.digests import new_digest
 from gateway.domain.partial import PARTIAL_TTL
 from gateway.endpoints.uploads.resumable.tus_request import CHECKSUM_ALGORITHMS
+from gateway.errors import Refusal
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
@@ -698,3 +700,34 @@ async def test_every_process_knows_the_headers_of_an_upload_that_is_complete(
     story = (await get(gateway, page)).json
     assert story["state"] == "stored"
     assert "kept_headers" not in story
+
+
+async def test_the_whole_length_is_not_told_while_the_file_cannot_be_stored(
+    start_gateway: StartGateway, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    url, commit = await create(gateway, "/upload/a", length=11, body=b"hello"), LocalOpenPartial.commit
+
+    async def refuse(*_: object) -> None:
+        raise Refusal("journal_unavailable", "the journal cannot be written now")
+
+    monkeypatch.setattr(LocalOpenPartial, "commit", refuse)
+    for answer in (await patch(gateway, url, 5, b" world"), await tus(gateway, "HEAD", url)):
+        assert answer.status == 503
+        assert "Upload-Offset" not in answer.headers
+        assert answer.headers["Retry-After"]
+        assert answer.headers["Upload-Expires"]
+    assert stored(data) == {}
+    monkeypatch.setattr(LocalOpenPartial, "commit", commit)
+    assert await offset_of(gateway, url) == 11
+    assert stored(data) == {"upload/a": b"hello world"}
+
+
+async def test_a_creation_that_is_cut_leaves_nothing(start_gateway: StartGateway, data: Path) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        lines = (VERSION, BYTES, "Content-Length: 11", "Upload-Length: 11")
+        await connection.send(request_head("POST", "/upload/a", *lines) + b"hello")
+        await wait_until(lambda: kept(data))
+        connection.reset()
+    await wait_until(lambda: not kept(data))

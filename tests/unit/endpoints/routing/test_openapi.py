@@ -72,3 +72,17 @@ def test_with_downloads_stored_files_are_open_to_whom_downloads_are(
     paths = document([], Settings(auth=auth, downloads=True))["paths"]
     assert paths["/-/objects/{filepath}"]["get"]["security"] == [{"signed": []}, *also]
     assert paths["/-/objects/{filepath}"]["put"]["security"] == [{"signed": []}]
+
+
+def test_what_is_served_of_stored_files_is_described(tmp_path: Path) -> None:
+    off = document([], Settings())["paths"]
+    assert not {"get", "delete"} & off["/upload/{filepath}"].keys()
+    assert "/upload/" not in off
+    made = document([], Settings(downloads=True, listing=True, deletes=True))
+    OpenAPIV31SpecValidator(made).validate()
+    upload, folder = made["paths"]["/upload/{filepath}"], made["paths"]["/upload/"]
+    assert list(upload["delete"]["responses"]) == ["204", "default"]
+    assert upload["get"]["summary"] == "The file"
+    assert [one["name"] for one in folder["get"]["parameters"]] == ["limit", "cursor", "recursive"]
+    listed = made["paths"]["/-/uploads"]["get"]
+    assert {one["name"] for one in listed["parameters"]} >= {"principal", "since", "state", "cursor"}

@@ -22,7 +22,7 @@ from tests.support.partials import partial_head
 
 BLOCK = 4096
 CELL = 52
-STEPS = 120
+STEPS = 100
 
 
 class LossyDisk:
@@ -105,15 +105,13 @@ class LossyDisk:
     def append(self, *, unchecked: bool, ends: str) -> None:
         """Append some bytes in some writes, and settle, revert or leave them."""
         file: PartialFile = self.file
-        if unchecked:
-            self.checked = file.offset
+        self.checked = file.offset if unchecked and ends == "leave" else None
         file.begin(unchecked=unchecked)
         for _ in range(self.chance.randint(0, 3)):
             piece = self.chance.randbytes(self.chance.choice([1, 10, 5000]))
             self.sent += piece
             file.write([piece])
         if ends == "settle":
-            self.checked = None
             self.tell(file.settle())
         elif ends == "revert":
             file.revert()
@@ -158,7 +156,7 @@ class LossyDisk:
                 self.reopen()
 
 
-@pytest.fixture(params=range(40))
+@pytest.fixture(params=range(12))
 def disk(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LossyDisk]:

@@ -122,6 +122,8 @@ def test_a_refusal_has_the_true_offset_while_the_upload_can_go_on() -> None:
     assert fields["Upload-Expires"]
     over = fields_of_refusal(PartialRefusal("conflict", "no", RESULT, keeps=False))
     assert "Upload-Offset" not in over
+    whole = replace(RESULT, offset=100)
+    assert "Upload-Offset" not in fields_of_refusal(PartialRefusal("no_space", "no", whole))
     assert "Upload-Offset" not in fields_of_refusal(Refusal("not_found", "no"))
 
 

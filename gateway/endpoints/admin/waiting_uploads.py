@@ -1,0 +1,36 @@
+"""The partial uploads of a gateway in the list of uploads: they wait for their clients to go on."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from gateway.commit.partials import PartialStore
+from gateway.endpoints.admin.partial_status import waiting_upload
+from gateway.endpoints.admin.uploads import Json, SourcePage, UploadSelection
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingUploads:
+    """The partial uploads of all processes: an `UploadSource`. What is receiving another one knows."""
+
+    store: PartialStore
+
+    async def page(self, selection: UploadSelection, before: str, limit: int) -> SourcePage:
+        """See `UploadSource`. All are looked at, `limit` of them kept in memory. Raises `Refusal`."""
+        newest: list[tuple[str, Json]] = []
+        is_whole = True
+        async for status in self.store.list():
+            upload = status.head.upload
+            name = None if upload.principal is None else str(upload.principal.get("name", ""))
+            if upload.id >= before or not selection.matches(name, upload.created):
+                continue
+            row = waiting_upload(status)
+            del row["handlers"]
+            if len(newest) < limit:
+                heapq.heappush(newest, (upload.id, row))
+            else:
+                heapq.heappushpop(newest, (upload.id, row))
+                is_whole = False
+        rows = [row for _, row in sorted(newest, key=lambda entry: entry[0], reverse=True)]
+        return SourcePage(rows, None if is_whole else rows[-1]["upload_id"])
