@@ -96,6 +96,11 @@ async def offset_of(gateway: Addressed, resource: str, *lines: str) -> int:
     return exchange.offset
 
 
+async def wait_begun(gateway: Gateway) -> None:
+    """Wait until a gateway in this process serves an upload: a request whose client left is dropped."""
+    await wait_until(lambda: len(gateway.endpoints.inflight))
+
+
 async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
     """Wait until a gateway in this process has read so many bytes of an upload."""
 

@@ -48,6 +48,10 @@ _REFERENCE: Final = re.compile(r"[0-9A-Z]{26}-[0-9]+\.", re.ASCII)
 
 _INTERIM: Final = "104 Upload Resumption Supported"
 _SIGNS: Final = ("Upload-Complete", "Content-Range", "Tus-Resumable")
+_SERVER_ERROR: Final = 500
+_PASSING: Final = frozenset({"idle_timeout", "locked"})
+"""Errors of the table that a later request does not get."""
+
 _RESOURCE_METHODS: Final = frozenset({"HEAD", "GET", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -250,14 +254,16 @@ class ResumableEndpoint:
 
 
 def _cut_if_resumed(refusal: Refusal, responses: draft.DraftResponses, lines: Lines) -> None:
-    """End the connection instead of an error of ours where the client then goes on by itself.
+    """End the connection instead of an error that passes, where the client then goes on by itself.
 
     URLSession takes a 5xx as the response of the target, and resumes after a break only. Raises
     `ClientDisconnected`.
     """
-    if not isinstance(refusal, PartialRefusal) or not refusal.keeps or refusal.status < 500:
+    is_over = isinstance(refusal, PartialRefusal) and not refusal.keeps
+    passes = refusal.status >= _SERVER_ERROR or refusal.code in _PASSING
+    if is_over or not passes or responses.interop.version is None:
         return
-    if responses.interop.version is None or not draft.is_last(lines, responses.interop):
+    if not draft.is_last(lines, responses.interop):
         return
     log.warning(
         "an upload is cut, so that its client goes on later: %s",
