@@ -92,6 +92,7 @@ def read_creation(lines: Lines, interop: Interop, content_length: int | None) ->
     """
     if "upload-offset" in lines:
         raise Refusal("bad_request", "Upload-Offset is for PATCH: a new upload begins at 0")
+    _refuse_range(lines)
     completes = parse_boolean(lines.get("upload-complete", ()))
     of_whole, of_body = split_digests(expected_digests(lines))
     terms = BodyTerms(_completion(completes, interop), of_body, wanted_digests(lines))
@@ -119,6 +120,7 @@ def read_append(lines: Lines, interop: Interop) -> Append:
     media_type = lines.get("content-type", ("",))[0].partition(";")[0].strip().lower()
     if media_type != PARTIAL_TYPE and not interop.takes_any_type:
         raise Refusal("unsupported_media_type", f"append with Content-Type: {PARTIAL_TYPE}")
+    _refuse_range(lines)
     offset = parse_integer(lines.get("upload-offset", ()))
     if offset is None or offset < 0:
         raise Refusal("bad_request", "append with Upload-Offset: a number of bytes")
@@ -132,6 +134,12 @@ def read_append(lines: Lines, interop: Interop) -> Append:
     if of_whole and not completes:
         raise Refusal("bad_digest", f"{of_whole[0].header}: send it at the creation or with the end")
     return Append(offset, terms, read_length(lines), of_whole)
+
+
+def _refuse_range(lines: Lines) -> None:
+    """Refuse what says in another way too which part of a file the body is. Raises `Refusal`."""
+    if "content-range" in lines:
+        raise Refusal("bad_range", "Content-Range and Upload-Complete do not go together")
 
 
 def is_last(lines: Lines, interop: Interop) -> bool:

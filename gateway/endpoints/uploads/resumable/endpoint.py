@@ -48,6 +48,10 @@ _REFERENCE: Final = re.compile(r"[0-9A-Z]{26}-[0-9]+\.", re.ASCII)
 
 _INTERIM: Final = "104 Upload Resumption Supported"
 _SIGNS: Final = ("Upload-Complete", "Content-Range", "Tus-Resumable")
+_SERVER_ERROR: Final = 500
+_PASSING: Final = frozenset({"idle_timeout", "locked"})
+"""Errors of the table that a later request does not get."""
+
 _RESOURCE_METHODS: Final = frozenset({"HEAD", "GET", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -79,6 +83,23 @@ class ResumableEndpoint:
         else:
             response = await self._serve(incoming, plain)
         return await plain() if response is None else response
+
+    async def serve_signed(
+        self, incoming: IncomingRequest, place: UploadPlace, plain: Serve
+    ) -> GatewayResponse:
+        """Serve a request of a stored path: an upload resource, or a PUT that creates one by the draft.
+
+        The page that has a signed URL goes on with its secret alone.
+        """
+        lines, references = (
+            read_headers(incoming.headers).lines,
+            incoming.params.get(REFERENCE_PARAMETER),
+        )
+        if references and incoming.method in _RESOURCE_METHODS and _REFERENCE.match(references[0]):
+            return await self._draft_resource(incoming, references[0], lines)
+        if incoming.method == "PUT" and draft.creates_upload(lines):
+            return await self._draft_creation(incoming, place, lines)
+        return await plain()
 
     async def _serve(self, incoming: IncomingRequest, plain: Serve) -> GatewayResponse | None:
         """Serve a request without `Tus-Resumable`; None where its path is no upload path."""
@@ -233,14 +254,16 @@ class ResumableEndpoint:
 
 
 def _cut_if_resumed(refusal: Refusal, responses: draft.DraftResponses, lines: Lines) -> None:
-    """End the connection instead of an error of ours where the client then goes on by itself.
+    """End the connection instead of an error that passes, where the client then goes on by itself.
 
     URLSession takes a 5xx as the response of the target, and resumes after a break only. Raises
     `ClientDisconnected`.
     """
-    if not isinstance(refusal, PartialRefusal) or not refusal.keeps or refusal.status < 500:
+    is_over = isinstance(refusal, PartialRefusal) and not refusal.keeps
+    passes = refusal.status >= _SERVER_ERROR or refusal.code in _PASSING
+    if is_over or not passes or responses.interop.version is None:
         return
-    if responses.interop.version is None or not draft.is_last(lines, responses.interop):
+    if not draft.is_last(lines, responses.interop):
         return
     log.warning(
         "an upload is cut, so that its client goes on later: %s",

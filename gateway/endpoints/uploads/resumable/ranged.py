@@ -35,6 +35,11 @@ NO_KEY: Final = ""
 _RANGE: Final = re.compile(r"bytes (\d{1,15})-(-1|\d{1,15})/(\d{1,15})", re.ASCII)
 """The last byte of an empty file is -1 for curl (7.88)."""
 
+_OTHER_PROTOCOLS: Final = frozenset(
+    {"upload-complete", "upload-concat", "upload-defer-length", "upload-metadata", "upload-offset"}
+)
+"""Fields by which other protocols say which part of a file a body is."""
+
 
 @dataclass(slots=True, frozen=True)
 class RangeToEnd:
@@ -67,6 +72,8 @@ def read_put(lines: Lines, key: str, content_length: int | None) -> Creation | A
 
     `content_length` is None for a chunked body. Raises `Refusal`.
     """
+    for name in lines.keys() & _OTHER_PROTOCOLS:
+        raise Refusal("bad_range", f"{name.title()} does not go together with a range or with a key")
     to_end = _read_to_end(lines)
     length = content_length if to_end is None else to_end.length
     of_whole, of_body = split_digests(expected_digests(lines))

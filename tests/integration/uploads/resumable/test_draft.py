@@ -558,7 +558,7 @@ async def test_without_resumable_uploads_everything_is_as_before(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway(resumable="off")
-    assert (await request(gateway, "POST", "/upload/x", WHOLE, body=b"x")).status == 405
+    assert (await request(gateway, "POST", "/upload/x", WHOLE, body=b"x")).status == 415
     assert (await request(gateway, "PUT", "/upload/x", OPEN, body=b"x")).status == 400
     assert (await request(gateway, "OPTIONS", "/upload/x")).status == 405
     whole = await request(gateway, "PUT", "/upload/x", WHOLE, *interop(6), body=b"x")

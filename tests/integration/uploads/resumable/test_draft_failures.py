@@ -59,6 +59,20 @@ async def test_a_phone_is_cut_where_its_upload_can_go_on_later(
     assert files_below(tmp_path / "data/upload") == {"x": BODY}
 
 
+async def test_a_phone_that_sends_nothing_any_more_is_cut_and_goes_on(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(idle_timeout="0.3")
+    async with raw_connection(gateway) as phone:
+        lines = (WHOLE, INTEROP, f"Content-Length: {len(BODY)}")
+        await phone.send(request_head("PUT", "/upload/x", *lines))
+        resource = target_of((await phone.head()).headers["Location"])
+        await phone.send(BODY[:4])
+        assert await phone.closed() == b""
+    assert (await append(gateway, resource, 4, BODY[4:], INTEROP, end=True)).status == 201
+    assert files_below(tmp_path / "data/upload") == {"x": BODY}
+
+
 @pytest.mark.parametrize("code", ["storage_unavailable", "no_space"])
 async def test_another_client_is_told_when_to_come_back(
     start_gateway: StartGateway, tmp_path: Path, fail_commit: Fail, code: str
@@ -90,7 +104,7 @@ async def test_an_upload_whose_name_is_taken_meanwhile_gets_its_last_answer(
     assert last.final.json["error"] == "conflict"
     assert (await request(gateway, "HEAD", first.resource)).status == 404
     assert files_below(tmp_path / "data/upload") == {"x": b"first"}
-    assert list((tmp_path / "data/.gateway/partials").iterdir()) == []
+    assert files_below(tmp_path / "data/.gateway/partials") == {}
 
 
 async def test_a_range_that_cannot_be_stored_now_is_sent_again_by_its_last_byte(

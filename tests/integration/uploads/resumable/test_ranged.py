@@ -17,7 +17,7 @@ from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
 from tests.support.harness import TIMEOUT, curl, files_below, raw_connection, request_head, wait_until
-from tests.support.resumable import Exchange, request
+from tests.support.resumable import Exchange, request, wait_begun
 
 BODY = os.urandom(1 << 20)
 SIZE = len(BODY)
@@ -66,6 +66,7 @@ async def cut_put(
     async with raw_connection(gateway) as connection:
         length = () if "Transfer-Encoding: chunked" in lines else (f"Content-Length: {SIZE}",)
         await connection.send(request_head("PUT", target, *length, *lines) + body)
+        await wait_begun(gateway)
 
     async def kept() -> bool:
         return (await told(gateway, target)).get("Upload-Offset") == str(offset)
@@ -160,17 +161,17 @@ async def test_curl_goes_on_at_an_offset(start_gateway: StartGateway, tmp_path: 
         relay.target = gateway.address
         first = await curl("-C", "-", "-T", str(file), f"{relay.url}/upload/x")
         assert first.code != 0
-        await wait_until(lambda: _has_offset(gateway))
-        offset = (await told(gateway))["Upload-Offset"]
-        assert int(offset) > 300_000
+        offset = await wait_until(lambda: _late_offset(gateway))
         last = await curl("-C", offset, "-T", str(file), f"{relay.url}/upload/x")
     assert (last.code, last.status) == (0, 201)
     assert last.uploaded == SIZE - int(offset)
     assert stored(tmp_path) == {"x": BODY}
 
 
-async def _has_offset(gateway: Gateway) -> bool:
-    return "Upload-Offset" in await told(gateway)
+async def _late_offset(gateway: Gateway) -> str | None:
+    """Return the offset once it is where the connection was cut."""
+    offset = (await told(gateway)).get("Upload-Offset", "0")
+    return offset if int(offset) > 300_000 else None
 
 
 @needs_range_option
@@ -205,7 +206,7 @@ async def test_a_range_of_a_post_is_refused(start_gateway: StartGateway, tmp_pat
     line = "Content-Range: bytes 4000-9999/10000"
     for lines in ((line,), (line, "Content-Type: application/x-www-form-urlencoded")):
         answer = await request(gateway, "POST", "/upload/x", *lines, body=BODY[:6000])
-        assert answer.status == 405
+        assert answer.status in {405, 415}
     assert stored(tmp_path) == {}
     assert files_below(tmp_path / "data/.gateway/partials") == {}
 
@@ -255,7 +256,7 @@ async def test_a_put_without_range_and_key_leaves_no_trace(
         await connection.send(
             request_head("PUT", "/upload/x", f"Content-Length: {SIZE}") + BODY[:300_000]
         )
-        await wait_until(lambda: len(gateway.endpoints.inflight))
+        await wait_begun(gateway)
     await wait_until(lambda: not len(gateway.endpoints.inflight))
     assert await told(gateway) == {}
     assert files_below(tmp_path / "data/.gateway/partials") == {}
@@ -349,6 +350,7 @@ async def test_uploads_of_two_principals_are_apart(start_gateway: StartGateway, 
     async with raw_connection(gateway) as connection:
         lines = (f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}", f"Content-Length: {SIZE}", mine)
         await connection.send(request_head("PUT", "/upload/x", *lines) + BODY[:300_000])
+        await wait_begun(gateway)
 
     async def kept() -> bool:
         return (await told(gateway, "/upload/x", mine)).get("Upload-Offset") == "300000"

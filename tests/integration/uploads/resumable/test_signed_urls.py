@@ -11,7 +11,7 @@ import pytest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import curl, files_below, raw_connection, request_head, wait_until
-from tests.support.resumable import append, offset_of, request, target_of, wait_received
+from tests.support.resumable import append, offset_of, request, target_of, wait_begun, wait_received
 
 BODY = os.urandom(1 << 20)
 OPEN, WHOLE = "Upload-Complete: ?0", "Upload-Complete: ?1"
@@ -100,6 +100,7 @@ async def test_a_put_to_a_signed_url_goes_on_by_its_offset(
     async with raw_connection(gateway) as connection:
         lines = (f"Content-Range: bytes 0-{size - 1}/{size}", f"Content-Length: {size}")
         await connection.send(request_head("PUT", target, *lines) + BODY[:300_000])
+        await wait_begun(gateway)
     line = f"Content-Range: bytes {size - 1}-{size - 1}/{size}"
 
     async def told() -> bool:

@@ -117,6 +117,14 @@ def test_a_creation_has_no_offset() -> None:
     assert refusal_code(read_creation, lines, Interop(None), 4) == "bad_request"
 
 
+def test_a_range_beside_the_fields_of_the_draft_is_refused() -> None:
+    line = "Content-Range: bytes 4-9/10"
+    lines = lines_of("Upload-Complete: ?1", line)
+    assert refusal_code(read_creation, lines, Interop(None), 6) == "bad_range"
+    lines = lines_of(PART, "Upload-Offset: 4", "Upload-Complete: ?1", line)
+    assert refusal_code(read_append, lines, Interop(None)) == "bad_range"
+
+
 def test_a_creation_in_a_folder_may_name_its_file() -> None:
     lines = lines_of("Upload-Complete: ?1", 'Content-Disposition: inline; filename="a b.bin"')
     assert read_creation(lines, Interop(None), 4).filename == "a b.bin"

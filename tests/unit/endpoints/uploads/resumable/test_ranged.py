@@ -94,6 +94,17 @@ def test_a_range_and_a_body_of_another_length_are_refused(text: str, content_len
     assert caught.value.code == "bad_range"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["Upload-Offset: 4", "Upload-Complete: false", "Upload-Defer-Length: 1", "Upload-Concat: partial"],
+)
+def test_a_field_of_another_protocol_is_refused(line: str) -> None:
+    for lines in ((line,), (line, "Content-Range: bytes 0-9/10")):
+        with pytest.raises(Refusal) as caught:
+            read_put(lines_of(*lines), KEY, 10)
+        assert caught.value.code == "bad_range"
+
+
 def test_two_ranges_are_refused() -> None:
     with pytest.raises(Refusal):
         read_put(lines_of("Content-Range: bytes 4-9/10", "content-range: bytes 4-9/10"), KEY, None)
