@@ -233,11 +233,15 @@ class Dispatcher:
 
         With `--downloads` files are served to others too, as at their upload paths.
         """
-        request = incoming.request
-        self.auth.local_only.refuse_proxy(request.headers)
-        if request.method == "POST":
-            place = UploadPlace(self._template, incoming.raw_path, match)
+        self.auth.local_only.refuse_proxy(incoming.headers)
+        place = UploadPlace(self._template, incoming.raw_path, match, signed_only=True)
+        if incoming.method == "POST":
             return await self.files.forms.post(incoming, place, signed_only=True)
+        resumable, serve = self.files.resumable, partial(self._stored_path, incoming, match)
+        return await (serve() if resumable is None else resumable.serve_signed(incoming, place, serve))
+
+    async def _stored_path(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
+        request = incoming.request
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
             if request.method in {"GET", "HEAD"} and self.files.downloads.enabled:

@@ -41,10 +41,14 @@ EXPOSED_HEADERS: Final = (
 """Headers of responses about files that a page may read; browsers hide what is not listed."""
 
 SIGNED_URLS: Final = CorsPolicy(
-    origins=("*",), methods=("GET", "HEAD", "PUT"), expose=EXPOSED_HEADERS, max_age=3600
+    origins=("*",),
+    methods=("GET", "HEAD", "PUT", "PATCH", "DELETE"),
+    expose=EXPOSED_HEADERS,
+    max_age=3600,
 )
 """Any page may use a signed URL: the signature is in the URL, and a browser adds no credentials of
-its own, so a foreign page has nothing to borrow."""
+its own, so a foreign page has nothing to borrow. PATCH and DELETE are those of an upload that a signed
+URL has begun."""
 
 
 def files_policy(origins: tuple[str, ...], methods: tuple[str, ...]) -> CorsPolicy | None:

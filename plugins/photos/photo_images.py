@@ -23,6 +23,15 @@ if not features.check("webp"):
         "the photos plugins need a Pillow that can write WebP: pip install --upgrade pillow"
     )
 
+try:
+    import pillow_heif
+except ImportError:
+    HEIC_TYPES: dict[str, tuple[str, tuple[str, ...]]] = {}
+else:
+    pillow_heif.register_heif_opener(thumbnails=False)
+    HEIC_TYPES = {"image/heic": ("heic", ("HEIF",)), "image/heif": ("heif", ("HEIF",))}
+"""Photos of phones, where the extra `heic` is installed: Pillow alone cannot read them."""
+
 Image.preinit()  # the formats below; anything else of Pillow's many stays unloaded
 
 FORMATS: Final = {
@@ -30,6 +39,7 @@ FORMATS: Final = {
     "image/png": ("png", ("PNG",)),
     "image/webp": ("webp", ("WEBP",)),
     "image/gif": ("gif", ("GIF",)),
+    **HEIC_TYPES,
 }
 """Content type -> suffix of its files, and the only decoders of Pillow that may read it."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from photo_images import FORMATS
 from photo_rules import SIGNED_PATH, Rules
 
 _TYPES: Final = {
@@ -47,7 +46,7 @@ async def page(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer
     name = request.resources.get("asset", "index.html")
     if name == "settings.json":
         rules = Rules.of(config)
-        told = {"types": sorted(FORMATS), "maxBytes": rules.max_bytes, "signedPath": SIGNED_PATH}
+        told = {"types": rules.types, "maxBytes": rules.max_bytes, "signedPath": SIGNED_PATH}
         return 200, told, {"Cache-Control": "no-store"}
     if name not in FILES:
         return 404, {"error": "not_found", "message": "the page has no such file"}, {}

@@ -1,7 +1,7 @@
 """Plugin photos: the responses of its routes: begin an upload, list photos, show one, remove one.
 
-Callers are authorized (`auth: default`). This file decides whose photo it is and gives out URLs, never
-bytes.
+Callers are authorized (`auth: default`), or guests with a link. This file decides whose photo it is and
+gives out URLs, never bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import photo_guests
 from photo_rules import (
     SIGNED_PATH,
     Caller,
@@ -61,9 +62,13 @@ async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> An
 
     The URL is good for a PUT of the announced type and size, and carries the metadata.
     """
+    return await _initiate(request, config, sign_url, _caller(request))
+
+
+async def _initiate(request: Any, config: Mapping[str, Any], sign_url: Any, caller: Caller) -> Answer:
     rules = Rules.of(config)
     body = json.loads(request.body)
-    photo = announced(request.resources["eventId"], body, _caller(request), rules)
+    photo = announced(request.resources["eventId"], body, caller, rules)
     exact = int(body["bytes"]) if "bytes" in body else None  # in JSON 5.0 is an integer too
     put = functools.partial(
         sign_url,
@@ -105,6 +110,12 @@ async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos:
     `limit` (1 to 100) and `cursor` page. `ids`, up to 100 with commas between, tells of every photo
     that has been looked at, rejected ones too; the others are still on their way.
     """
+    return await _listed(request, config, sign_url, photos)
+
+
+async def _listed(
+    request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any, *, by_guest: bool = False
+) -> Answer:
     event = event_id(request.resources["eventId"])
     if "ids" in request.params:
         wanted = [photo_id(one) for one in _one(request, "ids").split(",")][:MOST_LISTED]
@@ -118,7 +129,7 @@ async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos:
         except ValueError as fault:
             raise Wrong(400, "bad_cursor", "the cursor is none that this list has given") from fault
         items, cursor = page.items, page.cursor
-    show = _Show(Rules.of(config), sign_url, request)
+    show = _Show(Rules.of(config), sign_url, request, by_guest=by_guest)
     return 200, {"photos": [await show(item) for item in items], "cursor": cursor}, _PRIVATE
 
 
@@ -140,6 +151,44 @@ async def one(request: Any, config: Mapping[str, Any], sign_url: Any, photos: An
     return 204, None, {}
 
 
+# -- guests, who have a link instead of a token: they see and add, and remove nothing
+
+
+@_told
+async def guest_links(request: Any, links: Any) -> Answer:
+    """Make a link (`POST`), list those that are good (`GET`), revoke one (`DELETE`)."""
+    serve = {"POST": photo_guests.create, "GET": photo_guests.listed, "DELETE": photo_guests.revoke}
+    return await serve[request.method](request, links)
+
+
+@_told
+async def guest_initiate(request: Any, config: Mapping[str, Any], sign_url: Any, links: Any) -> Answer:
+    """Do as `initiate` for a guest."""
+    return await _initiate(request, config, sign_url, await photo_guests.guest(request, links))
+
+
+@_told
+async def guest_listed(
+    request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any, links: Any
+) -> Answer:
+    """Do as `listed` for a guest."""
+    await photo_guests.guest(request, links)
+    return await _listed(request, config, sign_url, photos, by_guest=True)
+
+
+@_told
+async def guest_one(
+    request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any, links: Any
+) -> Answer:
+    """Return a photo to a guest."""
+    await photo_guests.guest(request, links)
+    key = record_key(event_id(request.resources["eventId"]), photo_id(request.resources["photoId"]))
+    item = await photos.get(key)
+    if item is None:
+        raise nothing()
+    return 200, await _Show(Rules.of(config), sign_url, request, by_guest=True)(item), _PRIVATE
+
+
 async def removed(files: Any, path: str) -> None:
     """Remove a file if it exists."""
     try:
@@ -152,7 +201,8 @@ async def removed(files: Any, path: str) -> None:
 class _Show:
     """Shows records to clients, with URLs that expire."""
 
-    def __init__(self, rules: Rules, sign_url: Any, request: Any) -> None:
+    def __init__(self, rules: Rules, sign_url: Any, request: Any, *, by_guest: bool = False) -> None:
+        self._by_guest = by_guest
         self._rules = rules
         self._sign = sign_url
         self._request = request
@@ -161,7 +211,7 @@ class _Show:
         photo = Photo(
             item["eventId"], item["id"], item["contentType"], item["title"], item["description"]
         )
-        may_remove = _may_remove(self._request, item)
+        may_remove = not self._by_guest and _may_remove(self._request, item)
         told = {
             "id": photo.photo_id,
             "eventId": photo.event_id,

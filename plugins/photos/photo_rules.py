@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from photo_images import COPY_SUFFIX, FORMATS, Sizes
+from photo_images import COPY_SUFFIX, FORMATS, HEIC_TYPES, Sizes
 
 UPLOADS: Final = "uploads"
 MAX_METADATA_BYTES: Final = 2048
@@ -19,7 +19,11 @@ MAX_METADATA_BYTES: Final = 2048
 SIGNED_PATH: Final = "/-/objects/"
 """Path of signed URLs of the gateway itself; those of a bucket lead to its host."""
 
-_CHOICES: Final = {"originals": ("owner", "all"), "through": ("storage", "gateway")}
+_CHOICES: Final = {
+    "originals": ("owner", "all"),
+    "through": ("storage", "gateway"),
+    "heic": ("auto", "never"),
+}
 _EVENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PHOTO: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -47,6 +51,7 @@ class Rules:
     view_seconds: int = 900
     originals: str = "owner"
     through: str = "storage"
+    heic: str = "auto"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Rules:
@@ -63,6 +68,12 @@ class Rules:
             elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"config photos: {key} must be a whole number from 1 on")
         return cls(**config)
+
+    @property
+    def types(self) -> list[str]:
+        """The content types that are taken, sorted. HEIC is one where its extra is installed."""
+        refused = HEIC_TYPES if self.heic == "never" else {}
+        return sorted(FORMATS.keys() - refused.keys())
 
     @property
     def sizes(self) -> Sizes:
@@ -163,8 +174,7 @@ Caller = tuple[str, str] | None
 def announced(event: str, body: Mapping[str, Any], caller: Caller, rules: Rules) -> Photo:
     """Return a new photo for the body of a request that fits the schema. Raises `Wrong`."""
     content_type = body["contentType"]
-    if content_type not in FORMATS:
-        valid = sorted(FORMATS)
+    if content_type not in (valid := rules.types):
         message = f"Invalid contentType for image. Valid values are: {', '.join(valid)}"
         raise Wrong(400, "unsupported_content_type", message, valid=valid)
     if body.get("bytes", 0) > rules.max_bytes:

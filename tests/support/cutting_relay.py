@@ -15,14 +15,16 @@ class CuttingRelay:
     """Relays connections to `target`, and cuts some of them.
 
     Each number of `cuts` cuts one connection, in order: the first one that carries so many bytes from
-    its client. `target` may change, and be None: then connections are refused. `hangs` keeps the side
-    of the gateway open after a cut, as a network does that loses the client without a word.
+    its client. `target` may change, and be None: then connections are refused, as they are after a cut
+    with `refuses_after_cut`: browsers try again at once by themselves. `hangs` keeps the side of the
+    gateway open after a cut, as a network does that loses the client without a word.
     """
 
     def __init__(self) -> None:
         self.target: tuple[str, int] | None = None
         self.cuts: list[int] = []
         self.hangs = False
+        self.refuses_after_cut = False
         self.cut = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -100,6 +102,8 @@ class CuttingRelay:
             count += len(data)
             if rest <= len(data):
                 self.cuts.pop(0)
+                if self.refuses_after_cut:
+                    self.target = None
                 self.cut.set()
                 return True
         with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 // The gateway as this page sees it: who asks, what is answered, and where bytes go.
 
+/** A request that failed; status 0: there was no answer. */
 export class ApiError extends Error {
   constructor(status, message, retryAfter = 0) {
     super(message);
@@ -13,8 +14,10 @@ export class Api {
   #token = "";
   #settings = null;
 
-  constructor(event) {
+  /** `guest` is the secret of a guest's link, empty for everyone else. */
+  constructor(event, guest = "") {
     this.event = event;
+    this.guest = guest;
   }
 
   set token(text) {
@@ -50,15 +53,38 @@ export class Api {
     await this.#ask(`${this.#photos()}/${id}`, { method: "DELETE" });
   }
 
+  /** Makes a link for guests that is good for so many hours: url, id, expires. */
+  async invite(hours) {
+    const made = await this.#ask(this.#links(), { method: "POST", body: JSON.stringify({ hours }) });
+    return { ...made, url: new URL(`./?event=${this.event}#guest=${made.secret}`, location.href).href };
+  }
+
+  async invitations() {
+    return (await this.#ask(this.#links())).links;
+  }
+
+  async revoke(id) {
+    await this.#ask(`${this.#links()}/${id}`, { method: "DELETE" });
+  }
+
+  /** Whether a URL leads to the gateway, and not to a bucket. */
+  isOwn(url) {
+    return new URL(url).pathname.startsWith(this.#settings?.signedPath ?? "/-/objects/");
+  }
+
   /** A signed URL of the gateway, on the host name by which this page was opened. */
   reachable(url) {
     const parts = new URL(url);
-    const own = parts.pathname.startsWith(this.#settings?.signedPath ?? "/-/objects/");
-    return own ? `${location.origin}${parts.pathname}${parts.search}` : url;
+    return this.isOwn(url) ? `${location.origin}${parts.pathname}${parts.search}` : url;
   }
 
   #photos() {
-    return `../events/${encodeURIComponent(this.event)}/photos`;
+    const event = `events/${encodeURIComponent(this.event)}`;
+    return this.guest ? `../guest/${event}/photos` : `../${event}/photos`;
+  }
+
+  #links() {
+    return `../events/${encodeURIComponent(this.event)}/guest-links`;
   }
 
   #shown(photo) {
@@ -68,7 +94,8 @@ export class Api {
 
   async #ask(path, request = {}) {
     const headers = request.body ? { "Content-Type": "application/json" } : {};
-    if (this.hasToken) headers.Authorization = `Bearer ${this.#token}`;
+    if (this.guest) headers["X-Guest-Link"] = this.guest;
+    else if (this.hasToken) headers.Authorization = `Bearer ${this.#token}`;
     let answer;
     try {
       answer = await fetch(path, { ...request, headers, credentials: "omit" });

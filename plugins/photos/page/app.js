@@ -3,21 +3,33 @@
 import { Api } from "./api.js";
 import { megabytes } from "./drawing.js";
 import { Gallery } from "./gallery.js";
+import { Guests } from "./guests.js";
 import { Queue } from "./queue.js";
 import { Uploads } from "./uploads.js";
 
 const EVENT = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 const at = (id) => document.getElementById(id);
-const said = new URLSearchParams(location.search).get("event") ?? "";
-const event = EVENT.test(said) ? said : "demo";
-const api = new Api(event);
+const said = new URLSearchParams(location.search).get("event");
+const isNamed = said !== null && EVENT.test(said);
+const event = isNamed ? said : "demo";
+const guest = new URLSearchParams(location.hash.slice(1)).get("guest") ?? "";
+const api = new Api(event, guest);
 const gallery = new Gallery(api, say);
 const uploads = new Uploads(api, changed);
-const queue = new Queue({ cancel: (job) => uploads.cancel(job), retry: (job) => uploads.retry(job) });
+const queue = new Queue({
+  cancel: (job) => uploads.cancel(job),
+  retry: (job) => uploads.retry(job),
+  retryAll: (jobs) => uploads.retryAll(jobs),
+});
 
 at("event").value = event;
 at("event-name").textContent = event;
 document.title = `${event} · Photos`;
+if (said !== null && !isNamed) {
+  at("event-error").textContent = `“${said}” cannot name an event: letters, digits, - and _, up to 64. This is the event “${event}”.`;
+}
+at("chooser").hidden = at("invite-open").hidden = guest !== "";
+new Guests(api, askForToken);
 
 function say(text) {
   at("voice").textContent = text;
@@ -34,20 +46,31 @@ async function take(files) {
     return;
   }
   for (const file of files) {
-    const refusal = faultOf(file, settings);
+    const type = typeOf(file);
+    const refusal = faultOf(file, type, settings);
     if (refusal) uploads.refuse(file, refusal);
-    else uploads.add(file, wordsFor(file));
+    else uploads.add(file, type, wordsFor(file));
   }
 }
 
-function faultOf(file, { types, maxBytes }) {
-  if (!types.includes(file.type)) return `Only ${kinds(types)} photos are taken here.`;
+/** Browsers that cannot show HEIC know no type of it. */
+function typeOf(file) {
+  const suffix = /\.(heic|heif)$/i.exec(file.name);
+  return file.type || (suffix ? `image/${suffix[1].toLowerCase()}` : "");
+}
+
+function faultOf(file, type, { types, maxBytes }) {
+  if (/^image\/hei[cf]$/.test(type) && !types.includes(type)) {
+    return "HEIC photos are not taken here. On an iPhone: Settings, Camera, Formats, Most Compatible; then photos are JPEG.";
+  }
+  if (!types.includes(type)) return `Only ${kinds(types)} photos are taken here.`;
   if (file.size > maxBytes) return `Too large: it has ${megabytes(file.size)}, and ${megabytes(maxBytes)} is the most.`;
   return file.size ? "" : "The file is empty.";
 }
 
 function kinds(types) {
-  const names = types.map((type) => type.replace("image/", "").replace("webp", "WebP").replace(/^(jpeg|png|gif)$/, (name) => name.toUpperCase()));
+  let names = types.map((type) => type.replace("image/", "").replace("webp", "WebP").replace(/^(jpeg|png|gif)$/, (name) => name.toUpperCase()).replace(/^hei[cf]$/, "HEIC"));
+  names = names.filter((name, place) => names.indexOf(name) === place);
   return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
@@ -86,7 +109,7 @@ at("files").addEventListener("change", (event) => {
   take(files);
 });
 addEventListener("beforeunload", (event) => {
-  if (queue.jobs.some((job) => ["waiting", "sending"].includes(job.state))) event.preventDefault();
+  if (queue.jobs.some((job) => ["waiting", "sending", "interrupted"].includes(job.state))) event.preventDefault();
 });
 
 // -- what becomes of them
@@ -104,6 +127,8 @@ function changed(job) {
 }
 
 // -- who asks
+
+const ENDED = "This link is not valid any more. Ask for a new one.";
 
 function askForToken() {
   if (!at("gate").hidden) return;
@@ -134,7 +159,7 @@ async function show() {
     return true;
   } catch (fault) {
     if (fault.status === 401) askForToken();
-    else at("gallery-error").textContent = fault.message;
+    else at("gallery-error").textContent = guest && fault.status === 403 ? ENDED : fault.message;
     return false;
   }
 }

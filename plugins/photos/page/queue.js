@@ -11,10 +11,12 @@ export class Queue {
   #section = document.getElementById("uploads");
   #summary = document.getElementById("summary");
   #clear = document.getElementById("clear");
+  #again = document.getElementById("retry-all");
 
-  /** `deeds` has `cancel(job)` and `retry(job)`. */
+  /** `deeds` has `cancel(job)`, `retry(job)` and `retryAll(jobs)`. */
   constructor(deeds) {
     this.#deeds = deeds;
+    this.#again.addEventListener("click", () => deeds.retryAll(this.jobs));
     this.#clear.addEventListener("click", () => this.#dropFinished());
   }
 
@@ -24,10 +26,10 @@ export class Queue {
     row.item.className = `job ${job.state === "failed" ? "failed" : job.state === "ready" ? "done" : ""}`;
     row.state.textContent = WORDS[job.state](job);
     row.state.setAttribute("role", job.state === "failed" ? "alert" : "none");
-    row.bar.hidden = !["waiting", "sending", "looking"].includes(job.state);
+    row.bar.hidden = !["waiting", "sending", "interrupted", "looking"].includes(job.state);
     if (job.state === "looking") row.bar.removeAttribute("value");
     else row.bar.value = job.file.size ? job.sent / job.file.size : 0;
-    row.cancel.hidden = !["waiting", "sending"].includes(job.state);
+    row.cancel.hidden = !["waiting", "sending", "interrupted"].includes(job.state);
     row.retry.hidden = !(job.state === "cancelled" || (job.state === "failed" && !job.final));
     row.dismiss.hidden = !["failed", "cancelled"].includes(job.state);
     if (job.state === "ready") this.#drop(job);
@@ -79,18 +81,26 @@ export class Queue {
 
   #sum() {
     const count = (...states) => this.jobs.filter((job) => states.includes(job.state)).length;
-    const moving = count("waiting", "sending", "looking");
+    const moving = count("waiting", "sending", "interrupted", "looking");
     const over = count("failed", "cancelled");
     this.#section.hidden = this.#rows.size === 0;
     this.#clear.hidden = over < 2;
+    const mayRetry = this.jobs.filter((job) => job.state === "failed" && !job.final);
+    if (mayRetry.length < 2 && this.#again === document.activeElement) document.getElementById("files").focus();
+    this.#again.hidden = mayRetry.length < 2;
     const texts = [moving && `${moving} on the way`, over && `${over} not stored`];
     this.#summary.textContent = texts.filter(Boolean).join(", ");
   }
 }
 
+function percent(job) {
+  return `${Math.floor((100 * job.sent) / (job.file.size || 1))}%`;
+}
+
 const WORDS = {
   waiting: (job) => `Waiting, ${megabytes(job.file.size)}`,
-  sending: (job) => `${Math.floor((100 * job.sent) / (job.file.size || 1))}% of ${megabytes(job.file.size)}`,
+  sending: (job) => `${percent(job)} of ${megabytes(job.file.size)}`,
+  interrupted: (job) => `Interrupted at ${percent(job)}. It goes on by itself when the gateway answers …`,
   looking: () => "Stored. Making the thumbnail …",
   ready: () => "Ready",
   failed: (job) => job.error,

@@ -1,11 +1,15 @@
 // Uploads, a few at a time. A job goes: waiting, sending, looking (the gateway makes its copies), then
-// ready; or failed, which can be tried again; or cancelled. The page listens for changes and draws them.
+// ready; or failed, which can be tried again; or cancelled. While the gateway is away a job that is being
+// sent is interrupted, and goes on by itself. The page listens for changes and draws them.
 
-import { ApiError } from "./api.js";
+import { forget, sendRest, sendWhole } from "./resumable.js";
 
 const PARALLEL = 3;
-const TRIES = 4;
-const BUSY = new Set([429, 503]);
+/** Statuses after which the same request may succeed later; 0: no answer. */
+const TRY_LATER = new Set([0, 408, 423, 429, 500, 502, 503, 504]);
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 30_000;
+const MAX_PERMISSIONS = 3;
 const PATIENCE = 10 * 60 * 1000;
 
 export class Uploads {
@@ -23,8 +27,8 @@ export class Uploads {
     this.#changed = changed;
   }
 
-  add(file, words) {
-    const job = { file, words, state: "waiting", sent: 0, error: "", stop: null, began: 0 };
+  add(file, type, words) {
+    const job = { file, type, words, state: "waiting", sent: 0, error: "", stop: null, began: 0 };
     this.#enter(job);
     return job;
   }
@@ -37,12 +41,19 @@ export class Uploads {
   }
 
   retry(job) {
-    Object.assign(job, { state: "waiting", sent: 0, error: "", status: 0, photoId: undefined });
+    Object.assign(job, { state: "waiting", sent: 0, error: "", status: 0 });
     this.#enter(job);
+  }
+
+  /** Tries every job again that failed and may succeed. */
+  retryAll(jobs) {
+    for (const job of jobs) if (job.state === "failed" && !job.final) this.retry(job);
   }
 
   cancel(job) {
     job.stop?.abort();
+    forget(job);
+    job.begun = null;
     this.#waiting = this.#waiting.filter((one) => one !== job);
     this.#looking.delete(job.photoId);
     this.#move(job, "cancelled");
@@ -68,11 +79,9 @@ export class Uploads {
 
   async #send(job) {
     this.#move(job, "sending");
-    const facts = { ...job.words, contentType: job.file.type, bytes: job.file.size };
-    const begun = await this.#patiently(job, () => this.#api.initiate(facts, job.stop.signal));
-    job.photoId = begun.photoId;
-    await put(job, begun, () => this.#changed(job));
+    await this.#untilSent(job);
     if (job.state !== "sending") return;
+    job.photoId = job.begun.photoId;
     job.began = Date.now();
     this.#looking.set(job.photoId, job);
     this.#move(job, "looking");
@@ -80,14 +89,40 @@ export class Uploads {
     this.#lookLater();
   }
 
-  async #patiently(job, ask) {
-    for (let tried = 1; ; tried += 1) {
+  /** Sends a job, however often the connection breaks or the gateway is away. */
+  async #untilSent(job) {
+    for (let pause = FIRST_PAUSE, permissions = 0; ; ) {
+      const sent = job.sent;
       try {
-        return await ask();
+        permissions += job.begun ? 0 : 1;
+        await this.#attempt(job);
+        return;
       } catch (fault) {
-        if (!BUSY.has(fault.status) || tried === TRIES) throw fault;
-        await sleep((fault.retryAfter || tried) * 1000, job.stop.signal);
+        if (fault.expired && permissions < MAX_PERMISSIONS) {
+          job.begun = null;
+          continue;
+        }
+        if (!TRY_LATER.has(fault.status) || job.stop.signal.aborted) throw fault;
+        if (job.sent > sent) pause = FIRST_PAUSE;
+        this.#move(job, "interrupted");
+        await patience(Math.max(fault.retryAfter * 1000, pause), job.stop.signal);
+        pause = Math.min(pause * 2, LONGEST_PAUSE);
+        this.#move(job, "sending");
       }
+    }
+  }
+
+  async #attempt(job) {
+    const progressed = () => this.#changed(job);
+    if (!job.begun) {
+      const facts = { ...job.words, contentType: job.type, bytes: job.file.size };
+      job.begun = await this.#api.initiate(facts, job.stop.signal);
+      job.address = null;
+    }
+    if (this.#api.isOwn(job.begun.s3PutObjectUrl)) {
+      await sendRest(job, job.begun, (url) => this.#api.reachable(url), progressed);
+    } else {
+      await sendWhole(job, job.begun, progressed);
     }
   }
 
@@ -140,44 +175,17 @@ export class Uploads {
   }
 }
 
-/** PUTs the bytes; XMLHttpRequest, for fetch tells no progress. */
-function put(job, { s3PutObjectUrl, headers }, progressed) {
+/** Waits, but no longer than until the browser is online again. */
+function patience(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("PUT", s3PutObjectUrl);
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => {
-      job.sent = event.loaded;
-      progressed();
-    };
-    // Taken already: an earlier try arrived and only its answer was lost.
-    const arrived = () => (request.status >= 200 && request.status < 300) || [409, 412].includes(request.status);
-    request.onload = () => (arrived() ? resolve() : reject(new ApiError(request.status, reasonOf(request))));
-    request.onerror = () => reject(new ApiError(0, "The connection broke."));
-    request.onabort = () => resolve();
-    job.stop.signal.addEventListener("abort", () => request.abort());
-    request.send(job.file);
-  });
-}
-
-/** The gateway tells its reasons in JSON; a bucket in words that are not for people. */
-function reasonOf(request) {
-  try {
-    const { error, message } = JSON.parse(request.responseText);
-    return error === "expired" ? RUN_OUT : `Refused: ${message}.`;
-  } catch {
-    return request.status === 403 ? RUN_OUT : `The storage answered ${request.status}.`;
-  }
-}
-
-const RUN_OUT = "The permission to upload has run out. Try again.";
-
-function sleep(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
+    const end = (settle, value) => {
       clearTimeout(timer);
-      reject(signal.reason);
-    });
+      removeEventListener("online", online);
+      settle(value);
+    };
+    const online = () => end(resolve);
+    const timer = setTimeout(online, milliseconds);
+    addEventListener("online", online);
+    signal.addEventListener("abort", () => end(reject, signal.reason), { once: true });
   });
 }

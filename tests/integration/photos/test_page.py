@@ -82,7 +82,7 @@ async def test_what_cannot_be_taken_is_told_in_words(serve: Serve) -> None:
             await expect(row.get_by_role("alert")).to_be_visible()
             return await row.get_by_role("alert").inner_text()
 
-        assert await told("notes.txt") == "Only GIF, JPEG, PNG and WebP photos are taken here."
+        assert await told("notes.txt") == "Only GIF, HEIC, JPEG, PNG and WebP photos are taken here."
         assert await told("huge.png") == "Too large: it has 50 kB, and 50 kB is the most."
         assert await told("empty.png") == "The file is empty."
         assert "Not accepted: it is damaged, or no picture" in await told("broken.png")

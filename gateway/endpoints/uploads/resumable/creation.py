@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gateway.auth.authenticator import INTERNAL, SIGNED
 from gateway.auth.request import IncomingRequest
 from gateway.domain.model import Upload, new_id
 from gateway.domain.partial import (
@@ -16,6 +17,7 @@ from gateway.domain.partial import (
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, ResumableTerms
 from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
+from gateway.errors import Refusal
 from gateway.http.protocol import UPLOAD_ID
 from gateway.limits import client_key
 from gateway.telemetry import logs
@@ -43,6 +45,10 @@ class PartialAdmission:
         """Decide about an upload, and count it as in flight. Raises `Refusal`."""
         length = creation.length
         incoming.whole_lengths = () if length is None else (str(length),)
+        if target.signed_only:
+            caller = await self.admission.authenticate(incoming)
+            if caller.principal not in (SIGNED, INTERNAL):
+                raise Refusal("forbidden", "only signed URLs are served here")
         terms = ResumableTerms(
             creation.protocol,
             length,

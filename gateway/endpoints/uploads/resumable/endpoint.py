@@ -84,6 +84,23 @@ class ResumableEndpoint:
             response = await self._serve(incoming, plain)
         return await plain() if response is None else response
 
+    async def serve_signed(
+        self, incoming: IncomingRequest, place: UploadPlace, plain: Serve
+    ) -> GatewayResponse:
+        """Serve a request of a stored path: an upload resource, or a PUT that creates one by the draft.
+
+        The page that has a signed URL goes on with its secret alone.
+        """
+        lines, references = (
+            read_headers(incoming.headers).lines,
+            incoming.params.get(REFERENCE_PARAMETER),
+        )
+        if references and incoming.method in _RESOURCE_METHODS and _REFERENCE.match(references[0]):
+            return await self._draft_resource(incoming, references[0], lines)
+        if incoming.method == "PUT" and draft.creates_upload(lines):
+            return await self._draft_creation(incoming, place, lines)
+        return await plain()
+
     async def _serve(self, incoming: IncomingRequest, plain: Serve) -> GatewayResponse | None:
         """Serve a request without `Tus-Resumable`; None where its path is no upload path."""
         method, place = incoming.method, UploadPlace.find(self.template, incoming.raw_path)

@@ -17,12 +17,14 @@ from gateway.errors import Refusal
 class UploadTarget(NamedTuple):
     """The file of a creation: what its path matches, and that path, still encoded.
 
-    `named_by_gateway` tells that the request named a folder, and no file.
+    `named_by_gateway` tells that the request named a folder, and no file. `signed_only` admits nothing
+    but signed URLs and gateways of the installation.
     """
 
     match: PathMatch
     asked_path: str
     named_by_gateway: bool = False
+    signed_only: bool = False
 
 
 class UploadLimits(NamedTuple):

@@ -15,11 +15,15 @@ _ANY_NAME = "name"
 
 @dataclass(slots=True, frozen=True)
 class UploadPlace:
-    """The place of an upload; `match` is None for a folder. `raw_path` is still encoded."""
+    """The place of an upload; `match` is None for a folder. `raw_path` is still encoded.
+
+    With `signed_only` nothing but signed URLs, and gateways of the installation, may create one there.
+    """
 
     template: UploadPathTemplate
     raw_path: str
     match: PathMatch | None
+    signed_only: bool = False
 
     @classmethod
     def find(cls, template: UploadPathTemplate, raw_path: str) -> UploadPlace | None:
@@ -44,7 +48,7 @@ class UploadPlace:
         Raises `Refusal("bad_path")`.
         """
         if self.match is not None:
-            return UploadTarget(self.match, self.raw_path)
+            return UploadTarget(self.match, self.raw_path, signed_only=self.signed_only)
         name = filename or str(uuid.uuid4())
         raw_path = self.raw_path + quote(name)
         match = self.template.match(raw_path)
