@@ -103,8 +103,9 @@ async def offset_of(gateway: Addressed, resource: str, *lines: str) -> int:
 
 
 async def wait_begun(gateway: Gateway) -> None:
-    """Wait until a gateway in this process serves an upload: a request whose client left is dropped."""
-    await wait_until(lambda: len(gateway.endpoints.inflight))
+    """Wait until a gateway in this process receives a body: what came before has no upload yet."""
+    uploads = gateway.endpoints.inflight._active
+    await wait_until(lambda: any(progress.received for progress in uploads.values()))
 
 
 async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
