@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gateway.server.app import Gateway
+from gateway.storage.local.state_dir import StateDirectory
 from tests.support.harness import (
     Addressed,
+    GatewayProcess,
     RawConnection,
     RawResponse,
     raw_connection,
@@ -97,8 +103,9 @@ async def offset_of(gateway: Addressed, resource: str, *lines: str) -> int:
 
 
 async def wait_begun(gateway: Gateway) -> None:
-    """Wait until a gateway in this process serves an upload: a request whose client left is dropped."""
-    await wait_until(lambda: len(gateway.endpoints.inflight))
+    """Wait until a gateway in this process receives a body: what came before has no upload yet."""
+    uploads = gateway.endpoints.inflight._active
+    await wait_until(lambda: any(progress.received for progress in uploads.values()))
 
 
 async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
@@ -109,3 +116,46 @@ async def wait_received(gateway: Gateway, upload_id: str, count: int) -> None:
         return progress is not None and progress.received >= count
 
     await wait_until(received)
+
+
+def upload_id(resource: str) -> str:
+    """Return the id in the target of an upload resource."""
+    return resource.partition("?upload=")[2].partition(".")[0]
+
+
+def hanging_append(resource: str, kind: str, offset: int, body: bytes) -> bytes:
+    """Return an append whose client sends half of it, and then neither more nor an end."""
+    if kind == "chunked":
+        length, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (len(body), body)
+    else:
+        length, sent = f"Content-Length: {2 * len(body)}", body
+    fields = (PART_TYPE, f"Upload-Offset: {offset}", "Upload-Complete: ?0", length)
+    return request_head("PATCH", resource, *fields) + sent
+
+
+# -- one of several processes
+
+
+@contextlib.asynccontextmanager
+async def process_connection(gateway: GatewayProcess, slot: int) -> AsyncIterator[RawConnection]:
+    """Connect to one process: its owner's socket serves what the port serves."""
+    path = StateDirectory(gateway.directory / ".gateway", slot).socket
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.close()
+
+
+async def ask(
+    gateway: GatewayProcess, slot: int, method: str, resource: str, *lines: str, body: bytes = b""
+) -> Exchange:
+    """Send a request to one process."""
+    length = (f"Content-Length: {len(body)}",) if body else ()
+    async with process_connection(gateway, slot) as connection:
+        await connection.send(request_head(method, resource, *length, *lines) + body)
+        return await answers(connection, head=method == "HEAD")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from gateway.server.app import Gateway
-from gateway.storage.local.state_dir import StateDirectory
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
     GatewayProcess,
@@ -26,12 +23,15 @@ from tests.support.harness import (
 )
 from tests.support.resumable import (
     PART_TYPE,
-    Exchange,
     answers,
     append,
+    ask,
+    hanging_append,
     offset_of,
+    process_connection,
     request,
     target_of,
+    upload_id,
     wait_received,
 )
 
@@ -55,20 +55,6 @@ async def created(gateway: Gateway | GatewayProcess, length: int = len(WHOLE)) -
     exchange = await request(gateway, "POST", "/upload/x", OPEN, f"Upload-Length: {length}", body=b"")
     assert exchange.status == 201
     return exchange.resource
-
-
-def upload_id(resource: str) -> str:
-    return resource.partition("?upload=")[2].partition(".")[0]
-
-
-def hanging_append(resource: str, kind: str, offset: int, body: bytes) -> bytes:
-    """Return an append whose client sends half of it, and then neither more nor an end."""
-    if kind == "chunked":
-        length, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (len(body), body)
-    else:
-        length, sent = f"Content-Length: {2 * len(body)}", body
-    fields = (PART_TYPE, f"Upload-Offset: {offset}", OPEN, length)
-    return request_head("PATCH", resource, *fields) + sent
 
 
 def size_of(kind: str) -> int:
@@ -190,30 +176,6 @@ async def test_of_many_heads_beside_an_append_none_fails(start_gateway: StartGat
 
 
 # -- several processes
-
-
-@contextlib.asynccontextmanager
-async def process_connection(gateway: GatewayProcess, slot: int) -> AsyncIterator[RawConnection]:
-    """Connect to one process: its owner's socket serves what the port serves."""
-    path = StateDirectory(gateway.directory / ".gateway", slot).socket
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
-    try:
-        yield RawConnection(reader, writer)
-    finally:
-        writer.close()
-
-
-async def ask(
-    gateway: GatewayProcess, slot: int, method: str, resource: str, *lines: str, body: bytes = b""
-) -> Exchange:
-    length = (f"Content-Length: {len(body)}",) if body else ()
-    async with process_connection(gateway, slot) as connection:
-        await connection.send(request_head(method, resource, *length, *lines) + body)
-        return await answers(connection, head=method == "HEAD")
 
 
 async def bytes_kept(gateway: GatewayProcess, upload: str, count: int) -> None:
