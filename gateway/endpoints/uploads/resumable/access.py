@@ -6,6 +6,7 @@ upload, if there was one. Unknown, foreign and expired uploads, and wrong secret
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,15 @@ from gateway.telemetry import logs
 FindUpload = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 """Returns what `/-/uploads/<id>` tells of an upload of any process, None where there is none."""
 
+COMMIT_TIMEOUT: Final = 5.0
+"""Seconds that a request waits for the outcome of a commit that takes a partial upload away."""
+
+COMMIT_INTERVAL: Final = 0.02
+"""Seconds between two looks at an upload that is being committed."""
+
 _STORED: Final = frozenset({"stored", "unsettled"})
+_ENDING: Final = frozenset({"admitting", "receiving", "committing"})
+"""States of an upload whose files are gone, and whose request has not ended yet."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,12 +69,14 @@ class PartialAccess:
         return await self.find_completed(incoming, upload_id)
 
     async def find_completed(self, incoming: IncomingRequest, upload_id: str) -> PartialResult:
-        """Return the result of an upload that is complete. Raises as `find`."""
-        upload = await self.find_upload(upload_id)
-        if upload is None or upload["state"] not in _STORED:
+        """Return the result of an upload that is complete. Raises as `find`, and `locked`."""
+        upload = await self._outcome(upload_id)
+        if upload is None or upload["state"] not in _STORED | _ENDING:
             await self.authorize(incoming, None)
             raise not_found()
         await self.authorize(incoming, upload["principal"])
+        if upload["state"] in _ENDING:
+            raise Refusal("locked", "the file of this upload is being stored: try again")
         size = int(upload["bytes"])
         url = self.references.url(incoming.raw_path, upload_id)
         headers = upload.get("kept_headers", {})
@@ -79,6 +90,19 @@ class PartialAccess:
             metadata_text=headers.get("Upload-Metadata", ""),
             concat=None if text is None else Concatenation((), text),
         )
+
+    async def _outcome(self, upload_id: str) -> Mapping[str, Any] | None:
+        """Return what is told of an upload that is no partial one any more.
+
+        Its file has its name before its commit is durable: until then it is neither partial nor stored,
+        and a client that were told `not_found` would send it again.
+        """
+        deadline = time.monotonic() + COMMIT_TIMEOUT
+        while (upload := await self.find_upload(upload_id)) is not None and upload["state"] in _ENDING:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(COMMIT_INTERVAL)
+        return upload
 
     async def resolve(self, incoming: IncomingRequest, resume_key: str) -> str | None:
         """Return the id of the ranged upload of this path, principal and key. Raises `Refusal`."""

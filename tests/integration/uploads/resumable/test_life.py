@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.commit import partial_expiry
+from gateway.commit.batch import BatchCommitter
 from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING
 from gateway.domain.partial import PARTIAL_TTL
@@ -451,3 +453,27 @@ async def test_a_new_key_of_the_installation_leaves_old_urls_valid(
     reference = resource.partition("=")[2]
     assert operations(second).access.references.verify(reference) == upload_id(resource)
     assert operations(second).access.references.reference(upload_id(resource)) != reference
+
+
+async def test_an_upload_is_never_unknown_between_its_name_and_the_end_of_its_commit(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, may_end = threading.Event(), threading.Event()
+    sync_folders = BatchCommitter._sync_folders
+
+    def wait_and_sync(*arguments: Any) -> None:
+        named.set()
+        may_end.wait(10)
+        sync_folders(*arguments)
+
+    gateway = await start_gateway()
+    resource = await created(gateway)
+    monkeypatch.setattr(BatchCommitter, "_sync_folders", wait_and_sync)
+    committing = asyncio.create_task(append(gateway, resource, 0, b"whole", end=True))
+    await asyncio.to_thread(named.wait)
+    looking = asyncio.create_task(request(gateway, "HEAD", resource))
+    await asyncio.wait({looking}, timeout=0.2)  # a response that came before the outcome would be wrong
+    may_end.set()
+    assert (await committing).status == 201
+    answer = await looking
+    assert (answer.status, answer.offset, answer.complete) == (204, 5, "?1")
