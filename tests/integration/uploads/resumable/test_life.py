@@ -477,3 +477,57 @@ async def test_an_upload_is_never_unknown_between_its_name_and_the_end_of_its_co
     assert (await committing).status == 201
     answer = await looking
     assert (answer.status, answer.offset, answer.complete) == (204, 5, "?1")
+
+
+async def test_what_came_behind_bytes_that_the_disk_refused_never_counts(
+    start_gateway: StartGateway, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file would have a hole: the next bytes may fit where the larger batch did not."""
+    gateway, waits, may_write = await start_gateway(), asyncio.Event(), asyncio.Event()
+    resource, body = await created(gateway), os.urandom(100_000)
+
+    async def refuse(self: LocalOpenPartial, chunk: bytes) -> None:
+        monkeypatch.undo()
+        waits.set()
+        await may_write.wait()
+        raise Refusal("no_space", "the disk is full")
+
+    monkeypatch.setattr(LocalOpenPartial, "write", refuse)
+    fields = (PART_TYPE, "Upload-Offset: 0", OPEN, "Content-Length: 100000")
+    async with raw_connection(gateway) as sender:
+        await sender.send(request_head("PATCH", resource, *fields) + body[:1000])
+        await waits.wait()
+        await sender.send(body[1000:50_000])
+        running = operations(gateway).requests.running._running[upload_id(resource)].request
+        await wait_until(lambda: running.content.total_bytes >= 50_000)
+        may_write.set()
+        assert (await sender.answer()).status == 507
+    assert await offset_of(gateway, resource) == 0
+    assert (await append(gateway, resource, 0, body, end=True)).status == 201
+    assert stored(data) == {"x": body}
+
+
+async def test_an_empty_append_that_is_ended_by_a_newer_request_is_no_error(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    resource, begin = await created(gateway), LocalOpenPartial.begin
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin_late(self: LocalOpenPartial, declared: int | None, **terms: bool) -> None:
+        begun.set()
+        await may_go_on.wait()
+        await begin(self, declared, **terms)
+
+    monkeypatch.setattr(LocalOpenPartial, "begin", begin_late)
+    async with raw_connection(gateway) as older:
+        await older.send(
+            request_head("PATCH", resource, PART_TYPE, "Upload-Offset: 0", OPEN, "Content-Length: 0")
+        )
+        await begun.wait()
+        looking = asyncio.create_task(offset_of(gateway, resource))
+        running = operations(gateway).requests.running._running[upload_id(resource)]
+        await wait_until(lambda: running.superseded)
+        may_go_on.set()
+        assert await looking == 0
+        assert await older.closed() == b""  # no response: it is the newer request's upload now
