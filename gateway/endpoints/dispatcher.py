@@ -28,7 +28,7 @@ from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
-from gateway.endpoints.uploads.resumable.endpoint import is_resumable
+from gateway.endpoints.uploads.resumable.endpoint import is_resumable, refuse_upload_resource
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
@@ -211,6 +211,7 @@ class Dispatcher:
         if method == "POST" and (place := UploadPlace.find(self._template, raw_path)):
             return await files.forms.post(incoming, place)
         if method == "DELETE" and files.deletes.enabled:
+            refuse_upload_resource(incoming)
             refuse_folder(self._template, incoming)
             match = None if raw_path == "/" else self._template.match(raw_path)
             return None if match is None else await files.deletes.delete(incoming, match)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from email.message import Message
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 _INTERNAL: Final = INTERNAL_HEADER.lower()
-_EXTENDED_FILENAME: Final = re.compile(r";\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
+"""A parameter of a header: its name, and its value quoted or plain (RFC 6266 section 4.1)."""
+
+_EXTENDED_VALUE: Final = re.compile(r"utf-8'[^']*'(.+)", re.IGNORECASE)
+_ESCAPED: Final = re.compile(r'\\([\\"])')
 
 Lines = Mapping[str, Sequence[str]]
 """The lines of each header, by its name in lower case."""
@@ -73,13 +76,14 @@ def replace_surrogates(value: str) -> str:
 def filename_of(lines: Lines) -> str | None:
     """Return the last segment of the file name in `Content-Disposition`, None if it has none.
 
-    `filename*` precedes `filename` (RFC 6266 section 4.3). The name is that of a client: not checked.
+    `filename*` precedes `filename` (RFC 6266 section 4.3) where it is in UTF-8: the reader of `email`
+    takes every codec of Python, of which some raise, and its time grows with the square of the length.
+    The name is that of a client: not checked.
     """
     text = replace_surrogates(", ".join(lines.get("content-disposition", ())))
-    if (extended := _EXTENDED_FILENAME.search(text)) is not None:
-        name: str | None = unquote(extended[1])
-    else:
-        message = Message()
-        message["Content-Disposition"] = text
-        name = message.get_filename()
-    return name.replace("\\", "/").rpartition("/")[2] if name else None
+    values: dict[str, str] = {}
+    for name, quoted, plain in _PARAMETER.findall(text):
+        values.setdefault(name.lower(), _ESCAPED.sub(r"\1", quoted) or plain)
+    extended = _EXTENDED_VALUE.fullmatch(values.get("filename*", ""))
+    filename = values.get("filename", "") if extended is None else unquote(extended[1])
+    return filename.replace("\\", "/").rpartition("/")[2] or None

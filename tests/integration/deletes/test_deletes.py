@@ -43,6 +43,19 @@ async def test_off_is_off_and_allow_tells_it(start_gateway: StartGateway) -> Non
     assert b"x" in files_below(gateway.resources.settings.directory / "upload").values()
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_who_ends_a_partial_upload_never_removes_the_file_of_its_name(
+    start_gateway: StartGateway, resumable: bool
+) -> None:
+    gateway = await start_gateway(deletes=True, resumable=resumable)
+    await put(gateway, "/upload/x", b"x")
+    reference = "01ARZ3NDEKTSV4RRFFQ69G5FAV-0.secret"
+    for query in (f"?upload={reference}", f"?%75pload={reference}", "?upload="):
+        assert (await delete(gateway, f"/upload/x{query}")).status == 404
+    assert (await delete(gateway, "/upload/x", "Tus-Resumable: 1.0.0")).status == 404
+    assert b"x" in files_below(gateway.resources.settings.directory / "upload").values()
+
+
 async def test_curl_removes_a_file(start_gateway: StartGateway, tmp_path: Path) -> None:
     with recording_events() as recorder:
         plugins = recorder.write_handler(tmp_path / "p", "APIGW.OnFileDeleted", "gone")

@@ -61,6 +61,12 @@ def test_one_pass_reads_what_two_do(
         ('inline; filename="C:\\\\dir\\\\a.txt"', "a.txt"),
         ("inline; filename*=UTF-8''..%2Fx", "x"),
         ('inline; filename="caf\udce9"', "caf\ufffd"),
+        ('inline; name="; filename=a"; filename="b\\"c"', 'b"c'),
+        # What Python would decode with a codec of its own, and what it fails on.
+        ("inline; filename*=unicode_escape''%5cud800x", None),
+        ("inline; filename*=undefined''x; filename=y", "y"),
+        ("inline; filename*=idna''x", None),
+        (f"inline; filename*{'9' * 5000}=x", None),
     ],
 )
 def test_a_file_name_is_the_last_segment_of_what_a_client_says(value: str, name: str | None) -> None:

@@ -18,6 +18,7 @@ from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.resumable import draft, ranged
+from gateway.endpoints.uploads.resumable.access import not_found
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
     Append,
@@ -28,6 +29,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.endpoints.uploads.resumable.receiving import body_length
+from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.endpoints.uploads.resumable.tus import TusUploads
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import Lines, read_headers
@@ -36,9 +38,6 @@ from gateway.http.responses import GatewayResponse, Response
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
-
-REFERENCE_PARAMETER: Final = "upload"
-"""The parameter of the query that names an upload resource, with its secret."""
 
 Serve = Callable[[], Awaitable[GatewayResponse]]
 """Serves a request as it is served without resumable uploads."""
@@ -60,7 +59,16 @@ def is_resumable(head: RequestHead) -> bool:
     headers, query = head.headers, head.raw_query
     if any(name in headers for name in _SIGNS):
         return True
-    return bool(query) and (REFERENCE_PARAMETER in query or ranged.KEY_PARAMETER in query)
+    return bool(query) and (UPLOAD_QUERY in query or ranged.KEY_PARAMETER in query)
+
+
+def refuse_upload_resource(head: RequestHead) -> None:
+    """Refuse to remove a file in the name of what its client has sent of it. Raises `Refusal`.
+
+    With `--resumable off`, or another spelling of the query, such a request is none of a resource.
+    """
+    if UPLOAD_QUERY in head.params or "Tus-Resumable" in head.headers:
+        raise not_found()
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,7 +101,7 @@ class ResumableEndpoint:
         """
         lines, references = (
             read_headers(incoming.headers).lines,
-            incoming.params.get(REFERENCE_PARAMETER),
+            incoming.params.get(UPLOAD_QUERY),
         )
         if references and incoming.method in _RESOURCE_METHODS and _REFERENCE.match(references[0]):
             return await self._draft_resource(incoming, references[0], lines)
@@ -107,7 +115,7 @@ class ResumableEndpoint:
         if place is None:
             return None
         lines = read_headers(incoming.headers).lines
-        references = incoming.params.get(REFERENCE_PARAMETER)
+        references = incoming.params.get(UPLOAD_QUERY)
         if references and (method in _RESOURCE_METHODS or _REFERENCE.match(references[0])):
             return await self._draft_resource(incoming, references[0], lines)
         if method == "OPTIONS":

@@ -28,7 +28,9 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialResult,
 )
 from gateway.endpoints.uploads.resumable.receiving import ENDS_UPLOAD, PartialReceiver, body_length
+from gateway.endpoints.uploads.whole_file import check_resumable
 from gateway.errors import Refusal
+from gateway.http.header_fields import read_headers
 from gateway.http.request_body import read_small_body
 
 
@@ -67,6 +69,7 @@ class PartialRequests:
         announce: Announce | None,
     ) -> PartialResult:
         """Append the body of a request. Raises `PartialRefusal`, `Refusal`, `ClientDisconnected`."""
+        check_resumable(read_headers(incoming.headers).lines, incoming.params, append.length)
         if isinstance(partial, PartialResult):
             raise _mismatch(partial)
         upload_id = partial.head.upload.id

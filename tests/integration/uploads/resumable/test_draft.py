@@ -412,6 +412,43 @@ async def test_options_tells_the_limits(start_gateway: StartGateway) -> None:
     assert answer.final.headers["Allow"] == "HEAD, GET, PATCH, DELETE, OPTIONS"
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("Content-Encoding: aws-chunked", 415),
+        ("Content-Transfer-Encoding: base64", 415),
+        ("x-amz-copy-source: /b/k", 501),
+        ("X-Content-Range: bytes 0-2/3", 400),
+    ],
+)
+async def test_an_append_whose_body_is_not_the_bytes_themselves_is_refused(
+    start_gateway: StartGateway, tmp_path: Path, line: str, status: int
+) -> None:
+    gateway = await start_gateway()
+    resource = (await created(gateway, body=b"abc")).resource
+    assert (await append(gateway, resource, 3, b"def", line, end=True)).status == status
+    assert await offset_of(gateway, resource) == 3
+    assert (await append(gateway, resource, 3, b"def", end=True)).status == 201
+    assert stored(tmp_path) == {"x": b"abcdef"}
+
+
+async def test_a_form_is_no_append_for_the_version_that_has_no_type(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    resource = (await created(gateway, *interop(5), body=b"abc")).resource
+    lines = ("Upload-Offset: 3", OPEN, "Content-Type: multipart/form-data; boundary=x", *interop(5))
+    assert (await request(gateway, "PATCH", resource, *lines, body=b"def")).status == 415
+    assert await offset_of(gateway, resource) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["*=unicode_escape''%5cud800", "*=undefined''x", "*=idna''x", f"*{'9' * 5000}=x"]
+)
+async def test_a_name_in_an_unknown_coding_is_none(start_gateway: StartGateway, name: str) -> None:
+    line = f"Content-Disposition: attachment; filename{name}"
+    exchange = await created(await start_gateway(), line, target="/upload/")
+    assert len(target_of(exchange.final.headers["Location"]).partition("?")[0]) == len("/upload/") + 36
+
+
 # -- digests
 
 

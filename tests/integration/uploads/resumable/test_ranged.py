@@ -224,6 +224,27 @@ async def test_an_upload_goes_on_where_it_broke(start_gateway: StartGateway, tmp
     assert await told(gateway) == {"Upload-Length": str(SIZE), "Upload-Complete": "?1"}
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("Content-Type: multipart/form-data; boundary=x", 415),
+        ("Content-Encoding: aws-chunked", 415),
+        ("Content-Transfer-Encoding: base64", 415),
+        ("x-amz-copy-source: /b/k", 501),
+    ],
+)
+async def test_the_rest_of_a_file_in_an_envelope_is_refused_and_the_upload_kept(
+    start_gateway: StartGateway, tmp_path: Path, line: str, status: int
+) -> None:
+    gateway = await start_gateway()
+    await cut_put(gateway, BODY[:300_000], 300_000, target=KEYED)
+    rest = (f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:])
+    assert (await put_range(gateway, *rest, line, target=KEYED)).status == status
+    assert (await told(gateway, KEYED))["Upload-Offset"] == "300000"
+    assert (await put_range(gateway, *rest, target=KEYED)).status == 201
+    assert stored(tmp_path) == {"x": BODY}
+
+
 async def test_a_key_makes_any_put_one_that_goes_on(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway()
     await cut_put(gateway, BODY[:300_000], 300_000, target=KEYED)
