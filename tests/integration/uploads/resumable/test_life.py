@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
 from gateway.endpoints.uploads.resumable.service import ResumableUploads
 from gateway.errors import Refusal
 from gateway.server.app import Gateway
+from gateway.storage.local.partial_directory import PartialDirectory
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import files_below, get, put, raw_connection, request_head, wait_until
 from tests.support.recorders import EventRecorder, recording_events, write_handler
@@ -531,3 +533,50 @@ async def test_an_empty_append_that_is_ended_by_a_newer_request_is_no_error(
         may_go_on.set()
         assert await looking == 0
         assert await older.closed() == b""  # no response: it is the newer request's upload now
+
+
+async def test_an_upload_that_could_not_be_removed_is_not_cancelled(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    resource = await created(gateway, body=b"abc")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "the disk is damaged")
+
+    with monkeypatch.context() as damaged:
+        damaged.setattr(PartialDirectory, "remove_files", refuse)
+        assert error(await request(gateway, "DELETE", resource)) == "503 storage_unavailable"
+    assert await offset_of(gateway, resource) == 3
+    assert (await request(gateway, "DELETE", resource)).status == 204
+
+
+async def test_a_creation_that_ends_while_its_file_is_stored_has_not_failed(
+    start_gateway: StartGateway, tmp_path: Path, events: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, may_end = threading.Event(), threading.Event()
+    sync_folders = BatchCommitter._sync_folders
+
+    def wait_and_sync(*arguments: Any) -> None:
+        named.set()
+        may_end.wait(10)
+        sync_folders(*arguments)
+
+    plugins = events.write_handler(tmp_path / "plugins", UPLOAD_FAILED, "failed")
+    events.write_handler(tmp_path / "plugins", UPLOADED, "after")
+    gateway = await start_gateway(plugins=plugins)
+    monkeypatch.setattr(BatchCommitter, "_sync_folders", wait_and_sync)
+    async with raw_connection(gateway) as sender:
+        lines = ("Tus-Resumable: 1.0.0", "Upload-Length: 5", "Content-Length: 5")
+        kind = "Content-Type: application/offset+octet-stream"
+        await sender.send(request_head("POST", "/upload/x", kind, *lines) + b"whole")
+        await asyncio.to_thread(named.wait)
+        ((upload, running),) = operations(gateway).requests.running._running.items()
+        assert running.request.task.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        assert await sender.closed() == b""
+    handler, event = await events.next_event()
+    assert (handler, event["bytes"]) == ("after", 5)
+    await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
+    assert gateway.endpoints.inflight.describe(upload) is None  # it is not among those that failed
