@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +16,7 @@ from tests.support.doc_pages import Block, PageRunner, blocks, pages
 PAGES: Final = pages()
 
 
-LANGUAGES: Final = {"sh", "console", "yaml", "json", "text", "nginx", "mermaid"}
+LANGUAGES: Final = {"sh", "console", "yaml", "json", "text", "nginx", "mermaid", "html", "js", "python"}
 
 
 RUN: Final = [page for page in PAGES if {"sh", "yaml"} & {block.language for block in blocks(page)}]
@@ -46,6 +48,22 @@ def test_every_yaml_block_is_valid(page: Path, tmp_path: Path) -> None:
         for block in blocks(page):
             if block.language == "yaml" or re.match(r"mkdir -p [\w-]+-plugins\n", block.text):
                 reader.follow(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_compile(page: Path) -> None:
+    for block in shown(page, "python"):
+        compile(block.text, f"{name(page)}:{block.line}", "exec")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+@pytest.mark.parametrize("page", [page for page in PAGES if shown(page, "js")], ids=name)
+def test_node_can_read_the_js_blocks(page: Path, tmp_path: Path) -> None:
+    for block in shown(page, "js"):
+        module = tmp_path / "block.mjs"
+        module.write_text(block.text)
+        done = subprocess.run(["node", "--check", module], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"line {block.line}: {done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
