@@ -20,8 +20,9 @@ from bench.contestants import (
     program,
 )
 from bench.entrants import Case, Entrant, probing, proxying, serving
+from bench.listing import Pages, WholeList
 from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk
-from bench.nginx import Nginx, NginxProxy, NginxRefusing, NginxStatic
+from bench.nginx import Nginx, NginxListing, NginxProxy, NginxRefusing, NginxStatic
 from bench.peers import Copyparty, Rclone, Tus
 from bench.probes import batches, dd
 from bench.sources import make_source
@@ -38,11 +39,14 @@ class Sizes:
     middle: int = 512 * MIB
     seconds: int = 2
     refusals: int = 200
+    listed: int = 100_000
     rounds: int = 5
 
 
 FULL = Sizes()
-QUICK = Sizes(big=256 * MIB, part=32 * MIB, middle=128 * MIB, seconds=1, refusals=50, rounds=2)
+QUICK = Sizes(
+    big=256 * MIB, part=32 * MIB, middle=128 * MIB, seconds=1, refusals=50, listed=20_000, rounds=2
+)
 
 OURS = "gateway"
 OURS_2 = "gateway, 2 processes"
@@ -61,6 +65,8 @@ DD = "dd conv=fsync"
 DISK = "disk, batches of 64"
 DISK_SINGLE = "disk, one by one"
 OURS_PUT = "gateway, one PUT"
+OURS_PAGES = "gateway, pages of 1,000"
+NGINX_LIST = "nginx, autoindex"
 OURS_DIGEST = "gateway, --digest sha256"
 OURS_NO_DIGEST = "gateway, --digest none"
 
@@ -186,6 +192,17 @@ def _digest(name: str) -> Make:
     return lambda folder: Ours(folder, "none", flags=("--digest", name))
 
 
+def listing(sizes: Sizes, sources: Sources) -> Case:
+    who = _all(Pages(sizes.listed), (OURS_PAGES, _listing))
+    who += _all(WholeList(sizes.listed), (NGINX_LIST, lambda folder: NginxListing(folder, "1")))
+    title = f"A list of a folder of {sizes.listed:,} files, tmpfs"
+    return Case("listing", title, "memory", "requests", who)
+
+
+def _listing(folder: Path) -> Contestant:
+    return Ours(folder, "none", flags=("--listing",))
+
+
 def chunked(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.middle), chunked=True)
     who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, Bare))
@@ -303,6 +320,7 @@ CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
     "append-synced": append_synced,
     "digest-small": digest_small,
     "digest-big": digest_big,
+    "listing": listing,
     "chunked": chunked,
     "tls": tls,
     "proxied": proxied,

@@ -75,6 +75,13 @@ class NginxStatic(Nginx):
         return "  sendfile on;\n  tcp_nopush on;"
 
 
+class NginxListing(Nginx):
+    """nginx that lists a folder as JSON: all of it in one response, without types and digests."""
+
+    def _more(self) -> str:
+        return "  autoindex on;\n  autoindex_format json;"
+
+
 class NginxRefusing(Nginx):
     """nginx that refuses every upload with 401."""
 

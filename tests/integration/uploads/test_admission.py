@@ -39,7 +39,8 @@ class Case:
 CASES = {
     "without a token": Case(401, "unauthorized", settings={"auth": "token"}),
     "on a wrong path": Case(404, "not_found", ("PUT", "/nowhere/x")),
-    "with a wrong method": Case(405, "method_not_allowed", ("POST", "/upload/x")),
+    "with a wrong method": Case(405, "method_not_allowed", ("PATCH", "/upload/x")),
+    "as a form that is none": Case(415, "unsupported_media_type", ("POST", "/upload/x")),
     "with too large a body": Case(413, "too_large", settings={"max_bytes": "999"}),
     "where the name is taken": Case(409, "conflict", settings={"on_conflict": "reject"}, exists=True),
     "where it must be new": Case(412, "already_exists", lines=("If-None-Match: *",), exists=True),
@@ -95,7 +96,7 @@ async def test_who_waits_for_the_go_ahead_gets_the_refusal_as_the_very_first_byt
         assert json.loads(body) == {"pay": "first"}
     else:
         assert json.loads(body)["error"] == case.error
-    assert headers.get("Allow") == ("PUT" if case.status == 405 else None)
+    assert headers.get("Allow") == ("PUT, POST" if case.status == 405 else None)
     assert ("WWW-Authenticate" in headers) == (case.status == 401)
     assert ("Retry-After" in headers) == (case.status == 503)
     assert files_below(tmp_path / "data/upload") == before
