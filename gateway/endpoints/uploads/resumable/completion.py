@@ -19,7 +19,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import RETRY_AFTER_SECONDS, Refusal, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 

@@ -35,8 +35,9 @@ DRAIN_TIMEOUT: Final = 0.25
 """Seconds in which a request that is taken over still reads what has been received for it."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER of no time (socket(7)). Where nothing was left to read a close resets nothing, and a client that
-waits for a window to send would learn only after a minute, when the kernel gives up, that it is over."""
+"""SO_LINGER of no time (socket(7)): a client that waits to send learns at once that it is over.
+
+Else, where nothing was left to read, it learns when the kernel gives up, a minute later."""
 
 _ENDED_STATES: Final = frozenset({4, 5, 6, 7, 8, 9, 11})
 """States of a TCP connection of which an end has come, from FIN_WAIT1 to CLOSING (tcp(7), tcp_states.h).
