@@ -48,11 +48,6 @@ def events() -> Iterator[EventRecorder]:
         yield recorder
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 async def created(
     gateway: Gateway, *lines: str, body: bytes = b"", target: str = "/upload/x", method: str = "POST"
 ) -> str:
