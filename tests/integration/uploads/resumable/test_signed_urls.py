@@ -92,11 +92,14 @@ async def test_a_length_that_is_told_late_is_held_to_the_signature(start_gateway
     assert last.status in {400, 413}
 
 
+@pytest.mark.parametrize(
+    "terms", [{"max_length": len(BODY)}, {"length": len(BODY)}, {"length": len(BODY), "once": True}]
+)
 async def test_a_put_to_a_signed_url_goes_on_by_its_offset(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, terms: dict[str, Any]
 ) -> None:
     gateway = await start_gateway(auth="token")
-    target, size = await sign(gateway, max_length=len(BODY)), len(BODY)
+    target, size = await sign(gateway, **terms), len(BODY)
     async with raw_connection(gateway) as connection:
         lines = (f"Content-Range: bytes 0-{size - 1}/{size}", f"Content-Length: {size}")
         await connection.send(request_head("PUT", target, *lines) + BODY[:300_000])
@@ -108,6 +111,8 @@ async def test_a_put_to_a_signed_url_goes_on_by_its_offset(
         return refused.status == 409 and refused.final.headers.get("Upload-Offset") == "300000"
 
     await wait_until(told)  # HEAD is another method than the one that was signed
+    line = f"Content-Range: bytes 300000-{size}/{size + 1}"
+    assert (await request(gateway, "PUT", target, line, body=BODY[300_000:] + b"x")).status in {403, 409}
     line = f"Content-Range: bytes 300000-{size - 1}/{size}"
     assert (await request(gateway, "PUT", target, line, body=BODY[300_000:])).status == 201
     assert files_below(tmp_path / "data/upload") == {"x": BODY}
