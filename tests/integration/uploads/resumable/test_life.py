@@ -18,6 +18,7 @@ import pytest
 from gateway.commit import partial_expiry
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.commit.partials import PartialLost
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING
 from gateway.domain.partial import PARTIAL_TTL
 from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
@@ -575,3 +576,23 @@ async def test_a_creation_that_ends_while_its_file_is_stored_has_not_failed(
     assert (handler, event["bytes"]) == ("after", 5)
     await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
     assert gateway.endpoints.inflight.describe(upload) is None  # it is not among those that failed
+
+
+@pytest.mark.parametrize("step", ["begin", "settle", "commit"])
+async def test_a_request_whose_upload_another_gateway_has_taken_gets_no_response(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Any status would tell of an upload that is the newer request's."""
+    gateway = await start_gateway()
+    resource = await created(gateway)
+
+    async def lose(*_: Any, **__: Any) -> None:
+        raise PartialLost("taken over")
+
+    fields = (PART_TYPE, "Upload-Offset: 0", END, "Content-Length: 1")
+    with monkeypatch.context() as lost:
+        lost.setattr(LocalOpenPartial, step, lose)
+        async with raw_connection(gateway) as older:
+            await older.send(request_head("PATCH", resource, *fields) + b"x")
+            assert await older.closed() == b""
+    await offset_of(gateway, resource)
