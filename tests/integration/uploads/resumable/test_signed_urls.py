@@ -125,3 +125,28 @@ async def test_the_signature_alone_begins_an_upload(start_gateway: StartGateway)
         answer = await request(gateway, "PUT", wrong, OPEN, body=b"x")
         assert answer.status in {401, 403}
     assert (await request(gateway, "POST", target, OPEN, body=b"x")).status == 403
+
+
+async def test_a_page_of_any_origin_goes_on_with_an_upload_that_a_signed_url_has_begun(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
+    origin = "Origin: https://page.test"
+    first = await request(
+        gateway, "PUT", await sign(gateway, "/album/x"), OPEN, origin, body=BODY[:1000]
+    )
+    resource = target_of(first.final.headers["Location"])
+    assert resource.startswith("/-/objects/album/x?upload=")
+    asked = "Access-Control-Request-Method: PATCH"
+    answers = [
+        first,
+        await request(gateway, "OPTIONS", resource, origin, asked),
+        await request(gateway, "HEAD", resource, origin),
+        await append(gateway, resource, 1000, BODY[1000:], origin, end=True),
+    ]
+    assert [answer.status for answer in answers] == [201, 204, 204, 201]
+    for answer in answers:
+        assert answer.final.headers["Access-Control-Allow-Origin"] == "*"
+    assert files_below(tmp_path / "data/album") == {"x": BODY}
+    foreign = await request(gateway, "OPTIONS", "/upload/x?upload=", origin, asked)
+    assert "Access-Control-Allow-Origin" not in foreign.final.headers
