@@ -193,18 +193,19 @@ class LocalOpenPartial(BatchedWrite):
         xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
         return self._file.move_to(self._disk.incoming, xattr)
 
-    async def remove(self) -> None:
+    async def remove(self) -> bool:
         """See `OpenPartial.remove`."""
         self._release_buffer()
         await self._work_ended()
-        await self._end(completed=False)
+        return await self._end(completed=False)
 
-    async def _end(self, *, completed: bool) -> None:
+    async def _end(self, *, completed: bool) -> bool:
         self._release_space()
         try:
             await self._in_thread(partial(self._file.remove, completed=completed))
         except Refusal:  # it is logged
-            return
+            return False
+        return True
 
     async def close(self) -> None:
         """See `OpenPartial.close`."""

@@ -196,12 +196,14 @@ class ObjectOpenPartial:
         services.counts.remove(self._head.upload.id)
         return stored
 
-    async def remove(self) -> None:
-        """See `OpenPartial.remove`."""
+    async def remove(self) -> bool:
+        """See `OpenPartial.remove`. One whose commit has no known outcome is not removed."""
         upload_id = self._head.upload.id
-        if self._row is None and await self._services.ends.remove(upload_id):
+        is_removed = self._row is None and await self._services.ends.remove(upload_id)
+        if is_removed:
             self._services.counts.remove(upload_id)
         await self.close()
+        return is_removed
 
     async def close(self) -> None:
         """See `OpenPartial.close`."""

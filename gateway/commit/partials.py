@@ -110,8 +110,8 @@ class OpenPartial(Protocol):
         nothing was stored, and the partial upload is as before, still open here; `UnknownOutcome`.
         """
 
-    async def remove(self) -> None:
-        """Remove it for good: cancelled, expired, or refused for good.
+    async def remove(self) -> bool:
+        """Remove it for good, durably: cancelled, expired, or refused for good; tell whether it is.
 
         Does not raise where the storage is unavailable: it expires later.
         """

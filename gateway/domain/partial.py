@@ -30,6 +30,9 @@ JOINED_TTL: Final = 3600.0
 """Seconds after which a file that was being made of parts is removed: its request died, and no client
 has its URL. Its parts are kept."""
 
+UPLOAD_QUERY: Final = "upload"
+"""The field of the query that has the reference to a partial upload, in its URL."""
+
 CONCAT_FIELD: Final = "Upload-Concat"
 """The header that says that a file is made of parts (tus 1.0.0, extension "concatenation")."""
 

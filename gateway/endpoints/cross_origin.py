@@ -1,7 +1,8 @@
 """Which pages of other origins may use an endpoint for files: decided here, by the path alone.
 
 Upload paths, whatever is done there, stored paths and the status of uploads follow `--cors-origins`;
-signed URLs of stored paths are taken from any page. Routes have policies of their own (`routing.steps`).
+signed URLs of stored paths, and the uploads that they begin, are taken from any page. Routes have
+policies of their own (`routing.steps`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.domain.api_routes import OBJECTS_PREFIX
+from gateway.domain.partial import UPLOAD_QUERY
 from gateway.errors import Refusal
 from gateway.http.cors import SIGNED_URLS, CorsPolicy, files_policy
 from gateway.settings import Settings
@@ -32,7 +34,9 @@ class CrossOrigin:
     def policy(self, raw_path: str, raw_query: str) -> CorsPolicy | None:
         """Return the policy of a target that is still encoded; None where its endpoint has none here."""
         if raw_path.startswith(f"{OBJECTS_PREFIX}/"):
-            return SIGNED_URLS if carries_signature(raw_query) else self.files
+            # The secret of an upload resource stands for the signature that began it.
+            is_signed = carries_signature(raw_query) or f"{UPLOAD_QUERY}=" in raw_query
+            return SIGNED_URLS if is_signed else self.files
         if self.files is None:
             return None
         if raw_path.startswith("/-/"):

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
+from gateway.domain.model import random_bytes
 from gateway.errors import Refusal
 from gateway.http.limits import (
     HEAD_TIMEOUT,
@@ -70,9 +71,11 @@ class ClientConnection(web.RequestHandler):
             self._lease = self._take_share(transport)
         except Refusal as refusal:
             self._force_close = True
-            log.info("connection refused", extra=event("connection.refused", reason=refusal.message))
-            client = cast(asyncio.Transport, transport)
+            client, request_id = cast(asyncio.Transport, transport), random_bytes(8).hex()
+            fields = {"reason": refusal.message, "request_id": request_id}
+            log.info("connection refused", extra=event("connection.refused", **fields))
             response = refusal_response(Refusal("overloaded", refusal.message))
+            response.set_gateway_headers(request_id)
             client.write(encode_response(response.small(), close=True))
             client.close()
             return
@@ -287,5 +290,8 @@ def refuse_request(request: web.BaseRequest, refusal: Refusal) -> Response:
     """Log that a request is refused before an endpoint sees it, and return the response."""
     fields = {"status": refusal.status, "reason": refusal.code, "remote": request.remote}
     words = "malformed request" if refusal.code == "bad_request" else "request refused"
-    log.info(words, extra=event("request.refused", **fields))
-    return refusal_response(refusal)
+    request_id = random_bytes(8).hex()
+    log.info(words, extra=event("request.refused", request_id=request_id, **fields))
+    response = refusal_response(refusal)
+    response.set_gateway_headers(request_id)
+    return response

@@ -220,7 +220,8 @@ class _Show:
             "description": photo.description,
             "contentType": photo.content_type,
             "created": datetime.fromtimestamp(item["created"], UTC).isoformat(timespec="milliseconds"),
-            "owner": item["owner"],
+            # The name in a token may be an address of mail: not for those who have a link alone.
+            "owner": None if self._by_guest else item["owner"],
             "removable": may_remove,
         }
         if item["state"] == REJECTED:

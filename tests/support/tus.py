@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.support.harness import Addressed, RawResponse, raw_connection, request_head
+from gateway.auth.tokens import token_digest
+from tests.support.harness import Addressed, RawResponse, files_below, raw_connection, request_head
 
 VERSION = "Tus-Resumable: 1.0.0"
 BYTES = "Content-Type: application/offset+octet-stream"
+
+
+TOKENS: dict[str, object] = {
+    "auth": "token",
+    "tokens": [f"{name}:{token_digest(f'secret-{name}')}" for name in ("alice", "bob")],
+}
+ALICE, BOB = (f"Authorization: Bearer secret-{name}" for name in ("alice", "bob"))
+
+
+def stored(data: Path) -> dict[str, bytes]:
+    """Return the files that are visible."""
+    return {path: body for path, body in files_below(data).items() if not path.startswith(".gateway/")}
+
+
+def kept(data: Path) -> dict[str, bytes]:
+    """Return the private files of partial uploads."""
+    return files_below(data / ".gateway/partials")
 
 
 def b64(value: str | bytes) -> str:

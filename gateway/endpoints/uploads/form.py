@@ -30,7 +30,7 @@ from gateway.endpoints.uploads.preconditions import declared_length
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.endpoints.uploads.stored_response import stored_json, stored_status
 from gateway.endpoints.uploads.whole_file import LENGTH_FIELDS, check_whole_file
-from gateway.errors import Refusal, Terminated
+from gateway.errors import GatewayError, Refusal, Terminated, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, files_policy, refuse_cross_site, set_cors_headers
 from gateway.http.header_fields import read_headers
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
@@ -119,6 +119,14 @@ class _Form:
             drop_tracebacks(refusal)  # their frames hold what was read last
             self._files.append(_failed(refusal, self._filename))
             return self._response(207)  # RFC 4918 section 13
+        except GatewayError:
+            raise
+        except Exception as error:
+            if self._files:  # a status would say that nothing of the form is visible
+                raise UnknownOutcome(
+                    f"a form broke off behind files that are stored: {error!r}"
+                ) from error
+            raise
         finally:
             logs.add_fields(bytes=self._bytes)
         return self._response(201 if self._fields.redirect is None else 303)

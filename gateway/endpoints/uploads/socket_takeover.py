@@ -91,6 +91,8 @@ def parsed_bytes(request: web.BaseRequest) -> list[bytes]:
 def unread_bytes(request: web.BaseRequest) -> bytes:
     """Take what was read from a connection that has been lost since, and was not read by us."""
     content = request.content
+    if not request.body_exists:  # its reader has no buffer
+        return b""
     pieces = (
         [content._buffer[0][content._buffer_offset :], *list(content._buffer)[1:]]
         if content._buffer

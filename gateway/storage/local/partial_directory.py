@@ -22,6 +22,7 @@ from typing import Final
 
 from gateway.domain.partial import PartialHead, PartialStatus
 from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
+from gateway.errors import OUT_OF_DESCRIPTORS
 from gateway.storage.local import partial_cells
 from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.telemetry.logs import event
@@ -111,10 +112,15 @@ class PartialDirectory:
     # -- heads, and what can be told without a lock
 
     def read_head(self, upload_id: str) -> PartialHead | None:
-        """Return a head; None where there is none, or none that this gateway can read."""
+        """Return a head; None where there is none, or none that this gateway can read.
+
+        Raises `OSError` where no descriptor is left.
+        """
         try:
             fd = self.open(upload_id + HEAD, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS:
+                raise  # it may be there
             return None
         with open(fd, "rb") as file:
             content = file.read(MAX_HEAD_BYTES)

@@ -36,6 +36,7 @@ COURSES: Final = {section: pages for section, pages in _courses().items() if pag
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # a page starts some servers; each step has a time-out of its own
 @pytest.mark.parametrize("section", COURSES)
 def test_pages_print_what_they_say_when_followed_in_their_order_in_one_folder(
     section: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -21,6 +21,27 @@ pytestmark = pytest.mark.both_paths
 LOOKS_LIKE_A_REQUEST = request_head("GET", "/-/health")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /upload/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nContent-Length: a\r\n\r\n",
+        request_head("GET", "/upload/x", "Authorization: Bearer a", "Authorization: Bearer b"),
+        request_head("GET", "/upload/x", f"X-A: {'a' * 200_000}"),
+    ],
+)
+async def test_what_is_no_request_is_refused_with_the_headers_of_any_response(
+    start_gateway: StartGateway, head: bytes
+) -> None:
+    gateway = await start_gateway()
+    with captured_log() as log:
+        async with raw_connection(gateway) as connection:
+            await connection.send(head)
+            headers = (await connection.head()).headers
+    assert (headers["Server"], headers["X-Content-Type-Options"]) == ("upload-gateway", "nosniff")
+    assert headers["X-Request-Id"] in {line.get("request_id") for line in log}
+
+
 @pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_that_looks_like_a_request_is_never_answered(

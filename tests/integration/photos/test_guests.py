@@ -58,6 +58,19 @@ async def test_a_guest_adds_and_sees_photos_and_removes_none(alice: Client) -> N
     assert status == 405
 
 
+async def test_a_guest_learns_no_name_of_an_owner(alice: Client) -> None:
+    photos, facts = f"/events/{EVENT}/photos", {"contentType": "image/png"}
+    status, begun = await alice.ask("POST", f"{alice.url}{photos}/initiate-upload", json=facts)
+    assert status == 201
+    assert await alice.put(begun["s3PutObjectUrl"], picture()) == 201
+    [photo] = await alice.looked_at(begun["photoId"])
+    assert photo["owner"] == "alice"
+    secret = (await link_of(alice))["secret"]
+    _, found = await as_guest(alice, secret, "GET", photos)
+    _, one = await as_guest(alice, secret, "GET", f"{photos}/{photo['id']}")
+    assert [shown["owner"] for shown in (*found["photos"], one)] == [None, None]
+
+
 async def test_a_link_is_good_for_its_event_until_it_is_revoked(alice: Client) -> None:
     link = await link_of(alice)
     photos = f"/events/{EVENT}/photos"

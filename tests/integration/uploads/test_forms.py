@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from gateway.auth.tokens import token_digest
+from gateway.endpoints.uploads.form_parts import FormPart, FormReader
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
@@ -495,3 +496,25 @@ async def test_a_form_is_stored_in_a_bucket(start_gateway: StartGateway, s3_stor
     assert (await get(gateway, "/upload/docs/c")).status == 404
     files = gateway.resources.scripts.files
     assert (await files.stat("/upload/docs/b.txt")).metadata == {"title": "Sunrise"}
+
+
+async def test_a_form_that_breaks_off_behind_a_stored_file_gets_no_status(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 500 would say that nothing is visible."""
+    gateway, next_part = await start_gateway(), FormReader.next_part
+
+    async def fail_later(reader: FormReader) -> FormPart | None:
+        found = await next_part(reader)
+        if found is not None and found.filename == "second":
+            raise RuntimeError("a mistake of ours")
+        return found
+
+    monkeypatch.setattr(FormReader, "next_part", fail_later)
+    body = part("f", "1", "first") + part("f", "2", "second") + END
+    async with raw_connection(gateway) as connection:
+        head = request_head("POST", "/upload/", TYPE, f"Content-Length: {len(body)}")
+        await connection.send(head + body)
+        assert await connection.closed() == b""
+    assert files_below(tmp_path / "data/upload") == {"first": b"1"}
+    assert (await post(gateway, "/upload/", part("f", "2", "second") + END)).status == 500

@@ -19,7 +19,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import RETRY_AFTER_SECONDS, Refusal, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
@@ -121,22 +121,32 @@ class PartialCompletion:
         try:
             yield
         except BaseException as error:
-            if isinstance(error, PartialRefusal):
+            if self._may_be_stored(opened, error):
+                is_lost = False
+            elif isinstance(error, PartialRefusal):
                 is_lost = creation.protocol == "tus" and error.keeps
                 error.keeps = error.keeps and not is_lost
-            elif isinstance(error, ClientDisconnected) or not isinstance(error, UnknownOutcome):
-                is_lost = not is_announced and creation.resume_key is None
             else:
-                is_lost = False
+                is_lost = not is_announced and creation.resume_key is None
             if is_lost:
                 await finish(asyncio.ensure_future(opened.remove()))
                 reason = failure_reason(error)
                 self.ended(opened.head.upload, reason, opened.offset, "refused")
             raise
 
+    def _may_be_stored(self, opened: OpenPartial, error: BaseException) -> bool:
+        """Tell whether an upload may be stored although its request ended: it has not failed then."""
+        progress = self.outcomes.inflight.find(opened.head.upload.id)
+        is_stored = progress is None  # it was counted out
+        is_committing = progress is not None and progress.state == "committing"
+        return isinstance(error, UnknownOutcome) or (
+            not isinstance(error, Refusal) and (is_stored or is_committing)
+        )
+
     async def cancel(self, opened: OpenPartial) -> None:
-        """Remove an upload that its client cancelled."""
-        await opened.remove()
+        """Remove an upload that its client cancelled. Raises `Refusal`: it is still there."""
+        if not await opened.remove():
+            raise Refusal("storage_unavailable", "the upload could not be removed now: try again")
         self.ended(opened.head.upload, "cancelled", opened.offset, "cancelled")
 
     def ended(self, upload: Upload, reason: str, received: int, how: str) -> None:

@@ -8,9 +8,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.domain import paths
-from gateway.domain.partial import CONCAT_FIELD
+from gateway.domain.partial import CONCAT_FIELD, UPLOAD_QUERY
 from gateway.endpoints.uploads.resumable.operations import Concatenation
-from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.errors import Refusal
 
 PARTIAL: Final = "partial"

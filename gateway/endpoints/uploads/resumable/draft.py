@@ -173,8 +173,12 @@ def split_digests(
     digests: tuple[ExpectedDigest, ...],
 ) -> tuple[tuple[ExpectedDigest, ...], tuple[ExpectedDigest, ...]]:
     """Return the digests of the whole file, and those of the content of this request."""
-    of_whole = tuple(digest for digest in digests if digest.header.lower().startswith(_OF_WHOLE))
-    return of_whole, tuple(digest for digest in digests if digest not in of_whole)
+    of_whole: list[ExpectedDigest] = []
+    of_body: list[ExpectedDigest] = []
+    for digest in digests:
+        group = of_whole if digest.header.lower().startswith(_OF_WHOLE) else of_body
+        group.append(digest)
+    return tuple(of_whole), tuple(of_body)
 
 
 def wanted_digests(lines: Lines) -> tuple[str, ...]:

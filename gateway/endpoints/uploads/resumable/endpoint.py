@@ -16,6 +16,7 @@ from typing import Final
 from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.auth.trusted_proxies import Proxies
+from gateway.domain.partial import UPLOAD_QUERY
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.resumable import draft, ranged
 from gateway.endpoints.uploads.resumable.access import not_found
@@ -29,7 +30,6 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.endpoints.uploads.resumable.receiving import body_length
-from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.endpoints.uploads.resumable.tus import TusUploads
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import Lines, read_headers

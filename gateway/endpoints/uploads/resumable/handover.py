@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,11 @@ RETRY_INTERVAL: Final = 0.02
 
 DRAIN_TIMEOUT: Final = 0.25
 """Seconds in which a request that is taken over still reads what has been received for it."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER of no time (socket(7)): a client that waits to send learns at once that it is over.
+
+Else, where nothing was left to read, it learns when the kernel gives up, a minute later."""
 
 _ENDED_STATES: Final = frozenset({4, 5, 6, 7, 8, 9, 11})
 """States of a TCP connection of which an end has come, from FIN_WAIT1 to CLOSING (tcp(7), tcp_states.h).
@@ -242,4 +248,5 @@ def _shut_down(request: web.BaseRequest) -> None:
     if connection is None:
         return
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         duplicate.shutdown(socket.SHUT_RDWR)

@@ -127,11 +127,13 @@ async def _end_early(
         if not keeps:
             await opened.revert()
             return
-        rest = unread_bytes(request)
-        if body.length is not None:
-            rest = rest[: body.length - opened.received]
-        if rest:
-            await opened.write(rest)
+        if opened.received == body.progress.received:
+            rest = unread_bytes(request)
+            if body.length is not None:
+                rest = rest[: body.length - opened.received]
+            if rest:
+                await opened.write(rest)
+        # Else the storage has refused bytes, or a wait for it was cut short: what follows is no part.
         await opened.settle()
     except (GatewayError, OSError) as error:
         log.warning("the end of a body could not be kept: %s", error, extra=event("partial.unsettled"))

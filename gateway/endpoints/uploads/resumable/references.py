@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.domain.partial import UPLOAD_QUERY
 from gateway.signing.keys import UploadSecrets
-
-UPLOAD_QUERY: Final = "upload"
-"""The name of the query field that has a reference."""
 
 _REFERENCE: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26}-[0-9]{1,6})\.([A-Za-z0-9_-]{1,100})", re.ASCII)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
-from gateway.commit.partials import OpenPartial
+from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.domain.partial import PartialStatus
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
@@ -29,7 +29,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.endpoints.uploads.resumable.receiving import ENDS_UPLOAD, PartialReceiver, body_length
 from gateway.endpoints.uploads.whole_file import check_resumable
-from gateway.errors import Refusal
+from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import read_headers
 from gateway.http.request_body import read_small_body
 
@@ -169,10 +169,12 @@ class PartialRequests:
     async def use(
         self, opened: OpenPartial, progress: Progress | None = None
     ) -> AsyncIterator[Progress]:
-        """Let go of an upload at the end of a request, whatever that is."""
+        """Let go of an upload at the end of a request, whatever that is. Raises `ClientDisconnected`."""
         inflight = self.access.admission.inflight
         try:
             yield progress or inflight.begin_upload(opened.head.upload)
+        except PartialLost as error:  # what becomes of the upload is told to the newer request
+            raise ClientDisconnected("another gateway has taken the upload over") from error
         finally:
             inflight.end_upload(opened.head.upload.id)
             await opened.close()

@@ -128,6 +128,8 @@ class ResumableUploads:
         self, incoming: IncomingRequest, resume_key: str, append: Append
     ) -> PartialResult:
         """See `PartialUploads.append_to_range`."""
+        if append.length is not None:
+            incoming.whole_lengths = (str(append.length),)
         upload_id = await self.access.resolve(incoming, resume_key)
         if upload_id is None:
             raise PartialRefusal("mismatching_offset", "no such upload has begun: begin at 0", None)

@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest
+from gateway.domain.partial import UPLOAD_QUERY
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.resumable import tus_request, tus_response
 from gateway.endpoints.uploads.resumable.operations import (
@@ -20,7 +21,6 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialUploads,
 )
 from gateway.endpoints.uploads.resumable.places import UploadPlace
-from gateway.endpoints.uploads.resumable.references import UPLOAD_QUERY
 from gateway.errors import Refusal
 from gateway.http.header_fields import Lines, filename_of, read_headers
 from gateway.http.responses import Response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -304,3 +305,20 @@ async def test_nobody_from_outside_ends_a_request(three: GatewayProcess) -> None
     resource = await created(three)
     answer = await request(three, "POST", f"/-/uploads/{upload_id(resource)}/release", body=b"")
     assert answer.status == 404
+
+
+async def test_a_client_that_still_sends_learns_at_once_that_it_was_replaced(
+    start_gateway: StartGateway,
+) -> None:
+    """A connection that ends while its client waits for a window would be reset a minute later only."""
+    gateway = await start_gateway()
+    resource = await created(gateway)
+    async with raw_connection(gateway) as older:
+        await older.send(hanging_append(resource, "detached", 0, HALF))
+        await wait_received(gateway, upload_id(resource), len(HALF))
+        assert await offset_of(gateway, resource) == len(HALF)
+        connection = older.writer.get_extra_info("socket")
+        closed = 7  # TCP_CLOSE: reset; it would be CLOSE_WAIT (8) after an orderly end
+        await wait_until(
+            lambda: connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == closed
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -17,12 +18,14 @@ import pytest
 from gateway.commit import partial_expiry
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.commit.partials import PartialLost
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING
 from gateway.domain.partial import PARTIAL_TTL
 from gateway.endpoints.uploads.resumable.janitor import PartialJanitor
 from gateway.endpoints.uploads.resumable.service import ResumableUploads
 from gateway.errors import Refusal
 from gateway.server.app import Gateway
+from gateway.storage.local.partial_directory import PartialDirectory
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import files_below, get, put, raw_connection, request_head, wait_until
 from tests.support.recorders import EventRecorder, recording_events, write_handler
@@ -43,11 +46,6 @@ OPEN, END = "Upload-Complete: ?0", "Upload-Complete: ?1"
 def events() -> Iterator[EventRecorder]:
     with recording_events() as recorder:
         yield recorder
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
 
 
 async def created(
@@ -477,3 +475,124 @@ async def test_an_upload_is_never_unknown_between_its_name_and_the_end_of_its_co
     assert (await committing).status == 201
     answer = await looking
     assert (answer.status, answer.offset, answer.complete) == (204, 5, "?1")
+
+
+async def test_what_came_behind_bytes_that_the_disk_refused_never_counts(
+    start_gateway: StartGateway, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file would have a hole: the next bytes may fit where the larger batch did not."""
+    gateway, waits, may_write = await start_gateway(), asyncio.Event(), asyncio.Event()
+    resource, body = await created(gateway), os.urandom(100_000)
+
+    async def refuse(self: LocalOpenPartial, chunk: bytes) -> None:
+        monkeypatch.undo()
+        waits.set()
+        await may_write.wait()
+        raise Refusal("no_space", "the disk is full")
+
+    monkeypatch.setattr(LocalOpenPartial, "write", refuse)
+    fields = (PART_TYPE, "Upload-Offset: 0", OPEN, "Content-Length: 100000")
+    async with raw_connection(gateway) as sender:
+        await sender.send(request_head("PATCH", resource, *fields) + body[:1000])
+        await waits.wait()
+        await sender.send(body[1000:50_000])
+        running = operations(gateway).requests.running._running[upload_id(resource)].request
+        await wait_until(lambda: running.content.total_bytes >= 50_000)
+        may_write.set()
+        assert (await sender.answer()).status == 507
+    assert await offset_of(gateway, resource) == 0
+    assert (await append(gateway, resource, 0, body, end=True)).status == 201
+    assert stored(data) == {"x": body}
+
+
+async def test_an_empty_append_that_is_ended_by_a_newer_request_is_no_error(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    resource, begin = await created(gateway), LocalOpenPartial.begin
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin_late(self: LocalOpenPartial, declared: int | None, **terms: bool) -> None:
+        begun.set()
+        await may_go_on.wait()
+        await begin(self, declared, **terms)
+
+    monkeypatch.setattr(LocalOpenPartial, "begin", begin_late)
+    async with raw_connection(gateway) as older:
+        await older.send(
+            request_head("PATCH", resource, PART_TYPE, "Upload-Offset: 0", OPEN, "Content-Length: 0")
+        )
+        await begun.wait()
+        looking = asyncio.create_task(offset_of(gateway, resource))
+        running = operations(gateway).requests.running._running[upload_id(resource)]
+        await wait_until(lambda: running.superseded)
+        may_go_on.set()
+        assert await looking == 0
+        assert await older.closed() == b""  # no response: it is the newer request's upload now
+
+
+async def test_an_upload_that_could_not_be_removed_is_not_cancelled(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    resource = await created(gateway, body=b"abc")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "the disk is damaged")
+
+    with monkeypatch.context() as damaged:
+        damaged.setattr(PartialDirectory, "remove_files", refuse)
+        assert error(await request(gateway, "DELETE", resource)) == "503 storage_unavailable"
+    assert await offset_of(gateway, resource) == 3
+    assert (await request(gateway, "DELETE", resource)).status == 204
+
+
+async def test_a_creation_that_ends_while_its_file_is_stored_has_not_failed(
+    start_gateway: StartGateway, tmp_path: Path, events: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, may_end = threading.Event(), threading.Event()
+    sync_folders = BatchCommitter._sync_folders
+
+    def wait_and_sync(*arguments: Any) -> None:
+        named.set()
+        may_end.wait(10)
+        sync_folders(*arguments)
+
+    plugins = events.write_handler(tmp_path / "plugins", UPLOAD_FAILED, "failed")
+    events.write_handler(tmp_path / "plugins", UPLOADED, "after")
+    gateway = await start_gateway(plugins=plugins)
+    monkeypatch.setattr(BatchCommitter, "_sync_folders", wait_and_sync)
+    async with raw_connection(gateway) as sender:
+        lines = ("Tus-Resumable: 1.0.0", "Upload-Length: 5", "Content-Length: 5")
+        kind = "Content-Type: application/offset+octet-stream"
+        await sender.send(request_head("POST", "/upload/x", kind, *lines) + b"whole")
+        await asyncio.to_thread(named.wait)
+        ((upload, running),) = operations(gateway).requests.running._running.items()
+        assert running.request.task.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        assert await sender.closed() == b""
+    handler, event = await events.next_event()
+    assert (handler, event["bytes"]) == ("after", 5)
+    await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
+    assert gateway.endpoints.inflight.describe(upload) is None  # it is not among those that failed
+
+
+@pytest.mark.parametrize("step", ["begin", "settle", "commit"])
+async def test_a_request_whose_upload_another_gateway_has_taken_gets_no_response(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Any status would tell of an upload that is the newer request's."""
+    gateway = await start_gateway()
+    resource = await created(gateway)
+
+    async def lose(*_: Any, **__: Any) -> None:
+        raise PartialLost("taken over")
+
+    fields = (PART_TYPE, "Upload-Offset: 0", END, "Content-Length: 1")
+    with monkeypatch.context() as lost:
+        lost.setattr(LocalOpenPartial, step, lose)
+        async with raw_connection(gateway) as older:
+            await older.send(request_head("PATCH", resource, *fields) + b"x")
+            assert await older.closed() == b""
+    await offset_of(gateway, resource)

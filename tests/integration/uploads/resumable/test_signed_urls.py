@@ -92,11 +92,14 @@ async def test_a_length_that_is_told_late_is_held_to_the_signature(start_gateway
     assert last.status in {400, 413}
 
 
+@pytest.mark.parametrize(
+    "terms", [{"max_length": len(BODY)}, {"length": len(BODY)}, {"length": len(BODY), "once": True}]
+)
 async def test_a_put_to_a_signed_url_goes_on_by_its_offset(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, terms: dict[str, Any]
 ) -> None:
     gateway = await start_gateway(auth="token")
-    target, size = await sign(gateway, max_length=len(BODY)), len(BODY)
+    target, size = await sign(gateway, **terms), len(BODY)
     async with raw_connection(gateway) as connection:
         lines = (f"Content-Range: bytes 0-{size - 1}/{size}", f"Content-Length: {size}")
         await connection.send(request_head("PUT", target, *lines) + BODY[:300_000])
@@ -108,6 +111,8 @@ async def test_a_put_to_a_signed_url_goes_on_by_its_offset(
         return refused.status == 409 and refused.final.headers.get("Upload-Offset") == "300000"
 
     await wait_until(told)  # HEAD is another method than the one that was signed
+    line = f"Content-Range: bytes 300000-{size}/{size + 1}"
+    assert (await request(gateway, "PUT", target, line, body=BODY[300_000:] + b"x")).status in {403, 409}
     line = f"Content-Range: bytes 300000-{size - 1}/{size}"
     assert (await request(gateway, "PUT", target, line, body=BODY[300_000:])).status == 201
     assert files_below(tmp_path / "data/upload") == {"x": BODY}
@@ -120,3 +125,28 @@ async def test_the_signature_alone_begins_an_upload(start_gateway: StartGateway)
         answer = await request(gateway, "PUT", wrong, OPEN, body=b"x")
         assert answer.status in {401, 403}
     assert (await request(gateway, "POST", target, OPEN, body=b"x")).status == 403
+
+
+async def test_a_page_of_any_origin_goes_on_with_an_upload_that_a_signed_url_has_begun(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
+    origin = "Origin: https://page.test"
+    first = await request(
+        gateway, "PUT", await sign(gateway, "/album/x"), OPEN, origin, body=BODY[:1000]
+    )
+    resource = target_of(first.final.headers["Location"])
+    assert resource.startswith("/-/objects/album/x?upload=")
+    asked = "Access-Control-Request-Method: PATCH"
+    answers = [
+        first,
+        await request(gateway, "OPTIONS", resource, origin, asked),
+        await request(gateway, "HEAD", resource, origin),
+        await append(gateway, resource, 1000, BODY[1000:], origin, end=True),
+    ]
+    assert [answer.status for answer in answers] == [201, 204, 204, 201]
+    for answer in answers:
+        assert answer.final.headers["Access-Control-Allow-Origin"] == "*"
+    assert files_below(tmp_path / "data/album") == {"x": BODY}
+    foreign = await request(gateway, "OPTIONS", "/upload/x?upload=", origin, asked)
+    assert "Access-Control-Allow-Origin" not in foreign.final.headers

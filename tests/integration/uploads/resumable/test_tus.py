@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.auth.tokens import token_digest
 from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.domain.digests import new_digest
 from gateway.domain.partial import PARTIAL_TTL
@@ -19,7 +17,6 @@ from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
     RawResponse,
-    files_below,
     get,
     put,
     raw_connection,
@@ -28,46 +25,22 @@ from tests.support.harness import (
 )
 from tests.support.recorders import EventRecorder
 from tests.support.tus import (
+    ALICE,
+    BOB,
     BYTES,
+    TOKENS,
     VERSION,
     b64,
     checksum,
     create,
+    kept,
     metadata,
     offset_of,
     patch,
+    stored,
     target_of,
     tus,
 )
-
-TOKENS: dict[str, object] = {
-    "auth": "token",
-    "tokens": [f"{name}:{token_digest(f'secret-{name}')}" for name in ("alice", "bob")],
-}
-ALICE, BOB = (f"Authorization: Bearer secret-{name}" for name in ("alice", "bob"))
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The directory of the gateway."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def events() -> Iterator[EventRecorder]:
-    recorder = EventRecorder()
-    yield recorder
-    recorder.close()
-
-
-def stored(data: Path) -> dict[str, bytes]:
-    """Return the files that are visible."""
-    return {path: body for path, body in files_below(data).items() if not path.startswith(".gateway/")}
-
-
-def kept(data: Path) -> dict[str, bytes]:
-    """Return the private files of partial uploads."""
-    return files_below(data / ".gateway/partials")
 
 
 async def refused(

@@ -70,12 +70,6 @@ async def page(site: str) -> AsyncIterator[Page]:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The directory of the gateway."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """The file that is uploaded."""
     path = tmp_path / "Käse 1.bin"

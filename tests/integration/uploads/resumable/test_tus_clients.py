@@ -31,12 +31,6 @@ JS_CLIENTS = pytest.mark.parametrize("client", ["tus-js-client", "tus-js-client-
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The directory of the gateway."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """The file that is uploaded."""
     path = tmp_path / "big.bin"

@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.auth.tokens import token_digest
 from gateway.endpoints.uploads.resumable.concatenation import MAX_CONCAT_PARTS
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
-from tests.support.harness import files_below, handlers_done, raw_connection, request_head
+from tests.support.harness import handlers_done, raw_connection, request_head
 from tests.support.recorders import EventRecorder, write_handler
-from tests.support.tus import VERSION, create, metadata, offset_of, patch, store_part, target_of, tus
-
-TOKENS: dict[str, object] = {
-    "auth": "token",
-    "tokens": [f"{name}:{token_digest(f'secret-{name}')}" for name in ("alice", "bob")],
-}
-ALICE, BOB = (f"Authorization: Bearer secret-{name}" for name in ("alice", "bob"))
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The directory of the gateway."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def events() -> Iterator[EventRecorder]:
-    recorder = EventRecorder()
-    yield recorder
-    recorder.close()
-
-
-def stored(data: Path) -> dict[str, bytes]:
-    """Return the files that are visible."""
-    return {path: body for path, body in files_below(data).items() if not path.startswith(".gateway/")}
-
-
-def kept(data: Path) -> dict[str, bytes]:
-    """Return the private files of partial uploads."""
-    return files_below(data / ".gateway/partials")
+from tests.support.tus import (
+    ALICE,
+    BOB,
+    TOKENS,
+    VERSION,
+    create,
+    kept,
+    metadata,
+    offset_of,
+    patch,
+    store_part,
+    stored,
+    target_of,
+    tus,
+)
 
 
 def final(*urls: str) -> str:

@@ -27,12 +27,6 @@ SETTLED = ["after partial cell", "before partial move", "after partial move", "b
 RECORDED = ["after rename", "before partial end", "after answer"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The directory of the gateway."""
-    return tmp_path / "data"
-
-
 def stored(data: Path) -> dict[str, bytes]:
     """Return the files that are visible."""
     return {path: body for path, body in files_below(data).items() if not path.startswith(".gateway/")}

@@ -195,3 +195,21 @@ def test_a_folder_that_cannot_be_read_is_logged_and_tried_again(
 
 def fails_with_eio(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "the disk is dying")
+
+
+def test_an_upload_is_not_unknown_where_no_descriptor_is_left(
+    folder: PartialDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id, opened = create(folder), folder.open
+
+    def refuse(name: str, *arguments: int) -> int:
+        if name.endswith(".json"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(name, *arguments)
+
+    monkeypatch.setattr(folder, "open", refuse)
+    for ask in (folder.status, lambda upload_id: open_partial(folder, upload_id)):
+        with pytest.raises(OSError, match="Too many open files"):
+            ask(upload_id)
+    monkeypatch.undo()
+    assert folder.status(upload_id) is not None

@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from gateway.auth.links import StoredUrls
 from gateway.domain.model import Stored
 from gateway.domain.path_template import UploadPathTemplate
+from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.resumable.draft import (
     INTEROP_FIELD,
     DraftResponses,
@@ -24,6 +25,7 @@ from gateway.endpoints.uploads.resumable.draft import (
     limit_field,
     read_append,
     read_creation,
+    split_digests,
 )
 from gateway.endpoints.uploads.resumable.operations import (
     Append,
@@ -364,3 +366,14 @@ def test_only_a_refusal_of_the_whole_file_is_the_last_response(
 ) -> None:
     response = responses(9).refused(PartialRefusal(code, "no", result(), keeps=keeps))
     assert response.headers["Upload-Complete"] == complete
+
+
+def test_a_thousand_digests_are_not_compared_with_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(*_: object) -> bool:
+        raise AssertionError("the time would grow with the square of their number")
+
+    monkeypatch.setattr(ExpectedDigest, "__eq__", compared)
+    of_body = [ExpectedDigest("md5", bytes(16), "Content-Digest") for _ in range(2)]
+    of_whole = [ExpectedDigest("md5", bytes(16), "Repr-Digest") for _ in range(2)]
+    whole, body = split_digests((of_whole[0], of_body[0], of_whole[1], of_body[1]))
+    assert [digest.header for digest in (*whole, *body)] == ["Repr-Digest"] * 2 + ["Content-Digest"] * 2
