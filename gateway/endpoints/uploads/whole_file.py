@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.errors import Refusal
 from gateway.http.header_fields import Lines
+from gateway.http.structured_fields import parse_boolean
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(-1|\d{1,19})/(\d{1,19})", re.ASCII)
 """The last byte of an empty file is -1 for curl."""
@@ -137,6 +138,8 @@ def check_whole_file(lines: Lines, params: Mapping[str, list[str]], length: int 
     for name in lines.keys() & PART_FIELDS:
         raise _part(name)
     for name in lines.keys() & COMPLETE_FIELDS.keys():
+        if name == "upload-complete" and len(lines[name]) == 1 and parse_boolean(lines[name]) is None:
+            continue  # no Boolean: as if it were not sent (section 4.1 of the draft)
         if any(text.partition(";")[0].strip() != COMPLETE_FIELDS[name] for text in lines[name]):
             raise _part(name)
     return _whole_length(lines, length)

@@ -105,7 +105,8 @@ class PartialRequests:
     async def _check_lengths(self, opened: OpenPartial, append: Append, declared: int | None) -> None:
         """Compare what a request tells of the length with what is known; fix a new one durably.
 
-        Raises `PartialRefusal`: `inconsistent_length`, after which the upload can go on; `too_large`.
+        Raises `PartialRefusal`: `inconsistent_length`, after which the upload can go on; `too_large` and
+        `length_exceeded` (bytes past the length), which end it.
         """
         length, limit = append.length, opened.head.upload.max_bytes
         end = None if declared is None else opened.offset + declared
@@ -114,6 +115,9 @@ class PartialRequests:
         if length is not None and length < opened.offset:
             raise self._inconsistent(opened, f"{opened.offset} bytes have come already")
         whole = opened.length if length is None else length
+        if whole is not None and end is not None and end > whole:
+            refusal = Refusal("length_exceeded", f"the file has {whole} bytes, and no more are taken")
+            raise await self.completion.refused(opened, refusal, ends=True)
         if append.body.completes and None not in (whole, end) and whole != end:
             raise self._inconsistent(opened, f"the last byte is number {end}, the file has {whole}")
         if length is not None and opened.length is None:

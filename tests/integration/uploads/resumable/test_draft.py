@@ -355,6 +355,17 @@ async def test_a_bad_append_is_refused_and_the_upload_goes_on(
     ).status == 201
 
 
+async def test_a_value_of_another_type_counts_as_not_sent(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    for value in ("true", "1", '"?1"', "?2"):
+        answer = await request(gateway, "PUT", "/upload/x", f"Upload-Complete: {value}", body=b"all")
+        assert answer.status in {200, 201}, value
+        assert "Upload-Complete" not in answer.final.headers
+    assert stored(tmp_path) == {"x": b"all"}
+
+
 async def test_a_contradicting_length_is_a_problem(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     first = await created(gateway, "Upload-Length: 10", body=b"1234")
@@ -366,10 +377,13 @@ async def test_a_contradicting_length_is_a_problem(start_gateway: StartGateway) 
         assert answer.status == 400, lines
 
 
-async def test_bytes_past_the_length_end_the_upload(start_gateway: StartGateway, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [False, True], ids=["more to come", "the end"])
+async def test_bytes_past_the_length_end_the_upload(
+    start_gateway: StartGateway, tmp_path: Path, end: bool
+) -> None:
     gateway = await start_gateway()
     first = await created(gateway, "Upload-Length: 10", body=b"1234")
-    answer = await append(gateway, first.resource, 4, b"1234567")
+    answer = await append(gateway, first.resource, 4, b"1234567", end=end)
     assert (answer.status, answer.complete) == (400, "?0")
     assert answer.final.json["error"] == "length_exceeded"
     assert (await request(gateway, "HEAD", first.resource)).status in {404, 410}
