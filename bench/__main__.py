@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import report, threads
-from bench.cases import CASES, FULL, QUICK, Sizes, Sources
+from bench.cases import CASES
 from bench.entrants import Case, play, spread
+from bench.inputs import FULL, QUICK, Sizes, Sources
 from bench.peers import install
 from bench.report import Outcome, Outcomes
 from bench.samples import BenchError
@@ -55,10 +56,11 @@ examples:
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
+    cases = textwrap.fill(" ".join(CASES), 94, break_on_hyphens=False)
     parser = argparse.ArgumentParser(
         "scripts/bench",
         description=DESCRIPTION,
-        epilog=EPILOG.format(cases=textwrap.indent(textwrap.fill(" ".join(CASES), 94), "  ")),
+        epilog=EPILOG.format(cases=textwrap.indent(cases, "  ")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

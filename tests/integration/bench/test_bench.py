@@ -20,9 +20,10 @@ import pytest
 
 from bench import __main__ as command
 from bench import peers, report
-from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, OURS_2, Sizes, Sources
+from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, OURS_2
 from bench.contestants import Bare, Contestant, Ours
 from bench.entrants import Case, Entrant, Player, play, serving
+from bench.inputs import Sizes, Sources
 from bench.load import Download, Fetch, Load, Refusal, Upload, Wrk
 from bench.peers import Tus
 from bench.probes import batches, dd

@@ -32,12 +32,12 @@ GOLDEN = TESTS / "golden/plugins"
 
 UPLOADING_KEYS = {
     "id", "event_version", "upload_id", "method", "remote", "principal", "path", "resources",
-    "params", "headers", "content_length", "content_type",
+    "params", "headers", "content_length", "content_type", "resumable", "concat",
 }  # fmt: skip
 UPLOADED_KEYS = {
     "id", "event_version", "upload_id", "attempt", "address", "port", "filepath", "path", "mime",
     "bytes", "resources", "params", "headers", "method", "remote", "principal", "content_type",
-    "metadata",
+    "metadata", "digests",
 }  # fmt: skip
 
 

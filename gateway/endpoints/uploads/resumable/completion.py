@@ -19,7 +19,7 @@ from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import RETRY_AFTER_SECONDS, Refusal, UnknownOutcome
+from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
@@ -139,9 +139,9 @@ class PartialCompletion:
         progress = self.outcomes.inflight.find(opened.head.upload.id)
         is_stored = progress is None  # it was counted out
         is_committing = progress is not None and progress.state == "committing"
-        return isinstance(error, UnknownOutcome) or (
-            not isinstance(error, Refusal) and (is_stored or is_committing)
-        )
+        if isinstance(error, UnknownOutcome) and not isinstance(error, ClientDisconnected):
+            return True
+        return not isinstance(error, Refusal) and (is_stored or is_committing)
 
     async def cancel(self, opened: OpenPartial) -> None:
         """Remove an upload that its client cancelled. Raises `Refusal`: it is still there."""
