@@ -10,7 +10,7 @@ const PIECE_BYTES = 8 << 20;
 const LONGEST_WAIT = 30_000;
 const ANSWER_TIMEOUT = 30_000;
 const PIECE_TIMEOUT = 600_000;
-const TRY_AGAIN = new Set([408, 409, 423, 425, 429, 500, 502, 503, 504, 507]);
+const TRY_AGAIN = new Set([408, 423, 425, 429, 500, 502, 503, 504, 507]);
 
 export class Refused extends Error {}
 
@@ -93,7 +93,9 @@ async function errorOf(answer) {
   } catch {
     // not JSON: the text itself
   }
-  return TRY_AGAIN.has(answer.status) ? new Error(message) : new Refused(`${answer.status}: ${message}`);
+  const otherOffset = answer.status === 409 && answer.headers.get("Upload-Complete") === "?0";
+  if (TRY_AGAIN.has(answer.status) || otherOffset) return new Error(message);
+  return new Refused(`${answer.status}: ${message}`);
 }
 
 // -- as a program of Node.js

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 TIMEOUT = 60.0
 LONGEST_WAIT = 30.0
 GONE = {404, 410}
-TRY_AGAIN = {408, 409, 423, 429, 500, 502, 503, 504, 507}
+TRY_AGAIN = {408, 423, 429, 500, 502, 503, 504, 507}
 
 Answer = tuple[int, http.client.HTTPMessage, bytes]
 
@@ -52,7 +52,7 @@ def create(file: Path, url: str) -> str:
     headers = {"Upload-Complete": "?0", "Upload-Length": length, "Content-Length": "0"}
     status, fields, body = ask("POST", url, headers)
     if status != 201:
-        raise _error(status, body)
+        raise _error(status, fields, body)
     return fields["Location"]
 
 
@@ -65,7 +65,7 @@ def look(address: str) -> tuple[int, bool] | None:
     if status in GONE:
         return None
     if "Upload-Offset" not in fields:
-        raise _error(status, body)
+        raise _error(status, fields, body)
     return int(fields["Upload-Offset"]), fields["Upload-Complete"] == "?1"
 
 
@@ -79,18 +79,20 @@ def append(file: Path, address: str, offset: int) -> bytes:
             "Upload-Offset": str(offset),
             "Upload-Complete": "?1",
         }
-        status, _, body = ask("PATCH", address, headers, content)
+        status, fields, body = ask("PATCH", address, headers, content)
     if status not in {200, 201}:
-        raise _error(status, body)
+        raise _error(status, fields, body)
     return body
 
 
-def _error(status: int, body: bytes) -> Exception:
+def _error(status: int, fields: http.client.HTTPMessage, body: bytes) -> Exception:
+    """Return `OSError` where the upload can go on later, else `Refused`."""
     text = body.decode(errors="replace").strip()
     with contextlib.suppress(ValueError, KeyError, TypeError):
         text = json.loads(body)["message"]
     message = f"{status}: {text}"
-    return OSError(message) if status in TRY_AGAIN else Refused(message)
+    other_offset = status == 409 and fields["Upload-Complete"] == "?0"
+    return OSError(message) if status in TRY_AGAIN or other_offset else Refused(message)
 
 
 def upload(file: Path, url: str) -> bytes:

@@ -9,23 +9,24 @@ url="$2?resume=$(sha256sum "$file" | cut -c 1-32)"
 set -- # the arguments that every curl gets
 [ -z "${UPLOAD_TOKEN:-}" ] || set -- -H "Authorization: Bearer $UPLOAD_TOKEN"
 
-[ "$size" -gt 0 ] || exec curl -fsS "$@" -T "$file" "${url%\?*}" # an empty file has no missing bytes
+[ "$size" -gt 0 ] || exec curl -sS --fail-with-body "$@" -T "$file" "${url%\?*}" # nothing to go on with
 
+answer=$(mktemp)
+trap 'rm -f "$answer"' EXIT
 wait=1
 while :; do
   offset=$(curl -sI -o /dev/null -w '%header{upload-offset}' "$@" "$url") || offset=
-  if [ "${offset:-0}" -ge "$size" ]; then
-    echo "$file is stored" >&2
-    exit 0
-  fi
-  status=0
-  tail -c "+$((${offset:-0} + 1))" "$file" |
-    curl -sS --fail-with-body "$@" -H "Content-Range: bytes ${offset:-0}-$((size - 1))/$size" \
-      -T - "$url" || status=$?
-  [ "$status" -ne 0 ] || exit 0
-  # 22: the server refused it, and said why. 409 tells of another offset, which the next turn asks for.
-  if [ "$status" -eq 22 ]; then exit 1; fi
-  echo "interrupted (curl: $status): next attempt in $wait s" >&2
+  status=$(tail -c "+$((${offset:-0} + 1))" "$file" |
+    curl -sS -o "$answer" -w '%{http_code}' "$@" \
+      -H "Content-Range: bytes ${offset:-0}-$((size - 1))/$size" -T - "$url") || status=000
+  case $status in
+    2??) cat "$answer"; exit 0 ;;
+    # No answer, another offset, or later: the next turn asks how much has come.
+    000 | 408 | 423 | 429 | 5??) ;;
+    409) grep -q mismatching_offset "$answer" || { cat "$answer" >&2; exit 1; } ;;
+    *) cat "$answer" >&2; exit 1 ;;
+  esac
+  echo "interrupted ($status): next attempt in $wait s" >&2
   sleep "$wait"
   wait=$((wait < 30 ? wait * 2 : 30))
 done

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,17 +22,23 @@ _MAX_CONTEXT: Final = 256
 
 
 class _Functions(NamedTuple):
-    """How OpenSSL names the functions of a digest, and the bytes of its context."""
+    """How OpenSSL names the functions of a digest; bytes of its context and of a block of its input.
+
+    `pending` is where the context has the number of bytes that wait for a whole block, as an unsigned
+    int; SHA-2 has the length of the result behind it.
+    """
 
     name: str
     context: int
+    block: int
+    pending: int
 
 
 _OPENSSL: Final[Mapping[str, _Functions]] = {
-    "sha256": _Functions("SHA256", 112),
-    "sha512": _Functions("SHA512", 216),
-    "sha1": _Functions("SHA1", 96),
-    "md5": _Functions("MD5", 92),
+    "sha256": _Functions("SHA256", 112, 64, 104),
+    "sha512": _Functions("SHA512", 216, 128, 208),
+    "sha1": _Functions("SHA1", 96, 64, 92),
+    "md5": _Functions("MD5", 92, 64, 88),
 }
 
 
@@ -45,14 +52,32 @@ class SavedDigest(RunningDigest, Protocol):
 def load_digest(name: str, state: bytes = b"") -> SavedDigest:
     """Return the digest `name` of `digests.SIZES`, of no bytes yet, or as `state` was saved.
 
-    Raises `ValueError` where `can_save` says no, or for another state.
+    Raises `ValueError` where `can_save` says no, or as `check_saved` does.
     """
     if not can_save(name):
         raise ValueError(f"the state of {name} cannot be saved here")
-    size = SIZES[name] if name in CHECKSUMS else _OPENSSL[name].context
-    if state and len(state) != size:
-        raise ValueError("the saved state of a digest has another length")
+    if state:
+        check_saved(name, state)
     return _SavedChecksum(name, state) if name in CHECKSUMS else _SavedHash(name, state)
+
+
+def check_saved(name: str, state: bytes) -> None:
+    """Raise `ValueError` for what is no state of the digest `name`.
+
+    It may come from a bucket, into which others write: OpenSSL trusts its contexts, and would write
+    outside of its memory for a wrong number of pending bytes.
+    """
+    if name in CHECKSUMS:
+        if len(state) != SIZES[name]:
+            raise ValueError("the saved state of a digest has another length")
+        return
+    functions = _OPENSSL[name]
+    if len(state) != functions.context:
+        raise ValueError("the saved state of a digest has another length")
+    counts = state[functions.pending :]
+    pending, *length = struct.unpack(f"<{len(counts) // 4}I", counts)
+    if pending >= functions.block or any(size != SIZES[name] for size in length):
+        raise ValueError("the saved state of a digest is damaged")
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from gateway.domain.partial import PartialHead
 from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
+from gateway.domain.saved_digests import check_saved
 from gateway.errors import Refusal
 from gateway.storage.s3.private_objects import ChangedError, PrivateContent, PrivateObjects
 
@@ -199,6 +200,8 @@ def _with_details(state: PartialState, content: bytes) -> PartialState:
     try:
         tags, digests = json.loads(content)
         states = {name: bytes.fromhex(value) for name, value in digests.items()}
+        for name, saved in states.items():
+            check_saved(name, saved)
     except (ValueError, TypeError, AttributeError) as error:
         raise Refusal("internal", f"the state of a partial upload cannot be read: {error}") from error
     return dataclasses.replace(state, tags=tuple(tags), digests=states)

@@ -110,3 +110,18 @@ async def test_a_file_of_no_bytes_is_stored_too(client: str, file: Path, tmp_pat
         status, _, errors = await run(COMMANDS[client], file, f"{gateway.url}/upload/film.bin")
         assert status == 0, errors
         assert files_below(gateway.directory / "upload") == {"film.bin": b""}
+
+
+@pytest.mark.parametrize("client", COMMANDS)
+async def test_a_client_does_not_try_for_ever_where_the_name_is_taken(
+    client: str, file: Path, tmp_path: Path
+) -> None:
+    with GatewayProcess(tmp_path / "data", ["--on-conflict", "reject"]) as gateway:
+        taken = gateway.directory / "upload" / "film.bin"
+        taken.parent.mkdir()
+        taken.write_bytes(b"older")
+        status, output, errors = await run(COMMANDS[client], file, f"{gateway.url}/upload/film.bin")
+        assert status == 1, output
+        assert "exists" in errors
+        assert taken.read_bytes() == b"older"
+        assert not list((gateway.directory / ".gateway" / "partials").glob("*.json"))

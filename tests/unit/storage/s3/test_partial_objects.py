@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from gateway.domain.saved_digests import load_digest
 from gateway.errors import Refusal
 from gateway.storage.s3.partial_objects import PartialObjects, PartialState
 from gateway.storage.s3.private_objects import ChangedError, PrivateContent, PrivateObjects
@@ -57,7 +58,7 @@ async def test_a_state_is_read_as_it_was_written(objects: PartialObjects, tags: 
         offset=tags * 100_000 + tail,
         multipart="m" * 300,
         tags=tuple(f'"{number:032x}"' for number in range(tags)),
-        digests={"sha256": bytes(112), "sha512": bytes(216)},
+        digests={name: load_digest(name).save() for name in ("sha256", "sha512")},
     )
     etag = await objects.write(UPLOAD_ID, state, memoryview(b"t" * tail), None)
     stored = await objects.read(UPLOAD_ID)
@@ -93,4 +94,11 @@ async def test_what_is_no_state_is_a_defect_that_is_named(
 ) -> None:
     memory.contents[UPLOAD_ID] = content
     with pytest.raises(Refusal, match="cannot be read"):
+        await objects.read(UPLOAD_ID)
+
+
+async def test_a_state_with_a_damaged_digest_is_not_read(objects: PartialObjects) -> None:
+    state = PartialState(1, "/x", "w", 1.0, digests={"sha256": b"\xff" * 112})
+    await objects.write(UPLOAD_ID, state, memoryview(b""), None)
+    with pytest.raises(Refusal, match="damaged"):
         await objects.read(UPLOAD_ID)
