@@ -23,6 +23,7 @@ from gateway.domain import failpoints, paths
 from gateway.domain.partial import (
     PartialHead,
     PartialStatus,
+    check_identity_order,
 )
 from gateway.domain.partial_heads import is_upload_id
 from gateway.domain.saved_digests import can_save, load_digest
@@ -215,11 +216,13 @@ class ObjectPartialStore:
     async def _create(self, head: PartialHead, body: PartialBody) -> None:
         """Store state, identity and head, in this order: what has a head is complete."""
         upload_id = head.upload.id
-        before = None if head.identity is None else await self._store.resolve(head.identity)
+        before = None
         try:
             await body.create()
             failpoints.hit("before partial head")
             if head.identity is not None:
+                before = await self._store.resolve(head.identity)
+                check_identity_order(before, upload_id)
                 await self._store.put_identity(head.identity, upload_id)
             await self._store.put_head(head)
         except BaseException:

@@ -126,9 +126,10 @@ class PartialStore(Protocol):
     async def create(self, head: PartialHead) -> OpenPartial:
         """Create a partial upload, durably, and open it.
 
-        An identity that another one has passes to this one. Raises `Refusal`: a target that may not be
-        replaced, `precondition_failed`, `no_space` (the whole length is checked),
-        `storage_unavailable`, `too_many_requests` or `overloaded` where a cap is reached.
+        An identity that another one has passes to this one. Raises `Refusal`: `locked` where a newer
+        request has that identity; a target that may not be replaced, `precondition_failed`,
+        `no_space` (the whole length is checked), `storage_unavailable`, `too_many_requests` or
+        `overloaded` where a cap is reached.
         """
 
     async def status(self, upload_id: str) -> PartialStatus | None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from gateway.domain.model import Upload
+from gateway.domain.model import Upload, created_at
+from gateway.errors import Refusal
 
 ResumableProtocol = Literal["draft", "tus", "ranged"]
 
@@ -29,6 +30,9 @@ ONE_TIME_TTL: Final = 24 * 3600.0
 JOINED_TTL: Final = 3600.0
 """Seconds after which a file that was being made of parts is removed: its request died, and no client
 has its URL. Its parts are kept."""
+
+NEWER_SECONDS: Final = 60.0
+"""Seconds by which an upload may be older than another one that was created before it."""
 
 UPLOAD_QUERY: Final = "upload"
 """The field of the query that has the reference to a partial upload, in its URL."""
@@ -117,6 +121,17 @@ def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: s
     named = ("", "") if principal is None else (str(principal["kind"]), str(principal["name"]))
     texts = [f"{len(text)}:{text}" for text in (asked_path, *named, key)]
     return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def check_identity_order(holder: str | None, upload_id: str) -> None:
+    """Refuse to let an identity pass to an upload from one that a newer request of its client created.
+
+    A request may be delayed while its client comes back on another connection. Ids begin with the time
+    of their requests. Only those of the next minute are newer: a clock may have been set back.
+    Raises `Refusal("locked")`.
+    """
+    if holder is not None and 0 < created_at(holder) - created_at(upload_id) < NEWER_SECONDS:
+        raise Refusal("locked", "a newer request has begun this upload: try again")
 
 
 def part_identity(name: str) -> str:

@@ -319,6 +319,20 @@ async def test_all_are_listed(partials: StorePartials) -> None:
     assert listed == dict.fromkeys(created, 1)
 
 
+async def test_an_identity_does_not_pass_to_a_delayed_older_request(partials: StorePartials) -> None:
+    delayed = partial_head(length=2, identity="mine")
+    await asyncio.sleep(0.002)  # ids tell milliseconds
+    upload_id = await create(partials, b"1", length=2, identity="mine")
+    with pytest.raises(Refusal) as caught:
+        await partials.store.create(delayed)
+    assert caught.value.code == "locked"
+    assert await partials.store.resolve("mine") == upload_id
+    assert (await partials.status(upload_id)).offset == 1
+    opened = await partials.store.open(upload_id)
+    await opened.remove()
+    assert await partials.left() == []
+
+
 async def test_an_identity_passes_to_the_latest_and_survives_completion(partials: StorePartials) -> None:
     assert await partials.store.resolve("mine") is None
     first = await create(partials, b"1", length=2, identity="mine")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.domain.partial import COMPLETED_TTL
+from gateway.domain.partial import COMPLETED_TTL, check_identity_order
 from gateway.domain.partial_heads import is_upload_id
 
 MAX_ENDED: Final = 100_000
@@ -42,10 +42,14 @@ class PartialIdentities:
         return self._target(_link(identity))
 
     def give(self, identity: str, upload_id: str) -> str | None:
-        """Let an identity stand for an upload, durably; return the id for which it stood before."""
+        """Let an identity stand for an upload, durably; return the id for which it stood before.
+
+        Raises `Refusal("locked")` where a newer request has it.
+        """
         link, aside = _link(identity), upload_id + _ASIDE
         with self._locked():
             before = self._target(link)
+            check_identity_order(before, upload_id)
             self._remove(aside)
             os.symlink(upload_id, aside, dir_fd=self._fd)
             os.rename(aside, link, src_dir_fd=self._fd, dst_dir_fd=self._fd)

@@ -176,8 +176,10 @@ class Client:
             lines = (*DRAFT, f"Upload-Offset: {offset}", f"Upload-Complete: ?{int(ends)}")
         twice = self.storm.ask("PATCH", resource, *lines, body=piece, cut=self.cut(size))
         if self.random.random() < 0.1:  # a client that comes again while its older request is at work
-            with contextlib.suppress(Broken):
-                await asyncio.gather(twice, self.look(resource))
+            both = asyncio.gather(twice, self.look(resource), return_exceptions=True)
+            for error in await both:
+                if isinstance(error, BaseException) and not isinstance(error, Broken):
+                    raise error
             return False
         answer = await twice
         assert answer.status in {200, 201, 204, 409}, answer
@@ -201,6 +203,8 @@ class Client:
             return True
         if "Upload-Offset" in head.headers:
             offset = self.see(head)
+        else:
+            assert self.told == 0, f"nothing after {self.told}: {head}"
         line = f"Content-Range: bytes {offset}-{size - 1}/{size}"
         body = self.body[offset:]
         answer = await self.storm.ask("PUT", resource, line, body=body, cut=self.cut(len(body)))

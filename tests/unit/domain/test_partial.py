@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any
 
 import pytest
 
 from gateway.domain.grant import Grant
-from gateway.domain.model import Upload
+from gateway.domain.model import Upload, new_id
 from gateway.domain.partial import (
     CONCAT_FIELD,
     JOINED_TTL,
@@ -16,9 +18,11 @@ from gateway.domain.partial import (
     PARTIAL_TTL,
     PartialHead,
     PartialStatus,
+    check_identity_order,
     may_continue,
     ranged_identity,
 )
+from gateway.errors import Refusal
 from gateway.storage.local.one_time_marks import CONSUME_TTL
 
 ALICE = {"name": "alice", "kind": "token"}
@@ -78,3 +82,15 @@ def test_no_two_principals_paths_or_keys_share_an_identity() -> None:
         for key in ("", "k" * 16)
     }
     assert len(identities) == 16
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(-1, False), (0, False), (1, True), (61, False)])
+def test_an_identity_passes_to_a_newer_request_also_where_a_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, refused: bool
+) -> None:
+    now = time.time_ns()
+    upload_id = new_id(0)
+    monkeypatch.setattr(time, "time_ns", lambda: now + seconds * 1_000_000_000)
+    holder = new_id(0)
+    with pytest.raises(Refusal) if refused else contextlib.nullcontext():
+        check_identity_order(holder, upload_id)
