@@ -31,8 +31,9 @@ JOINED_TTL: Final = 3600.0
 """Seconds after which a file that was being made of parts is removed: its request died, and no client
 has its URL. Its parts are kept."""
 
-NEWER_SECONDS: Final = 60.0
-"""Seconds by which an upload may be older than another one that was created before it."""
+MAX_CREATION_DELAY: Final = 60.0
+"""Seconds from the id of an upload to its creation in which a newer request of the same upload is told
+from one of a clock that was ahead: a handler may take that long."""
 
 UPLOAD_QUERY: Final = "upload"
 """The field of the query that has the reference to a partial upload, in its URL."""
@@ -126,11 +127,12 @@ def ranged_identity(asked_path: str, principal: Mapping[str, Any] | None, key: s
 def check_identity_order(holder: str | None, upload_id: str) -> None:
     """Refuse to let an identity pass to an upload from one that a newer request of its client created.
 
-    A request may be delayed while its client comes back on another connection. Ids begin with the time
-    of their requests. Only those of the next minute are newer: a clock may have been set back.
+    A handler or the disk may delay a request while its client comes back on another connection, and
+    the end of its own waits behind unread bytes. Ids begin with the time of their requests. Later ones
+    by more than `MAX_CREATION_DELAY` are of a clock that was set back, or of another gateway's.
     Raises `Refusal("locked")`.
     """
-    if holder is not None and 0 < created_at(holder) - created_at(upload_id) < NEWER_SECONDS:
+    if holder is not None and 0 < created_at(holder) - created_at(upload_id) < MAX_CREATION_DELAY:
         raise Refusal("locked", "a newer request has begun this upload: try again")
 
 

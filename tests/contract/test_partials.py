@@ -7,13 +7,14 @@ import base64
 import hashlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.commit.partials import OpenPartial, PartialBusy
-from gateway.domain.model import UPLOADED
+from gateway.domain.model import UPLOADED, id_prefix
 from gateway.domain.partial import MAX_PARTIALS_PER_CLIENT, DigestOfWhole
 from gateway.errors import Refusal
 from gateway.server.app import Gateway
@@ -321,7 +322,8 @@ async def test_all_are_listed(partials: StorePartials) -> None:
 
 async def test_an_identity_does_not_pass_to_a_delayed_older_request(partials: StorePartials) -> None:
     delayed = partial_head(length=2, identity="mine")
-    await asyncio.sleep(0.002)  # ids tell milliseconds
+    older_id = id_prefix(time.time() - 1) + delayed.upload.id[10:]
+    delayed = replace(delayed, upload=replace(delayed.upload, id=older_id))
     upload_id = await create(partials, b"1", length=2, identity="mine")
     with pytest.raises(Refusal) as caught:
         await partials.store.create(delayed)

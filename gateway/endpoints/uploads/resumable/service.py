@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from gateway.auth.request import IncomingRequest
 from gateway.commit.partials import OpenPartial
 from gateway.domain import failpoints
-from gateway.domain.partial import PARTIAL_TTL, PartialStatus
+from gateway.domain.partial import PARTIAL_TTL, PartialStatus, check_identity_order
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import as_hook_failure
 from gateway.endpoints.uploads.resumable.access import PartialAccess, not_found
@@ -88,7 +88,7 @@ class ResumableUploads:
             failpoints.hit("after admit")
             try:
                 if head.identity is not None:
-                    await self._end_earlier(incoming, head.identity)
+                    await self._end_earlier(incoming, head.identity, upload_id)
                     refuse_gone(incoming.request)
                 return await self.access.store.create(head), progress
             except Refusal as refusal:
@@ -99,14 +99,18 @@ class ResumableUploads:
             self.requests.outcomes.upload_failed(upload_id, error, withheld)
             raise
 
-    async def _end_earlier(self, incoming: IncomingRequest, identity: str) -> None:
-        """Remove the upload that had this identity: a ranged upload that begins anew replaces it."""
-        upload_id = await self.access.store.resolve(identity)
-        if upload_id is None or await self.access.store.status(upload_id) is None:
+    async def _end_earlier(self, incoming: IncomingRequest, identity: str, upload_id: str) -> None:
+        """Remove the upload that had the identity of a new one, which begins it anew.
+
+        Raises `Refusal("locked")` where a newer request has begun it anew already.
+        """
+        earlier = await self.access.store.resolve(identity)
+        check_identity_order(earlier, upload_id)
+        if earlier is None or await self.access.store.status(earlier) is None:
             return
         refuse_gone(incoming.request)
         try:
-            await self._remove(incoming, upload_id)
+            await self._remove(incoming, earlier)
         except Refusal as refusal:
             if refusal.code != "not_found":
                 raise

@@ -16,7 +16,15 @@ from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
-from tests.support.harness import TIMEOUT, curl, files_below, raw_connection, request_head, wait_until
+from tests.support.harness import (
+    TIMEOUT,
+    curl,
+    files_below,
+    raw_connection,
+    request_head,
+    wait_until,
+    write_plugin,
+)
 from tests.support.resumable import Exchange, request, wait_begun
 
 BODY = os.urandom(1 << 20)
@@ -28,6 +36,19 @@ f=big.bin s=$(wc -c < $f) u="http://host/upload/big.bin?resume=$(sha256sum $f | 
 until o=$(curl -sI -o /dev/null -w '%header{upload-offset}' "$u"); tail -c +$((${o:-0}+1)) $f |
       curl -fsS -H "Content-Range: bytes ${o:-0}-$((s-1))/$s" -T - "$u" || [ $? -eq 22 ]; do sleep 2; done
 """  # noqa: E501 - word for word
+
+DELAYING = """
+name: delaying
+event: APIGW.OnFileUploading
+script: |
+  import asyncio, pathlib
+
+  async def delaying(event, handle):
+      if event["headers"].get("X-Delay") == "yes":
+          pathlib.Path("{started}").touch()
+          while not pathlib.Path("{goes_on}").exists():
+              await asyncio.sleep(0.01)
+"""
 
 
 def curl_has(form: str) -> bool:
@@ -310,6 +331,29 @@ async def test_a_range_from_the_first_byte_begins_anew(
     assert answer.status == 201
     assert stored(tmp_path) == {"x": b"other"}
     await wait_until(lambda: not files_below(tmp_path / "data/.gateway/partials"))
+
+
+async def test_a_delayed_older_request_does_not_begin_anew_what_a_newer_one_has_begun(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    started, goes_on = tmp_path / "started", tmp_path / "goes on"
+    plugins = write_plugin(
+        tmp_path / "plugins", DELAYING.format(started=str(started), goes_on=str(goes_on))
+    )
+    gateway = await start_gateway(plugins=plugins)
+    whole = f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}"
+    async with raw_connection(gateway) as older:
+        length = f"Content-Length: {SIZE}"
+        await older.send(request_head("PUT", KEYED, length, whole, "X-Delay: yes") + BODY[:5])
+        await wait_until(started.exists)
+        await cut_put(gateway, BODY[:300_000], 300_000, whole, target=KEYED)
+        goes_on.touch()
+        answer = await older.answer()
+    assert (answer.status, answer.headers["Retry-After"]) == (423, "1")
+    assert (await told(gateway, KEYED))["Upload-Offset"] == "300000"
+    rest = f"300000-{SIZE - 1}/{SIZE}"
+    assert (await put_range(gateway, rest, BODY[300_000:], target=KEYED)).status == 201
+    assert stored(tmp_path) == {"x": BODY}
 
 
 async def test_a_range_never_changes_a_published_file(
