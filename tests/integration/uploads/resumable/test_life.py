@@ -36,6 +36,7 @@ from tests.support.resumable import (
     offset_of,
     request,
     target_of,
+    upload_id,
     wait_received,
 )
 
@@ -54,10 +55,6 @@ async def created(
     exchange = await request(gateway, method, target, OPEN, *lines, body=body)
     assert exchange.status == 201, exchange
     return exchange.resource
-
-
-def upload_id(resource: str) -> str:
-    return resource.partition("?upload=")[2].partition(".")[0]
 
 
 def operations(gateway: Gateway) -> ResumableUploads:

@@ -24,6 +24,7 @@ from tests.support.harness import (
     wait_until,
 )
 from tests.support.recorders import EventRecorder
+from tests.support.resumable import upload_id, wait_received
 from tests.support.tus import (
     ALICE,
     BOB,
@@ -132,12 +133,9 @@ async def test_what_came_before_a_cut_is_kept(start_gateway: StartGateway, data:
     async with raw_connection(gateway) as connection:
         lines = (VERSION, BYTES, "Content-Length: 11", "Upload-Offset: 0")
         await connection.send(request_head("PATCH", target_of(url), *lines) + b"hello")
+        await wait_received(gateway, upload_id(url), 5)  # a reset drops what the kernel still has
         connection.reset()
-
-    async def has_come() -> bool:
-        return await offset_of(gateway, url) == 5
-
-    await wait_until(has_come)
+    assert await offset_of(gateway, url) == 5
     assert (await patch(gateway, url, 5, b" world")).status == 204
     assert stored(data) == {"upload/a": b"hello world"}
 
@@ -550,6 +548,7 @@ async def test_a_cut_drops_all_bytes_of_a_request_with_a_checksum(
     async with raw_connection(gateway) as connection:
         lines = (VERSION, BYTES, "Content-Length: 9", "Upload-Offset: 2", checksum("sha1", b"llo world"))
         await connection.send(request_head("PATCH", target_of(url), *lines) + b"llo")
+        await wait_received(gateway, upload_id(url), 3)
         connection.reset()
     assert await offset_of(gateway, url) == 2
     assert (await patch(gateway, url, 2, b"llo world")).status == 204
