@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final, TypeVar
 
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
-from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
+from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, created_at, new_id
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 from gateway.storage.waiting import finish_in_thread, finish_on_loop
 
@@ -63,15 +62,16 @@ class FileSaver:
         if on_conflict not in ON_CONFLICT:
             raise ValueError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}")
         chunks, size = await _chunks_of(source)
+        upload_id = new_id(self._slot)
         upload = Upload(
-            id=new_id(self._slot),
+            id=upload_id,
             path=path if path.startswith("/") else f"/{path}",
             method="SAVE",
             principal=dict(SCRIPT_PRINCIPAL),
             content_length=size,
             content_type=mime,
             on_conflict=on_conflict,
-            created=time.time(),
+            created=created_at(upload_id),
             metadata=normalize_metadata(metadata or {}),
         )
         if self._store is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +18,7 @@ from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers, normalize_metadata
-from gateway.domain.model import UPLOADING, Upload
+from gateway.domain.model import UPLOADING, Upload, created_at
 from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
@@ -176,7 +175,7 @@ class Admission:
             max_bytes=self.settings.max_bytes,
             on_conflict=self.settings.on_conflict,
             must_be_new="if-none-match" in lines,
-            created=time.time(),
+            created=created_at(upload_id),
             metadata=metadata_of_headers(values),
             grant=caller.grant,
         )

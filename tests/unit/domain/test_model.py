@@ -7,7 +7,11 @@ import re
 import time
 from pathlib import Path
 
-from gateway.domain.model import Identity, new_id
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.model import Identity, created_at, id_prefix, new_id
+from gateway.domain.units import iso_time, unix_time
 
 
 def with_device(status: os.stat_result, device: int) -> os.stat_result:
@@ -36,16 +40,17 @@ def test_an_id_begins_with_its_time_and_never_repeats() -> None:
     ids = [new_id(3) for _ in range(2000)]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}-3", each) for each in ids)
-    milliseconds = [milliseconds_of(each) for each in ids]
-    assert before <= milliseconds[0]
-    assert milliseconds == sorted(milliseconds)
+    times = [created_at(each) for each in ids]
+    assert before / 1000 <= times[0]
+    assert times == sorted(times)
 
 
-def milliseconds_of(upload_id: str) -> int:
-    value = 0
-    for letter in upload_id[:10]:
-        value = value * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(letter)
-    return value
+@given(st.integers(min_value=0, max_value=(1 << 33) * 1000))  # up to 2242 a float has microseconds
+def test_the_time_of_an_id_is_the_one_that_is_shown_and_asked_for(milliseconds: int) -> None:
+    moment = milliseconds / 1000
+    shown = unix_time(iso_time(moment))
+    assert shown == moment
+    assert moment - 0.0015 < created_at(id_prefix(shown)) <= moment
 
 
 def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
