@@ -119,11 +119,11 @@ class Upload:
     `path` starts with a slash and is relative to DIRECTORY; it is the request's until a hook
     rewrites it. `headers` are unredacted: writers of logs and journal redact them. `content_length` is
     None if the body is chunked. `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2).
-    `created` is a Unix time. `metadata` is stored with the file; its names are in lower case. `grant`
-    is what a signed URL allows, None if the request has none. `resumable` is the protocol of one in
-    several requests, `content_length` then that of the whole file; `part_of_concat` marks the part of
-    another file (tus, `Upload-Concat: partial`). `kept_headers` are those of its creation that responses
-    to HEAD repeat, after its completion too (tus).
+    `created` is the Unix time of the id: lists since a time select by id. `metadata` is stored with the
+    file; its names are in lower case. `grant` is what a signed URL allows, None if the request has none.
+    `resumable` is the protocol of one in several requests, `content_length` then that of the whole file;
+    `part_of_concat` marks the part of another file (tus, `Upload-Concat: partial`). `kept_headers` are
+    those of its creation that responses to HEAD repeat, after its completion too (tus).
     """
 
     id: str

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.domain.model import created_at
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import GatewayProcess, get, put, raw_connection, request_head, wait_until
@@ -78,6 +81,15 @@ async def test_a_file_that_was_replaced_is_not_called_removed(start_gateway: Sta
     assert states == {first: "stored", second: "removed", third: "stored"}
     for key, state in states.items():
         assert (await get(gateway, f"/-/uploads/{key}")).json["state"] == state
+
+
+async def test_the_time_of_an_upload_is_exactly_that_of_its_id(gateway_process: StartProcess) -> None:
+    gateway = gateway_process()
+    ids = [(await put(gateway, f"/upload/{n}", b"x")).json["upload_id"] for n in range(3)]
+    assert gateway.terminate() == 0  # while it runs, only it can read its journal
+    with contextlib.closing(sqlite3.connect(gateway.directory / ".gateway/journal-0.db")) as journal:
+        rows = dict(journal.execute("SELECT id, created FROM uploads"))
+    assert rows == {upload_id: created_at(upload_id) for upload_id in ids}
 
 
 async def test_uploads_are_selected_by_principal_and_time(start_gateway: StartGateway) -> None:
