@@ -15,9 +15,10 @@ class CuttingRelay:
     """Relays connections to `target`, and cuts some of them.
 
     Each number of `cuts` cuts one connection, in order: the first one that carries so many bytes from
-    its client. `target` may change, and be None: then connections are refused, as they are after a cut
-    with `refuses_after_cut`: browsers try again at once by themselves. `hangs` keeps the side of the
-    gateway open after a cut, as a network does that loses the client without a word.
+    its client. `target` may change, and be None: then connections are refused. A cut with
+    `refuses_after_cut` ends the others too and refuses new ones: browsers try again at once by
+    themselves. `hangs` keeps the side of the gateway open after a cut, as a network does that loses the
+    client without a word.
     """
 
     def __init__(self) -> None:
@@ -104,6 +105,8 @@ class CuttingRelay:
                 self.cuts.pop(0)
                 if self.refuses_after_cut:
                     self.target = None
+                    for writer in self._writers:  # a browser keeps idle ones, and goes on with them
+                        writer.transport.abort()
                 self.cut.set()
                 return True
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from tests.integration.photos.browser import visiting
 from tests.integration.photos.conftest import PLUGIN
 from tests.integration.photos.scenes import scene
 from tests.support.cutting_relay import cutting_relay
-from tests.support.harness import GatewayProcess, files_below
+from tests.support.harness import GatewayProcess, files_below, get, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -20,10 +20,10 @@ SIZE = 6_000_000
 LARGE = ("Lanterns.jpg", "image/jpeg", scene(4).ljust(SIZE, b"\0"))
 
 
-def kept_bytes(gateway: GatewayProcess) -> int:
-    """The bytes of the one upload that is not complete."""
-    partials = files_below(gateway.directory / ".gateway/partials")
-    return sum(len(body) for name, body in partials.items() if "." not in name)
+async def kept_bytes(gateway: GatewayProcess) -> int:
+    """The offset, durable, of the one upload that waits to go on; 0 while there is none."""
+    waiting = (await get(gateway, "/-/uploads?state=waiting")).json["uploads"]
+    return sum(upload["offset"] for upload in waiting)
 
 
 async def test_an_upload_goes_on_by_itself_after_a_killed_gateway(tmp_path: Path) -> None:
@@ -35,13 +35,13 @@ async def test_an_upload_goes_on_by_itself_after_a_killed_gateway(tmp_path: Path
             await visit.open(relay.url)
             await visit.choose(LARGE)
             await relay.cut.wait()
-            while not 0 < kept_bytes(gateway) < SIZE:
-                await asyncio.sleep(0.01)  # the gateway stores what has come of a request that was cut
+            kept = await wait_until(lambda: kept_bytes(gateway))  # what has come is stored after the cut
+            assert kept < SIZE
             gateway.kill()
             await expect(visit("#jobs .state")).to_contain_text("Interrupted at ")
             await expect(visit.page.get_by_role("button", name="Cancel Lanterns.jpg")).to_be_visible()
             gateway = await asyncio.to_thread(GatewayProcess, tmp_path / "data", flags)
-            assert 0 < kept_bytes(gateway) < SIZE
+            assert await kept_bytes(gateway) == kept
             relay.target = gateway.address
             await visit.shows(1)
             assert [len(body) for body in files_below(gateway.directory / "uploads").values()] == [
