@@ -19,6 +19,7 @@ from gateway.commit.running_digests import RunningDigests
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.digests import SIZES, RunningDigest, algorithms_of, new_digest
+from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import Refusal
@@ -167,6 +168,14 @@ class LocalOpenPartial(BatchedWrite):
 
     def _hash(self, digests: Mapping[str, RunningDigest], start: int) -> int:
         return self._file.hash(digests, start, HASH_BYTES)
+
+    async def stage(self) -> PrivateFile:
+        """See `OpenPartial.stage`."""
+        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """See `OpenPartial.hold`."""
+        raise Refusal("not_implemented", "this body cannot be held yet")
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """See `OpenPartial.commit`. A caller that is cancelled waits for the outcome."""

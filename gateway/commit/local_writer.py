@@ -14,7 +14,9 @@ from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.writer import media_type
 from gateway.domain import paths
+from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload
+from gateway.errors import Refusal
 from gateway.limits import client_key
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 from gateway.storage.local.xattrs import encode_xattr
@@ -34,7 +36,12 @@ class LocalWriter:
         self.buffers = WriteBuffers()
 
     async def begin(
-        self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
+        self,
+        upload: Upload,
+        algorithms: Sequence[str] = (),
+        *,
+        must_exist: bool = False,
+        staged: bool = False,
     ) -> LocalPendingWrite:
         """See `StorageWriter.begin`. The target and the space cost one visit of a thread."""
         reserving = asyncio.get_running_loop().run_in_executor(
@@ -113,6 +120,14 @@ class LocalPendingWrite(BatchedWrite):
     def digest(self, algorithm: str) -> bytes:
         """See `PendingWrite.digest`."""
         return self._file.digests.digest(algorithm)
+
+    async def stage(self) -> PrivateFile:
+        """See `PendingWrite.stage`."""
+        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """See `PendingWrite.hold`."""
+        raise Refusal("not_implemented", "this body cannot be held yet")
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""

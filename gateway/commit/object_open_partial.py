@@ -12,6 +12,7 @@ from gateway.commit.object_partial_counts import PartialCounts
 from gateway.commit.object_partial_ends import PartialEnds
 from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.commit.publish import check_target
+from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead
 from gateway.errors import GatewayError, Refusal
@@ -178,6 +179,14 @@ class ObjectOpenPartial:
                     " the upload asks for it",
                 )
         return {name: self._body.hashes.digest_of_whole(name) for name in algorithms}
+
+    async def stage(self) -> PrivateFile:
+        """See `OpenPartial.stage`."""
+        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """See `OpenPartial.hold`."""
+        raise Refusal("not_implemented", "this body cannot be held yet")
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """See `OpenPartial.commit`."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from gateway.commit.writer import ThreadedWrite
+from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored
 from gateway.domain.partial import PartialHead, PartialStatus
 from gateway.errors import GatewayError
@@ -27,8 +28,8 @@ class PartialLost(GatewayError):
 class OpenPartial(Protocol):
     """A partial upload that one request has open, exclusively. One task uses it at a time.
 
-    It ends with exactly one `commit` that succeeds, `remove` or `close`. Whatever fails, `close` keeps
-    what is settled.
+    It ends with exactly one `commit` or `hold` that succeeds, `remove` or `close`. Whatever fails,
+    `close` keeps what is settled.
     """
 
     @property
@@ -102,6 +103,12 @@ class OpenPartial(Protocol):
 
         Raises `Refusal("bad_digest")` where `can_digest` says no.
         """
+
+    async def stage(self) -> PrivateFile:
+        """See `PendingWrite.stage`. Raises `Refusal("not_implemented")` where it did not begin so."""
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """Let the whole file become a held upload, see `PendingWrite.hold`. Raises as `commit`."""
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """Publish the whole file by the one commit; OnFileUploaded is emitted.

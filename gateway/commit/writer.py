@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
+from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload
 from gateway.storage.local.xattrs import guess_mime
 
@@ -29,7 +30,7 @@ class PendingWrite(Protocol):
     """A body on its way into the storage, not visible to anyone. One task uses it at a time, but for
     `discard`, which may come while a cancelled `write` still ends.
 
-    It ends with exactly one `commit` or `discard`.
+    It ends with exactly one `commit`, `hold` or `discard`.
     """
 
     @property
@@ -44,6 +45,19 @@ class PendingWrite(Protocol):
 
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of the finished body, by the name that `begin` was given."""
+
+    async def stage(self) -> PrivateFile:
+        """Let handlers of OnFileReceived read the finished body, which stays private.
+
+        What they change in the upload counts in `commit` and `hold`. Raises `Refusal`.
+        """
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """Keep the finished body private until `handlers` have decided, one after the other.
+
+        The upload and the first delivery are in the journal, and the body is durable, on return. From
+        here on the body is the writer's. Raises as `commit` does.
+        """
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """Publish the finished body. From here on the body is the writer's, also after a cancel.
@@ -60,10 +74,15 @@ class StorageWriter(Protocol):
     """The writing side of a storage. Runs on the server's event loop."""
 
     async def begin(
-        self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
+        self,
+        upload: Upload,
+        algorithms: Sequence[str] = (),
+        *,
+        must_exist: bool = False,
+        staged: bool = False,
     ) -> PendingWrite:
         """Check the target, reserve the space, begin a body. `algorithms` are digests of
-        `domain.digests` to compute.
+        `domain.digests` to compute; `staged`: handlers of OnFileReceived will read it.
 
         Raises `Refusal`: a bad path, a target that may not be replaced, `precondition_failed` where
         it must exist and does not, `no_space`, `storage_unavailable`.

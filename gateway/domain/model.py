@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 from gateway.domain.grant import Grant
 
 UPLOADING: Final = "APIGW.OnFileUploading"
+RECEIVED: Final = "APIGW.OnFileReceived"
 UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
 OBJECT_CREATED: Final = "APIGW.OnObjectCreated"
@@ -123,7 +124,8 @@ class Upload:
     file; its names are in lower case. `grant` is what a signed URL allows, None if the request has none.
     `resumable` is the protocol of one in several requests, `content_length` then that of the whole file;
     `part_of_concat` marks the part of another file (tus, `Upload-Concat: partial`). `kept_headers` are
-    those of its creation that responses to HEAD repeat, after its completion too (tus).
+    those of its creation that responses to HEAD repeat, after its completion too (tus). `results` are
+    what its handlers left for the client, by their names.
     """
 
     id: str
@@ -145,6 +147,7 @@ class Upload:
     resumable: str | None = None
     part_of_concat: bool = False
     kept_headers: dict[str, str] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

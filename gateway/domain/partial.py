@@ -67,6 +67,7 @@ class PartialHead:
     `must_exist` is `If-Match: *`. `identity` names a ranged upload, see `ranged_identity`.
     `metadata_text` is `Upload-Metadata` of tus as it was sent. `part_of_concat` marks an upload whose
     bytes are a part of another file (tus, `Upload-Concat: partial`): it is never committed itself.
+    `staged`: handlers of OnFileReceived will read it.
     """
 
     upload: Upload
@@ -79,6 +80,7 @@ class PartialHead:
     metadata_text: str = ""
     part_of_concat: bool = False
     named_by_gateway: bool = False
+    staged: bool = False
 
 
 @dataclass(slots=True, frozen=True)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from gateway.domain.held import Decision
 from gateway.domain.model import Delivery, HandlerSpec
 
 
 @dataclass(slots=True, frozen=True)
 class RunResult:
-    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt."""
+    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt.
+
+    `result` is what the handler left for the client (`handle.result`), whatever the status; `decision`
+    is that of a handler of OnFileReceived, None where it failed.
+    """
 
     status: Literal["succeeded", "failed", "gone", "postponed"]
     error: str = ""
+    result: dict[str, Any] | None = None
+    decision: Decision | None = None
 
 
 class SubmittedRun(Protocol):

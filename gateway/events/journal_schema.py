@@ -120,7 +120,27 @@ _VERSION_4: Final = (
     "ALTER TABLE uploads ADD COLUMN kept_headers TEXT",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5: Final = (
+    # What handlers left for the client, as JSON: of each delivery, and of the uploads by handler.
+    "ALTER TABLE deliveries ADD COLUMN result TEXT",
+    "ALTER TABLE uploads ADD COLUMN results TEXT",
+    # Uploads that wait for the decision of handlers, and the refused ones. `upload` is the upload as
+    # the decisions so far have left it, `handlers` are those that have not decided yet, both as JSON.
+    # `place` is the private object, NULL for a file. `refusal` says who refused, and with what.
+    """CREATE TABLE held (
+        id TEXT PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('undecided', 'accepted', 'rejected')),
+        upload TEXT NOT NULL, bytes INTEGER NOT NULL, mime TEXT NOT NULL, digests TEXT NOT NULL,
+        inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, place TEXT,
+        event_id TEXT NOT NULL, handlers TEXT NOT NULL, refusal TEXT,
+        created REAL NOT NULL, decided REAL
+    )""",
+    "CREATE INDEX held_by_state ON held (state, decided)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    _VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5,
+)  # fmt: skip
 """`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited."""
 
 VERSION: Final = len(MIGRATIONS)

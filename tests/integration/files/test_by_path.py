@@ -92,10 +92,15 @@ class Meanwhile:
         self.store = writer.store
 
     async def begin(
-        self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
+        self,
+        upload: Upload,
+        algorithms: Sequence[str] = (),
+        *,
+        must_exist: bool = False,
+        staged: bool = False,
     ) -> PendingWrite:
         self._happens()
-        return await self._writer.begin(upload, algorithms, must_exist=must_exist)
+        return await self._writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.object_backend import ObjectWriter
 from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.object_writer import ObjectWriter
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.storage.s3.bucket import BucketClient

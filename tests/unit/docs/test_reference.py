@@ -15,7 +15,7 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import batched_write, committer, disk, object_backend
+from gateway.commit import batched_write, committer, disk, object_writer
 from gateway.domain import paths
 from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
@@ -187,7 +187,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
         ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
         ("how-to/handle-full-disks-and-limits.md", f"| downloads | {downloads.MAX_OPEN_FILES:,} |"),
-        ("how-to/handle-full-disks-and-limits.md", f"64 KiB | {object_backend.MAX_STREAMS:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"64 KiB | {object_writer.MAX_STREAMS:,} |"),
         ("how-to/handle-full-disks-and-limits.md", f"upstreams | {proxy.MAX_ROUTE_REQUESTS:,} |"),
         ("how-to/handle-full-disks-and-limits.md", f"together, {proxy.MAX_CONNECTIONS:,}, each"),
         ("how-to/handle-full-disks-and-limits.md", f"routes | {proxy.MAX_BUFFERED_BYTES >> 20} MiB |"),
