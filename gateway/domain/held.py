@@ -1,4 +1,4 @@
-"""Whole files that are not visible yet, and what handlers of `APIGW.OnFileReceived` decide about them."""
+"""Whole files that are not visible yet, and what handlers of `APIGW.OnFileReceived` decide of them."""
 
 from __future__ import annotations
 
