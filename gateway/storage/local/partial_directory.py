@@ -54,6 +54,7 @@ class PartialDirectory:
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder.absolute()
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.durable = durable
         self._incoming = folder.parent / "incoming"
