@@ -223,8 +223,8 @@ class DeliveryRun:
         """Read what a handler of OnFileReceived decided; a refusal counts, whatever came after it."""
         handle, event = self._handle, self._event
         if (refusal := handle.refusal) is not None:
-            told = HandlerRefusal(refusal.code, refusal.body, refusal.content_type)
-            self._decision = Decision(told, result=handle.latest_result)
+            refused = HandlerRefusal(refusal.code, refusal.body, refusal.content_type)
+            self._decision = Decision(refused, result=handle.latest_result)
             return
         if error is not None or handle.invalid is not None or event is None:
             return
