@@ -55,7 +55,7 @@ class HandlerRefusal(NamedTuple):
     content_type: str
 
 
-def told_refusal(handler: str, refusal: HandlerRefusal) -> dict[str, Any]:
+def shown_refusal(handler: str, refusal: HandlerRefusal) -> dict[str, Any]:
     """Return what is told of a refused file at `/-/uploads/<id>`: who refused it, and with what."""
     output = refusal.body[: 4 * MAX_OUTPUT_LENGTH].decode(errors="replace")[:MAX_OUTPUT_LENGTH]
     return {"handler": handler, "status": refusal.status, "output": output}

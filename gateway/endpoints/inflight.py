@@ -27,7 +27,7 @@ MAX_FAILED: Final = 1_000
 class Progress:
     """One upload in flight: `state` is admitting, receiving, deciding, committing, failed or rejected.
 
-    `refusal` is what is told of a rejected one, see `told_refusal`.
+    `refusal` is what is told of a rejected one, see `shown_refusal`.
     """
 
     upload: Upload

@@ -82,8 +82,8 @@ def _held_page(held: HeldUpload, deliveries: Sequence[Json], facts: HandlerFacts
     kept = held.upload.get(KEPT_HEADERS)
     shown = _handlers(held.upload.get("results") or {}, deliveries, facts)
     if held.state == "undecided":
-        asked = {delivery["handler"] for delivery in deliveries if delivery["event"] == RECEIVED}
-        shown["handlers"] += [_waiting_handler(name) for name in held.handlers if name not in asked]
+        delivered = {delivery["handler"] for delivery in deliveries if delivery["event"] == RECEIVED}
+        shown["handlers"] += [_waiting_handler(name) for name in held.handlers if name not in delivered]
     return held_row(held) | ({KEPT_HEADERS: kept} if kept else {}) | shown
 
 
@@ -103,13 +103,13 @@ def held_row(held: HeldUpload) -> Json:
         **({"digests": held.digests} if held.digests else {}),
         **({} if held.decided is None else {"decided": iso_time(held.decided)}),
     }
-    return row if refusal is None else {**row, "refusal": _told(refusal)}
+    return row if refusal is None else {**row, "refusal": _shown_refusal(refusal)}
 
 
-def _told(refusal: Json) -> Json:
+def _shown_refusal(refusal: Json) -> Json:
     """Return what is told of a refusal: what there is of it, its output bounded."""
-    told = {name: value for name, value in refusal.items() if value is not None}
-    return told | ({"output": told["output"][:MAX_OUTPUT_LENGTH]} if "output" in told else {})
+    present = {name: value for name, value in refusal.items() if value is not None}
+    return present | ({"output": present["output"][:MAX_OUTPUT_LENGTH]} if "output" in present else {})
 
 
 def _rejection_code(refusal: Mapping[str, Any]) -> str:

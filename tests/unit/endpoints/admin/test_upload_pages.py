@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.held import HandlerRefusal, told_refusal
+from gateway.domain.held import HandlerRefusal, shown_refusal
 from gateway.domain.model import RECEIVED, UPLOADED, UPLOADING, Upload
 from gateway.endpoints.admin.upload_pages import HandlerFacts, is_settled, journal_page
 from gateway.endpoints.admin.upload_sources import HeldUploads, UploadSelection, merge_pages
@@ -98,7 +98,7 @@ def test_a_held_upload_tells_which_handlers_have_not_decided(journal: Journal) -
 
 
 def test_a_rejected_upload_tells_who_refused_it_and_with_what(journal: Journal) -> None:
-    refusal = told_refusal("scan", HandlerRefusal(422, "ü".encode() * 9000, "text/plain"))
+    refusal = shown_refusal("scan", HandlerRefusal(422, "ü".encode() * 9000, "text/plain"))
     hold(journal, "u1", "rejected", (), refusal, {"scan": {"virus": "EICAR"}})
     ask(journal, "u1", "scan")
     (delivery,) = claim_deliveries(journal, "scan")
@@ -188,7 +188,7 @@ def test_what_a_handler_refused_while_its_client_waited_is_kept_in_memory() -> N
     deciding = inflight.describe("u1")
     assert deciding is not None
     assert (deciding["state"], deciding["result"]) == ("deciding", {"virus": "EICAR"})
-    inflight.end_failed(progress, "terminated", told_refusal("scan", HandlerRefusal(422, b"no", "")))
+    inflight.end_failed(progress, "terminated", shown_refusal("scan", HandlerRefusal(422, b"no", "")))
     story = inflight.describe("u1")
     assert story is not None
     assert (story["state"], story["error"]) == ("rejected", "terminated")
