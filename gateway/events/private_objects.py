@@ -64,8 +64,8 @@ class PrivateObjectLog:
         """Return the row of an upload, if there is one."""
 
         def operation(db: sqlite3.Connection) -> PrivateObjectRow | None:
-            found = db.execute(f"{_ROWS} WHERE o.id = ?", (upload_id,)).fetchone()
-            return None if found is None else _row(found)
+            values = db.execute(f"{_ROWS} WHERE o.id = ?", (upload_id,)).fetchone()
+            return None if values is None else _row(values)
 
         return self._database.submit(operation)
 
@@ -77,13 +77,13 @@ class PrivateObjectLog:
                 f"{_ROWS} WHERE o.id > ? AND (o.claim IS NOT NULL"
                 f" OR NOT (EXISTS ({_IS_HELD}) OR EXISTS ({_IS_PENDING}))) ORDER BY o.id LIMIT ?"
             )
-            return [_row(found) for found in db.execute(statement, (after, MAX_LISTED))]
+            return [_row(values) for values in db.execute(statement, (after, MAX_LISTED))]
 
         return self._database.submit(operation)
 
 
-def _row(found: Sequence[object]) -> PrivateObjectRow:
-    upload_id, bucket, key, claim, is_needed, was_held = found
+def _row(values: Sequence[object]) -> PrivateObjectRow:
+    upload_id, bucket, key, claim, is_needed, was_held = values
     return PrivateObjectRow(
         str(upload_id),
         str(bucket),
