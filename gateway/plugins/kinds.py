@@ -24,9 +24,9 @@ from gateway.plugins.models import (
     APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
+    WITH_FILE,
     ConfigModel,
     HandlerModel,
-    HandlerTestModel,
 )
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
 from gateway.plugins.scripting.decision import Handle
@@ -34,6 +34,7 @@ from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, ru
 from gateway.plugins.scripting.suspension import never_suspends
 from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.testing_models import HandlerTestModel
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -175,7 +176,18 @@ def _parse_handler(document: Document) -> ParsedPlugin:
             raise document.error(f"`{key}` applies to {where} only: remove it", key)
     if model.event == SCHEDULE:
         _check_schedule(document, model)
+    if model.event not in WITH_FILE:
+        for index, test in enumerate(model.tests):
+            _refuse_body(document, index, test)
     return ParsedPlugin(HANDLER, model.name, document, model)
+
+
+def _refuse_body(document: Document, index: int, test: HandlerTestModel) -> None:
+    if test.has_body:
+        key = "body" if test.body_file is None else "body_file"
+        *names, last = WITH_FILE
+        message = f"`{key}`: this event has no file; {', '.join(names)} and {last} have one: remove it"
+        raise document.error(message, "tests", index, key)
 
 
 def _check_schedule(document: Document, model: HandlerModel) -> None:
