@@ -14,6 +14,8 @@ from gateway.domain.event_bodies import (
     downloading_event,
     listing_event,
     object_created_body,
+    received_body,
+    received_event,
     tick_body,
     upload_failed_event,
     uploaded_body,
@@ -27,7 +29,6 @@ from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.stubs import body_bytes
 from gateway.plugins.testing_models import HandlerTestModel
-from gateway.storage.protocols import Stat
 
 _UPLOAD: Final = Upload(
     id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
@@ -52,7 +53,7 @@ def event_of_test(handler: Handler, test: HandlerTestModel, files: TemporaryFile
     if handler.event == model.OBJECT_CREATED:
         event = _with_key_and_path(event, test.event)
     if test.has_body:
-        event |= _described(_put_file(handler, event, test, files), event, test, files)
+        event |= _put_file(handler, event, test, files)
     return Event(event).copy()  # a script may change it; the defaults belong to all tests
 
 
@@ -63,14 +64,23 @@ def default_event(handler: Handler, now: float | None = None) -> dict[str, Any]:
 
 def _put_file(
     handler: Handler, event: dict[str, Any], test: HandlerTestModel, files: TemporaryFiles
-) -> Stat:
-    return files.put(
-        str(event["path"]),
-        _content(handler, test),
-        mime=test.event.get("mime"),
-        metadata=event.get("metadata"),
-        upload_id=event.get("upload_id"),
-    )
+) -> dict[str, Any]:
+    """Put the file of a test into `files`; return the keys that describe it, but those of the test."""
+    path, upload_id = str(event["path"]), event.get("upload_id")
+    content, mime = _content(handler, test), test.event.get("mime")
+    if handler.event == model.RECEIVED:  # it has no name yet
+        stat, place = files.put_private(str(upload_id), path, content, mime)
+    else:
+        stat = files.put(path, content, mime=mime, metadata=event.get("metadata"), upload_id=upload_id)
+        place = files.directory / stat.path.removeprefix("/")
+    facts = {
+        "bytes": stat.bytes,
+        "digests": dict(stat.digests),
+        "etag": stat.etag,
+        "mime": stat.mime,
+        "filepath": str(place),
+    }
+    return {key: value for key, value in facts.items() if key in event and key not in test.event}
 
 
 def _content(handler: Handler, test: HandlerTestModel) -> bytes:
@@ -80,20 +90,6 @@ def _content(handler: Handler, test: HandlerTestModel) -> bytes:
         return Path(handler.document.folder, test.body_file).read_bytes()
     except OSError as error:
         raise ConfigError(f"body_file {test.body_file}: {error.strerror}") from None
-
-
-def _described(
-    stat: Stat, event: Mapping[str, Any], test: HandlerTestModel, files: TemporaryFiles
-) -> dict[str, Any]:
-    """Return the keys of an event that describe its file, but those that the test gives."""
-    facts = {
-        "bytes": stat.bytes,
-        "digests": dict(stat.digests),
-        "etag": stat.etag,
-        "mime": stat.mime,
-        "filepath": str(files.directory / stat.path.removeprefix("/")),
-    }
-    return {key: value for key, value in facts.items() if key in event and key not in test.event}
 
 
 def _with_key_and_path(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +104,12 @@ def _with_key_and_path(event: dict[str, Any], given: Mapping[str, Any]) -> dict[
 def _uploaded(handler: Handler, _now: float | None) -> dict[str, Any]:
     body = uploaded_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
     return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
+
+
+def _received(_: Handler, _now: float | None) -> dict[str, Any]:
+    body = received_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
+    filepath = Path("/srv/.gateway/incoming/0") / _UPLOAD.id
+    return received_event(_UPLOAD.id, body, "127.0.0.1", 8080, filepath)
 
 
 def _object_created(handler: Handler, _now: float | None) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def _delivered(
 
 _EVENTS: Final[Mapping[str, Callable[[Handler, float | None], dict[str, Any]]]] = {
     model.UPLOADING: lambda *_: uploading_event(_UPLOAD),
+    model.RECEIVED: _received,
     model.UPLOADED: _uploaded,
     model.UPLOAD_FAILED: lambda *_: upload_failed_event(_UPLOAD, "incomplete_body", 2),
     model.DOWNLOADING: lambda *_: downloading_event(_DOWNLOAD),

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import ConfigError
 from gateway.plugins.default_events import default_event
 from gateway.plugins.kinds import Handler
-from gateway.plugins.models import ADMITTING
+from gateway.plugins.models import DECIDING
 from gateway.plugins.scripting.lint import undefined_names, unknown_keys
 from gateway.plugins.scripting.namespace import script_names
 
@@ -20,5 +20,5 @@ def lint_handler(handler: Handler) -> Iterator[ConfigError]:
     """Yield an error for each unknown name and key. Call it where no other thread runs."""
     source = handler.document.source("script")
     yield from undefined_names(source, script_names())
-    keys = set(default_event(handler)) | (_SET_BY_HANDLERS if handler.event in ADMITTING else set())
+    keys = set(default_event(handler)) | (_SET_BY_HANDLERS if handler.event in DECIDING else set())
     yield from unknown_keys(source, handler.name, keys)

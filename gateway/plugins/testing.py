@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from gateway.domain.model import RECEIVED
 from gateway.errors import ConfigError, Refusal
 from gateway.plugins.default_events import event_of_test
 from gateway.plugins.kinds import Handler
-from gateway.plugins.models import ADMITTING
+from gateway.plugins.models import DECIDING
 from gateway.plugins.route_models import RouteTestModel
-from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes
+from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes, read_received
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import run_script
 from gateway.plugins.scripting.trace import place_of_error
@@ -108,8 +109,10 @@ def _failures(
     if expect.raises:
         return ["it was expected to fail and did not"]
     failures = _wrong_verdict(expect, handle)
-    if handler.event in ADMITTING and not refused:
-        failures += _wrong_changes(expect, event)
+    if "result" in expect.model_fields_set and handle.latest_result != expect.result:
+        failures.append(f"result is {handle.latest_result!r}, expected {expect.result!r}")
+    if handler.event in DECIDING and not refused:
+        failures += _wrong_changes(expect, event, handler.event)
     return failures
 
 
@@ -126,14 +129,13 @@ def _wrong_verdict(expect: ExpectModel, handle: Handle) -> list[str]:
     return failures
 
 
-def _wrong_changes(expect: ExpectModel, event: Event) -> list[str]:
+def _wrong_changes(expect: ExpectModel, event: Event, name: str) -> list[str]:
     try:
-        changes = read_changes(event)
+        changes = read_received(event) if name == RECEIVED else read_changes(event)
     except InvalidResult as error:
         return [str(error)]
-    values = {"path": changes.path, "max_bytes": changes.max_bytes, "on_conflict": changes.on_conflict}
     return [
         f"{key} is {value!r}, expected {getattr(expect, key)!r}"
-        for key, value in values.items()
+        for key, value in changes._asdict().items()
         if key in expect.model_fields_set and value != getattr(expect, key)
     ]

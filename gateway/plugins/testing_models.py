@@ -54,8 +54,10 @@ class ExpectModel(ExpectedStores):
     path: str | None = Field(None, description="The path after the handler")
     max_bytes: int | None = None
     on_conflict: OnConflict | None = None
+    metadata: dict[str, str] | None = Field(None, description="OnFileReceived: all of it afterwards")
     status: int | None = Field(None, ge=100, le=599, description="The code of terminate()")
     output: Any = Field(None, description="The output of terminate()")
+    result: dict[str, Any] | None = Field(None, description="What handle.result() left, null for none")
     raises: bool = Field(False, description="The handler must fail")
 
 

@@ -92,10 +92,13 @@ class TemporaryFiles:
             self._versions[upload_id] = stat
         return stat
 
-    def put_private(self, upload_id: str, content: bytes) -> None:
-        """Keep the file of an upload that has no name yet."""
-        self._private[upload_id] = self._folder("private") / upload_id
-        self._private[upload_id].write_bytes(content)
+    def put_private(
+        self, upload_id: str, path: str, content: bytes, mime: str | None = None
+    ) -> tuple[Stat, Path]:
+        """Keep the file of an upload to `path` that has no name yet; return where it lies."""
+        place = self._private[upload_id] = self._folder("private") / upload_id
+        place.write_bytes(content)
+        return _described(_checked(path), place, _Attributes(0, mime or guess_mime(path), {})), place
 
     def content(self, path: str) -> bytes | None:
         """Return what is stored at a path, None if nothing is."""
@@ -189,12 +192,9 @@ class TemporaryFiles:
         place = self._place(path)
         if not place.is_file():
             raise Refusal("not_found", "there is no such file")
-        attributes = self._attributes.get(path) or _Attributes(0, guess_mime(path), {})
-        status, content = place.stat(), place.read_bytes()
-        version = f"{attributes.number}-{status.st_mtime_ns}-".encode() + content
-        etag = hashlib.blake2b(version, digest_size=10).hexdigest()
-        digests = named_digests({"sha256": hashlib.sha256(content).digest()})
-        return Stat(path, len(content), status.st_mtime, etag, attributes.mime, attributes.metadata, digests)
+        return _described(
+            path, place, self._attributes.get(path) or _Attributes(0, guess_mime(path), {})
+        )
 
     def _version_of(self, event: Mapping[str, Any]) -> Stat:
         """Return the file that an event is about, as it was stored."""
@@ -224,6 +224,15 @@ class TemporaryFiles:
     def _discard(self, path: str) -> None:
         self._place(path).unlink()
         self._attributes.pop(path, None)
+
+
+def _described(path: str, place: Path, attributes: _Attributes) -> Stat:
+    status, content = place.stat(), place.read_bytes()
+    version = f"{attributes.number}-{status.st_mtime_ns}-".encode() + content
+    etag = hashlib.blake2b(version, digest_size=10).hexdigest()
+    digests = named_digests({"sha256": hashlib.sha256(content).digest()})
+    mime, metadata = attributes.mime, attributes.metadata
+    return Stat(path, len(content), status.st_mtime, etag, mime, metadata, digests)
 
 
 def _checked(path: str) -> str:

@@ -171,3 +171,44 @@ def test_a_case_without_configs_has_those_of_the_folders(check_text: Check) -> N
     )
     code, out, err = check_text(plugin)
     assert (code, err) == (0, ""), out
+
+
+JUDGE = """\
+name: judge
+event: APIGW.OnFileReceived
+script: |
+  async def judge(event, handle):
+      async with files.open(event) as file:
+          content = await file.read()
+      with open(event["filepath"], "rb") as same:
+          assert (same.read(), event["bytes"]) == (content, len(content))
+      if b"EICAR" in content:
+          await handle.terminate(code=422, output={"error": "infected"})
+      event["path"] = "/checked" + event["path"]
+      event["metadata"]["lines"] = str(content.count(b"\\n"))
+      await handle.result({"lines": content.count(b"\\n")})
+tests:
+- name: judges
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "fault"),
+    [
+        ("  body: 'EICAR'\n  expect: {status: 422, output: {error: infected}}\n", None),
+        (
+            "  body: |\n    a\n    b\n  expect: {path: /checked/upload/file.bin, result: {lines: 2},"
+            " metadata: {lines: '2'}, files: {/upload/file.bin: null}}\n",
+            None,
+        ),
+        ("  body: a\n  expect: {result: {lines: 1}}\n", "result is {'lines': 0}, expected {'lines': 1}"),
+        ("  body: a\n  expect: {metadata: {}}\n", "metadata is {'lines': '0'}, expected {}"),
+        ("  body: EICAR\n  expect: {}\n", "it refused with 422"),
+    ],
+)
+def test_a_case_gives_a_private_file_to_decide_about(
+    check_text: Check, case: str, fault: str | None
+) -> None:
+    code, out, err = check_text(JUDGE + case)
+    assert (code, err) == (0 if fault is None else 1, "")
+    assert fault is None or fault in out
