@@ -99,7 +99,7 @@ def test_a_file_is_refused_where_the_event_has_none(check_text: Check) -> None:
     case = "  body: a\n  expect: {}\n"
     code, _, err = check_text(COPIES.replace("OnFileUploaded", "OnFileUploading") + case)
     assert code == 1
-    assert err.startswith("x.yaml:19: `body`: this event has no file; APIGW.OnFileUploaded, ")
+    assert err.startswith("x.yaml:19: `body`: this event has no file; APIGW.OnFileReceived, ")
     code, _, err = check_text(COPIES + "  body: a\n  body_file: b\n  expect: {}\n")
     assert "`body` and `body_file` exclude each other" in err
 
