@@ -173,7 +173,7 @@ class UploadStatusEndpoint:
             status = await self._own_status(upload_id)
         else:
             status = await self._status(upload_id)
-        if status is None:
+        if status is None or _belongs_to_others(incoming, status):
             raise Refusal("not_found", "no upload of this id is known (any more)")
         if not incoming.owner:
             status.pop(KEPT_HEADERS, None)  # what one client sent is not for all that may see the status
@@ -253,6 +253,14 @@ class UploadStatusEndpoint:
             ],
             **({} if progress is None else {"progress": progress}),
         }
+
+
+def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:
+    """Tell whether an upload is none of the caller's, who has a key and sees no others."""
+    caller = incoming.caller
+    if incoming.owner or caller is None or caller.key is None:
+        return False
+    return bool(status["principal"] != named_principal(caller.principal))
 
 
 def _this_process_only(incoming: IncomingRequest) -> bool:
