@@ -64,13 +64,13 @@ class KeyStore:
     def __init__(self, state: Path) -> None:
         self.path = state / KEYS_FILE
 
-    def read(self, known: KeyTable = NO_KEYS) -> KeyTable:
-        """Return the keys; `known` itself where it is what the file has. Blocking."""
+    def read(self, latest: KeyTable = NO_KEYS) -> KeyTable:
+        """Return the keys; `latest` itself where it is what the file has. Blocking."""
         if not self.path.exists():
             return NO_KEYS
         with self._transaction("BEGIN") as db:
             revision = _revision(db)
-            return known if revision == known.revision else _read(db, revision)
+            return latest if revision == latest.revision else _read(db, revision)
 
     def create(self, key: ApiKey, digest: str) -> None:
         """Add a key with the digest of its secret. A name is used once. Blocking."""
@@ -80,7 +80,7 @@ class KeyStore:
                 raise ConfigError(
                     f"there is a key {key.name} already, or was one: choose another name, or rotate it"
                 )
-            _make_room(db, key.created)
+            _evict(db, key.created)
             scope, rate = key.scope, None if key.rate is None else str(key.rate)
             values = (key.name, scope.prefix, ",".join(scope.methods), rate, key.bytes_per_day)
             db.execute(
@@ -214,12 +214,12 @@ def _read(db: sqlite3.Connection, revision: int) -> KeyTable:
     for name, prefix, methods, rate, *rest in rows:
         scope = KeyScope(prefix, tuple(methods.split(",")) if methods else ())
         keys[name] = ApiKey(name, scope, None if rate is None else parse_rate(rate), *rest)
-    found = db.execute("SELECT digest, name, until FROM secrets ORDER BY created")
-    secrets = tuple(KeySecret(digest, keys[name], until) for digest, name, until in found)
+    secret_rows = db.execute("SELECT digest, name, until FROM secrets ORDER BY created")
+    secrets = tuple(KeySecret(digest, keys[name], until) for digest, name, until in secret_rows)
     return KeyTable(revision, keys, secrets)
 
 
-def _make_room(db: sqlite3.Connection, now: float) -> None:
+def _evict(db: sqlite3.Connection, now: float) -> None:
     """Remove a key that has ended, where there are as many as there may be. Raises `ConfigError`."""
     if db.execute("SELECT count(*) FROM keys").fetchone()[0] < MAX_KEYS:
         return
