@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gateway.auth.api_keys import ApiKeys
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
+from gateway.auth.key_store import KeyStore
+from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -144,7 +149,12 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
         metrics.gauge(
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
-    return Auth(settings, tokens_of(settings), resources.base.installation, verifier)
+    keys = ApiKeys(resources.base.shared.rate_counters)
+    watcher = KeyWatcher(KeyStore(settings.state), keys, reports=resources.base.state.slot == 0)
+    await asyncio.to_thread(watcher.load)
+    stack.push_async_callback(asyncio.to_thread, watcher.close)
+    watcher.start()
+    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, keys)
 
 
 async def _open_routing(
