@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from gateway.domain.model import OnConflict
+from gateway.domain.model import OnConflict, Stored, Upload
 
 
 class Held(NamedTuple):
-    """An upload that is whole and durable, and not visible before its handlers have decided."""
+    """An upload that is whole and durable, and not visible before its handlers have decided.
+
+    `result` is as in `Stored`.
+    """
 
     upload_id: str
     path: str
     bytes: int
     mime: str
     digests: dict[str, str]
+    result: dict[str, Any] | None = None
 
 
 class PrivateFile(NamedTuple):
@@ -50,3 +54,29 @@ class HandlerRefusal(NamedTuple):
     status: int
     body: bytes
     content_type: str
+
+
+Outcome = TypeVar("Outcome", Stored, Held)
+
+
+def merged_result(upload: Upload) -> dict[str, Any] | None:
+    """Return what the handlers of an upload left for the client, as one object: the last one counts."""
+    merged: dict[str, Any] = {}
+    for result in upload.results.values():
+        merged |= result
+    return merged or None
+
+
+def add_result(outcome: Outcome, upload: Upload) -> Outcome:
+    """Return an outcome of an upload with what its handlers left for the client."""
+    return outcome._replace(result=merged_result(upload)) if upload.results else outcome
+
+
+def limit_to_grant(upload: Upload) -> None:
+    """Limit an upload to what its URL was signed for; no handler can allow more."""
+    grant = upload.grant
+    if grant is None:
+        return
+    limits = [limit for limit in (grant.max_body_bytes, upload.max_bytes) if limit is not None]
+    upload.max_bytes = min(limits, default=None)
+    upload.on_conflict = grant.on_conflict or upload.on_conflict

@@ -25,7 +25,7 @@ MAX_FAILED: Final = 1_000
 
 @dataclass(slots=True)
 class Progress:
-    """One upload in flight: `state` is admitting, receiving, committing or failed."""
+    """One upload in flight: `state` is admitting, receiving, deciding, committing or failed."""
 
     upload: Upload
     lease: Lease | None
