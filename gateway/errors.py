@@ -44,6 +44,7 @@ TABLE: Mapping[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "idle_timeout": 408,
+    "already_decided": 409,
     "conflict": 409,
     "mismatching_offset": 409,
     "superseded": 410,

@@ -123,7 +123,7 @@ class PartialCompletion:
             await opened.remove()
             reason = failure_reason(refusal)
             self.outcomes.metrics.uploads.add(reason)
-            self.ended(opened.head.upload, reason, opened.offset, "refused")
+            self.ended(opened.head.upload, reason, opened.offset, "refused", refusal)
         result = self.access.describe_open(opened)
         return with_result(refusal, result, keeps=not ends)
 
@@ -167,14 +167,16 @@ class PartialCompletion:
             raise Refusal("storage_unavailable", "the upload could not be removed now: try again")
         self.ended(opened.head.upload, "cancelled", opened.offset, "cancelled")
 
-    def ended(self, upload: Upload, reason: str, received: int, how: str) -> None:
+    def ended(
+        self, upload: Upload, reason: str, received: int, how: str, refusal: Refusal | None = None
+    ) -> None:
         """Record the end of an upload that was not stored; OnFileUploadFailed is emitted."""
         log.info(
             "a partial upload has ended",
             extra=event("partial.ended", upload_id=upload.id, reason=reason, bytes=received),
         )
         self._count_end(how)
-        self.outcomes.partial_ended(upload, reason, received)
+        self.outcomes.partial_ended(upload, reason, received, refusal)
 
     def _count_end(self, how: str) -> None:
         self.outcomes.metrics.partials.ended.add(how)
