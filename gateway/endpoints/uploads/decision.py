@@ -31,7 +31,7 @@ from gateway.telemetry.redaction import Redaction
 log = logging.getLogger("gateway.uploads")
 
 
-class WholeBody(Protocol):
+class FinishedBody(Protocol):
     """A body that is whole: a `PendingWrite` or an `OpenPartial`."""
 
     async def stage(self) -> PrivateFile:
@@ -50,7 +50,7 @@ class WholeUpload:
     """
 
     upload: Upload
-    body: WholeBody
+    body: FinishedBody
     digests: Mapping[str, str]
     progress: Progress
     commit: Callable[[], Awaitable[Stored]]
