@@ -166,7 +166,7 @@ class Hooks:
                 upload.path, upload.on_conflict, upload.metadata = changes
             upload.results |= chain.results
             undecided = chain.undecided
-        return tuple(one.name for one in handlers if one.hold or one.name in undecided)
+        return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
 
     async def admit_download(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers; None without any. Raises as `admit_upload`."""
