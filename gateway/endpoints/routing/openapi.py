@@ -69,7 +69,21 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
                 "url": {"type": "string", "format": "uri"},
                 "bytes": {"type": "integer"},
                 "mime": {"type": "string"},
-                "digest": {"type": "object"},
+                "digest": {"type": "string"},
+                "result": {"type": "object", "description": "What handlers left"},
+            },
+        },
+        "Held": {
+            "type": "object",
+            "required": ["upload_id", "state", "path", "bytes", "mime"],
+            "properties": {
+                "upload_id": {"type": "string"},
+                "state": {"const": "held"},
+                "path": {"type": "string"},
+                "bytes": {"type": "integer"},
+                "mime": {"type": "string"},
+                "digest": {"type": "string"},
+                "result": {"type": "object", "description": "What handlers left"},
             },
         },
         "StoredFiles": {
@@ -85,7 +99,9 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
                             "status": {"type": "integer"},
                             "filename": {"type": "string"},
                             "upload_id": {"type": "string"},
+                            "state": {"const": "held"},
                             "path": {"type": "string"},
+                            "result": {"type": "object"},
                             "url": {"type": "string", "format": "uri"},
                             "error": {"type": "string", "description": "A code"},
                         },
@@ -259,6 +275,7 @@ def _form(security: list[dict[str, Any]]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
         "responses": {
             "201": {"description": "Stored", "content": stored},
+            "202": {"description": "Some files are held until handlers decide", "content": stored},
             "207": {"description": "Stored in part", "content": stored},
             "303": {"description": "Stored, and the form has a field `redirect`"},
             "default": _ERROR,
@@ -267,7 +284,10 @@ def _form(security: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _upload(security: list[dict[str, Any]]) -> dict[str, Any]:
-    stored = {"application/json": {"schema": {"$ref": "#/components/schemas/Stored"}}}
+    stored, held = (
+        {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+        for name in ("Stored", "Held")
+    )
     return {
         "summary": "Upload a file",
         "security": security,
@@ -275,6 +295,7 @@ def _upload(security: list[dict[str, Any]]) -> dict[str, Any]:
         "responses": {
             "201": {"description": "Stored, new", "content": stored},
             "200": {"description": "Stored, replaced", "content": stored},
+            "202": {"description": "Held until handlers decide", "content": held},
             "default": _ERROR,
         },
     }
