@@ -7,12 +7,13 @@ import contextlib
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.auth.tokens import token_digest
 from tests.conftest import StartGateway
 from tests.integration.clamav.conftest import ClamavSet
 from tests.support.clamd import EICAR, SIGNATURE, STREAM_MAX_BYTES, Clamd
@@ -35,9 +36,7 @@ def encrypted_zip() -> bytes:
 
 
 @pytest.fixture
-async def upload(
-    start_gateway: StartGateway, clamav_set: ClamavSet, tmp_path: Path
-) -> AsyncIterator[Upload]:
+async def upload(start_gateway: StartGateway, clamav_set: ClamavSet, tmp_path: Path) -> Upload:
     """Upload to a gateway with the set: `await upload(body, unscannable="mark")`."""
     gateways: dict[str, Any] = {}
 
@@ -55,7 +54,7 @@ async def upload(
         assert body in {found.body, *(() if response.status == 201 else (body,))}
         return response
 
-    yield send
+    return send
 
 
 @pytest.mark.parametrize("over_tcp", [False, True], ids=["Unix socket", "TCP"])
@@ -94,11 +93,15 @@ async def test_a_client_cannot_say_that_its_file_is_clean(
     start_gateway: StartGateway, clamav_set: ClamavSet
 ) -> None:
     plugins = clamav_set(unscannable="mark", max_bytes=3)
-    gateway = await start_gateway(plugins=[str(plugins)], downloads="true")
+    token = "a-token-for-this-test"
+    tokens = [f"me:{token_digest(token)}"]
+    gateway = await start_gateway(plugins=[str(plugins)], auth="token", tokens=tokens)
+    auth = f"X-Auth-Token: {token}"
     for body, outcome in ((b"four", "unscannable"), (b"3", "clean")):
-        assert (await put(gateway, "/upload/a", body, "X-Meta-Scan: checked")).status in {200, 201}
-        found = await get(gateway, "/upload/a")
-        assert found.headers["X-Meta-Scan"] == outcome
+        response = await put(gateway, "/upload/a", body, auth, "X-Amz-Meta-Scan: checked")
+        assert response.status in {200, 201}
+        found = await get(gateway, "/-/files?path=/upload/a", auth)
+        assert found.json["metadata"] == {"scan": outcome}
 
 
 async def test_without_clamd_files_are_refused_until_it_is_back(upload: Upload, clamd: Clamd) -> None:
