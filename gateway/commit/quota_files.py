@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 from gateway.domain.quotas import BoundQuota
 from gateway.errors import RecordsUnavailable, Refusal
-from gateway.limits.quota_operations import Found, Look, replace_file
+from gateway.limits.quota_operations import PresentFile, SettleResult, replace_file
 from gateway.limits.quota_rows import CountedFile, read_file
 from gateway.limits.quota_rules import QuotaRules
 from gateway.limits.quota_statements import Operation, Steps
@@ -25,7 +25,7 @@ T = TypeVar("T")
 STORE_TIMEOUT: Final = 15.0
 """Seconds that a request waits for one operation."""
 
-MAX_LOOKS: Final = 8
+MAX_ATTEMPTS: Final = 8
 """Looks at a path that others change at the same time, before it is left to the next scan."""
 
 OWN: Final = "quota "
@@ -37,6 +37,9 @@ class RunOperations(Protocol):
 
     async def run(self, operation: Operation[T]) -> T:
         """Return the result of an operation that is committed. Raises `RecordsUnavailable`."""
+
+    def exists(self) -> bool:
+        """Tell whether anything has ever been counted."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,6 +64,10 @@ class QuotaFiles:
     place: QuotaPlace
     storage: Storage
 
+    def are_counted(self) -> bool:
+        """Tell whether any file may count."""
+        return bool(self.rules.counted) or self.store.exists()
+
     async def run(self, operation: Callable[[], Steps[T]]) -> T:
         """Return the result of an operation. Raises `Refusal("records_unavailable")`."""
         try:
@@ -72,6 +79,8 @@ class QuotaFiles:
 
     async def removed(self, path: str) -> None:
         """Give back what the file of a path counted for, if nothing is there any more. Never raises."""
+        if not self.are_counted():
+            return
         try:
             await self.recount(path)
         except Exception as error:  # the next scan finds it
@@ -86,19 +95,21 @@ class QuotaFiles:
 
         A file that no upload of this gateway has stored counts for prefixes only. Raises `GatewayError`.
         """
-        for _ in range(MAX_LOOKS):
+        for _ in range(MAX_ATTEMPTS):
             before = await self.run(partial(read_file, self.place.name, path))
-            found = await self.look(path)
-            after = self._counted(path, before, found)
+            current = await self.find(path)
+            after = self._counted(path, before, current)
             if before == after:
                 return False
             change = partial(replace_file, self.place.name, path, before, after)
-            if await self.run(change) is Look.DONE:
+            if await self.run(change) is SettleResult.DONE:
                 return True
         return False
 
     async def moved(self, source: str, target: str) -> None:
         """Let a file that was renamed count at its new path, for whom it counted. Never raises."""
+        if not self.are_counted():
+            return
         try:
             file = await self.run(partial(read_file, self.place.name, source))
             if file is not None:
@@ -115,27 +126,29 @@ class QuotaFiles:
     async def _move(self, file: CountedFile, target: str) -> None:
         quotas = self.rules.of_file(file.owner, target)
         moved = CountedFile(file.upload_id, file.version, file.bytes, file.owner, stored_keys(quotas))
-        for _ in range(MAX_LOOKS):
+        for _ in range(MAX_ATTEMPTS):
             before = await self.run(partial(read_file, self.place.name, target))
             change = partial(replace_file, self.place.name, target, before, moved)
-            if await self.run(change) is Look.DONE:
+            if await self.run(change) is SettleResult.DONE:
                 return
 
-    def _counted(self, path: str, before: CountedFile | None, found: Found | None) -> CountedFile | None:
-        """Return how a path counts that holds `found`, and counted as `before`."""
-        if found is None:
+    def _counted(
+        self, path: str, before: CountedFile | None, current: PresentFile | None
+    ) -> CountedFile | None:
+        """Return how a path counts that holds `current`, and counted as `before`."""
+        if current is None:
             return None
         owner: Mapping[str, str] = {}
         upload_id = ""
-        if before is not None and before.version == found.version:
+        if before is not None and before.version == current.version:
             owner, upload_id = before.owner, before.upload_id
         keys = stored_keys(self.rules.of_file(owner, path))
-        if before is not None and before.version == found.version:
+        if before is not None and before.version == current.version:
             kept = [key for key in before.keys if key not in keys and key.startswith(OWN)]
             keys = (*keys, *kept)
-        return CountedFile(upload_id, found.version, found.bytes, owner, keys) if keys else None
+        return CountedFile(upload_id, current.version, current.bytes, owner, keys) if keys else None
 
-    async def look(self, path: str) -> Found | None:
+    async def find(self, path: str) -> PresentFile | None:
         """Return what a path holds now. Raises `Refusal` where the storage is unavailable."""
         try:
             stat = await self.storage.stat(path)
@@ -146,7 +159,7 @@ class QuotaFiles:
         version = stat.etag
         if self.place.in_bucket:
             version = stat.metadata.get(UPLOAD_ID_NAME) or version
-        return Found(version, stat.bytes)
+        return PresentFile(version, stat.bytes)
 
 
 def stored_keys(quotas: Sequence[BoundQuota]) -> tuple[str, ...]:

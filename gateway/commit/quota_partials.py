@@ -14,8 +14,6 @@ from gateway.commit.quota_writer import (
     MAX_STEP_BYTES,
     MIN_STEP_BYTES,
     QuotaWriter,
-    kept,
-    settled,
 )
 from gateway.commit.quotas import Quotas
 from gateway.commit.writer import ThreadedWrite

@@ -13,7 +13,7 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
-    """Return the refusal of an upload of `size` bytes at a Unix time: whose limit it is, and how much."""
+    """Return the refusal of an upload of `size` bytes at a Unix time: whose limit it is."""
     (key, limits), measure, used = exceeded
     limit = limits.limit(measure) or 0
     if measure == "files":

@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
-from gateway.commit.quotas import Quotas, stored_keys
+from gateway.commit.quota_files import QuotaFiles, stored_keys
 from gateway.errors import GatewayError
 from gateway.events.upload_log import LoggedUpload, UploadLog
 from gateway.limits.quota_operations import replace_file
@@ -24,7 +24,6 @@ from gateway.storage.protocols import Storage
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
-T = TypeVar("T")
 
 PAUSE: Final = 3.0
 """A scan pauses so many times as long as its latest piece took: it uses a quarter of a core at most."""
@@ -40,10 +39,10 @@ class QuotaScan:
     """Scans the storage, and the journal of this process. On the server's event loop."""
 
     def __init__(
-        self, quotas: Quotas, storage: Storage, uploads: UploadLog, variables_of: VariablesOf
+        self, files: QuotaFiles, storage: Storage, uploads: UploadLog, variables_of: VariablesOf
     ) -> None:
-        self._quotas = quotas
-        self._place = quotas.place.name
+        self._files = files
+        self._place = files.place.name
         self._storage = storage
         self._uploads = uploads
         self._variables_of = variables_of
@@ -51,19 +50,19 @@ class QuotaScan:
     async def run(self, *, files: bool) -> int:
         """Count what is stored anew; return how many files counted otherwise before.
 
-        With `files` those of the storage, else only the uploads of this process's journal, and only where
-        the settings count otherwise than at the latest scan. Raises `GatewayError`.
+        With `files` those of the storage, else only the uploads of this process's journal, and only
+        where the settings count otherwise than at the latest scan. Raises `GatewayError`.
         """
         changed = 0
-        fact = f"counted {self._quotas.place.node} {self._quotas.place.slot}"
-        fingerprint = self._quotas.rules.fingerprint
-        counts_anew = await self._run(partial(read_fact, fact)) != fingerprint
+        fact = f"counted {self._files.place.node} {self._files.place.slot}"
+        fingerprint = self._files.rules.fingerprint
+        counts_anew = await self._files.run(partial(read_fact, fact)) != fingerprint
         if counts_anew:
             changed += await self._import_uploads()
         if files:
             changed += await self._scan_files(counts_anew=counts_anew)
         if counts_anew:
-            await self._run(partial(write_fact, fact, fingerprint))
+            await self._files.run(partial(write_fact, fact, fingerprint))
         if changed:
             log.info(
                 "%d files count otherwise for quotas than before",
@@ -73,10 +72,10 @@ class QuotaScan:
         return changed
 
     async def _scan_files(self, *, counts_anew: bool) -> int:
-        number = int(await self._run(partial(read_fact, "scan")) or 0) + 1
-        await self._run(partial(write_fact, "scan", str(number)))
+        number = int(await self._files.run(partial(read_fact, "scan")) or 0) + 1
+        await self._files.run(partial(write_fact, "scan", str(number)))
         changed = 0
-        for prefix in self._quotas.rules.prefixes:
+        for prefix in self._files.rules.prefixes:
             page: list[tuple[str, int]] = []
             async for stat in self._storage.list(prefix):
                 if _is_text(stat.path):
@@ -86,23 +85,23 @@ class QuotaScan:
                     page = []
             changed += await self._paced(self._see(page, number))
         after, seen_before = "", _ALL if counts_anew else number
-        while unseen := await self._run(partial(files_page, self._place, after, seen_before)):
+        while unseen := await self._files.run(partial(files_page, self._place, after, seen_before)):
             after = unseen[-1].path
             changed += await self._paced(self._recount([item.path for item in unseen]))
         return changed
 
     async def _see(self, page: Sequence[tuple[str, int]], number: int) -> int:
-        return await self._recount(await self._run(partial(see_files, self._place, page, number)))
+        return await self._recount(await self._files.run(partial(see_files, self._place, page, number)))
 
     async def _recount(self, paths: Sequence[str]) -> int:
         changed = 0
         for path in paths:
-            changed += await self._quotas.recount(path)
+            changed += await self._files.recount(path)
         return changed
 
     async def _import_uploads(self) -> int:
         """Let the stored uploads of the journal count for whom it says that they are from."""
-        if not any(quota.per for quota in self._quotas.rules.counted if quota.limits.counts_stored):
+        if not any(quota.per for quota in self._files.rules.counted if quota.limits.counts_stored):
             return 0
         before, changed = "~", 0  # behind every id
         while before:
@@ -119,21 +118,18 @@ class QuotaScan:
         return changed
 
     async def _import_upload(self, upload: LoggedUpload) -> bool:
-        found = await self._quotas.look(upload.path)
-        version = upload.id if self._quotas.place.in_bucket else upload.etag
-        if found is None or found.version != version:
+        current = await self._files.find(upload.path)
+        version = upload.id if self._files.place.in_bucket else upload.etag
+        if current is None or current.version != version:
             return False
         owner = owner_of(upload.principal, upload.remote, self._variables_of(upload.path))
-        keys = stored_keys(self._quotas.rules.of_file(owner, upload.path))
-        before = await self._run(partial(read_file, self._place, upload.path))
+        keys = stored_keys(self._files.rules.of_file(owner, upload.path))
+        before = await self._files.run(partial(read_file, self._place, upload.path))
         if not keys or (before is not None and before.owner):
             return False
-        after = CountedFile(upload.id, found.version, found.bytes, owner, keys)
-        await self._run(partial(replace_file, self._place, upload.path, before, after))
+        after = CountedFile(upload.id, current.version, current.bytes, owner, keys)
+        await self._files.run(partial(replace_file, self._place, upload.path, before, after))
         return True
-
-    async def _run(self, operation: Callable[[], T]) -> T:
-        return await self._quotas.run(operation)  # type: ignore[arg-type]
 
     async def _paced(self, work: Awaitable[int]) -> int:
         started = time.monotonic()

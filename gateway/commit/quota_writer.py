@@ -46,13 +46,20 @@ class QuotaWriter:
             return self._writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         return self._begin(upload, algorithms, must_exist=must_exist, staged=staged)
 
-    def store(
-        self, upload: Upload, content: bytes, *, from_client: bool
-    ) -> Coroutine[Any, Any, Stored]:
+    def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Coroutine[Any, Any, Stored]:
         """See `StorageWriter.store`. Raises as `Quotas.reserve` too."""
         if not self._quotas.count(upload):
             return self._writer.store(upload, content, from_client=from_client)
         return self._store(upload, content, from_client=from_client)
+
+    @property
+    def inner(self) -> StorageWriter:
+        """The writer that stores."""
+        return self._writer
+
+    def count(self, upload: Upload) -> bool:
+        """Tell whether an upload may count for a quota."""
+        return self._quotas.count(upload)
 
     async def close(self) -> None:
         """Wait for the ends of uploads whose callers were cancelled."""
@@ -66,9 +73,7 @@ class QuotaWriter:
         await self._quotas.reserve(upload, 1 if size is None else size)
         failpoints.hit("after quota reserved")
         try:
-            pending = await self._writer.begin(
-                upload, algorithms, must_exist=must_exist, staged=staged
-            )
+            pending = await self._writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         except BaseException:
             await self.end(self._quotas.free(upload.id))
             raise
@@ -94,7 +99,7 @@ class QuotaWriter:
 
 
 async def settled(quotas: Quotas, upload: Upload, committing: Awaitable[Stored]) -> Stored:
-    """Return what a commit has stored, settled; a refused upload is freed, a doubtful one stays reserved."""
+    """Return what a commit has stored, settled. A refused upload is freed, a doubtful one stays."""
     try:
         stored = await committing
     except Refusal:

@@ -7,41 +7,36 @@ next start settles it (`quota_recovery`).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
+from gateway.commit.quota_files import MAX_ATTEMPTS, QuotaFiles
 from gateway.commit.quota_refusals import quota_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.domain.quotas import BoundQuota, QuotaLeft, QuotaLimits, day_of
-from gateway.errors import GatewayError, RecordsUnavailable, Refusal
+from gateway.errors import GatewayError
 from gateway.limits.quota_operations import (
     Exceeded,
-    Found,
-    Look,
+    SettleResult,
     StoredVersion,
     free,
-    replace_file,
     reserve,
     settle,
 )
-from gateway.limits.quota_rows import CountedFile, Reservation, flags_of, read_file
-from gateway.limits.quota_rules import QuotaRules, owner_of
-from gateway.limits.quota_statements import Operation, Steps
+from gateway.limits.quota_rows import QuotaReservation, flags_of
+from gateway.limits.quota_rules import owner_of
 from gateway.limits.quota_sweeps import left_of
-from gateway.storage.protocols import Storage
-from gateway.storage.s3.encoding import UPLOAD_ID_NAME
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
 T = TypeVar("T")
 
 MAX_UNSETTLED: Final = 10_000
-"""Ends of uploads that are kept in memory while they cannot be written; the next start finds the others."""
+"""Ends that are kept in memory while they cannot be written; the next start finds the others."""
 
 
 @dataclass(slots=True)
@@ -79,7 +74,7 @@ class Quotas:
         return outcome
 
     async def reserve_ahead(self, upload: Upload, size: int, ahead: int) -> int:
-        """Reserve what has come of an upload, and `ahead` bytes more if they fit; return how many it has.
+        """Reserve what has come of an upload, and `ahead` bytes more if they fit; return the sum.
 
         Raises as `reserve`.
         """
@@ -92,7 +87,7 @@ class Quotas:
         quotas, is_new = self.files.rules.of_upload(upload), upload.id not in self.active
         if not quotas and is_new:
             return []
-        wanted = Reservation(
+        wanted = QuotaReservation(
             upload_id=upload.id,
             node=self.files.place.node,
             slot=self.files.place.slot,
@@ -176,9 +171,12 @@ class Quotas:
 
     async def settle_version(self, version: StoredVersion) -> None:
         """Count a file that was published instead of its reservation. Raises `GatewayError`."""
-        for _ in range(MAX_LOOKS):
-            found = await self.files.look(version.path)
-            if await self.files.run(partial(settle, self.files.place.name, version, found)) is Look.DONE:
+        for _ in range(MAX_ATTEMPTS):
+            current = await self.files.find(version.path)
+            if (
+                await self.files.run(partial(settle, self.files.place.name, version, current))
+                is SettleResult.DONE
+            ):
                 return
         raise GatewayError(f"{version.path} is being replaced again and again")
 

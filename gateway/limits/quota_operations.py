@@ -18,7 +18,7 @@ from gateway.limits.quota_rows import (
     STORED,
     CountedFile,
     PathState,
-    Reservation,
+    QuotaReservation,
     Usage,
     delete_reservation,
     difference,
@@ -39,7 +39,7 @@ from gateway.limits.quota_statements import (
 )
 
 
-class Found(NamedTuple):
+class PresentFile(NamedTuple):
     """What a path holds now: which version, of how many bytes."""
 
     version: str
@@ -54,11 +54,11 @@ class Exceeded(NamedTuple):
     used: int
 
 
-class Look(Enum):
+class SettleResult(Enum):
     """What the caller of an operation does next."""
 
-    AGAIN = "again"
-    """Look again what the path holds, and repeat: it may have changed since."""
+    RETRY = "retry"
+    """Find out again what the path holds, and repeat: it may have changed since."""
 
     DONE = "done"
 
@@ -77,7 +77,7 @@ NO_FILES: Final = PathState(None, ())
 
 
 def reserve(
-    place: str, wanted: Reservation, quotas: Sequence[BoundQuota]
+    place: str, wanted: QuotaReservation, quotas: Sequence[BoundQuota]
 ) -> Steps[list[QuotaLeft] | Exceeded]:
     """Reserve what an upload needs, or what it needs now: one that it has already changes.
 
@@ -99,7 +99,9 @@ def reserve(
     days = _day_changes(before, wanted)
     left: list[QuotaLeft] = []
     for quota in quotas:
-        outcome = yield from _fit(quota, changes.get(quota.key, (0, 0)), days.get(quota.key, 0), wanted.day)
+        outcome = yield from _fit(
+            quota, changes.get(quota.key, (0, 0)), days.get(quota.key, 0), wanted.day
+        )
         if isinstance(outcome, Exceeded):
             return outcome
         left.append(outcome)
@@ -111,7 +113,9 @@ def reserve(
     return left
 
 
-def _moved(states: dict[str, PathState], before: Reservation | None, after: Reservation) -> Usage:
+def _moved(
+    states: dict[str, PathState], before: QuotaReservation | None, after: QuotaReservation
+) -> Usage:
     """Return how much more is counted once a reservation has changed."""
     changes: Usage = {}
     for path, state in states.items():
@@ -125,7 +129,7 @@ def _moved(states: dict[str, PathState], before: Reservation | None, after: Rese
     return changes
 
 
-def _day_changes(before: Reservation | None, after: Reservation) -> dict[str, int]:
+def _day_changes(before: QuotaReservation | None, after: QuotaReservation) -> dict[str, int]:
     """Return how much more is counted on the day of a reservation once it has changed."""
     changes = dict.fromkeys(after.keys_with(DAILY), after.bytes)
     if before is not None:
@@ -154,39 +158,41 @@ def _fit(
     return QuotaLeft(quota, used)
 
 
-def settle(place: str, stored: StoredVersion, found: Found | None) -> Steps[Look]:
+def settle(place: str, stored: StoredVersion, current: PresentFile | None) -> Steps[SettleResult]:
     """Count the file of an upload that was published instead of its reservation.
 
-    `found` is what its path holds. Where that is another version the file has been replaced or removed
+    `current` is what its path holds. Where that is another version the file has been replaced or removed
     since, and counts no more.
     """
     reservation = yield from read_reservation(stored.upload_id)
     if reservation is None:
-        return Look.DONE
+        return SettleResult.DONE
     if reservation.path != stored.path:
         wanted = replace(reservation, path=stored.path, shared=False)
         yield from reserve(place, wanted, ())
-        return Look.AGAIN
+        return SettleResult.RETRY
     yield Lock([f"{place} {stored.path}"])
     state = yield from read_path(place, stored.path)
     reservation = yield from read_reservation(stored.upload_id)
     if reservation is None:
-        return Look.DONE
+        return SettleResult.DONE
     if reservation.stale:
         yield from write_reservation(place, replace(reservation, stale=False))
-        return Look.AGAIN
+        return SettleResult.RETRY
     after = state.without(stored.upload_id)
-    if found is not None and found.version == stored.version:
+    if current is not None and current.version == stored.version:
         keys = tuple(reservation.keys_with(STORED))
         file = CountedFile(stored.upload_id, stored.version, stored.bytes, reservation.owner, keys)
         after = replace(after, file=file)
         yield from write_file(place, stored.path, file, 0)
     private = [] if reservation.shared else [reservation]
     yield from _change(difference(state.usage(private), after.usage()))
-    yield from add_to_day(reservation.keys_with(DAILY), reservation.day, stored.bytes - reservation.bytes)
+    yield from add_to_day(
+        reservation.keys_with(DAILY), reservation.day, stored.bytes - reservation.bytes
+    )
     yield from delete_reservation(stored.upload_id)
     yield from mark_stale(place, stored.path)
-    return Look.DONE
+    return SettleResult.DONE
 
 
 def free(place: str, upload_id: str, holder: tuple[str, int] | None = None) -> Steps[None]:
@@ -210,7 +216,7 @@ def free(place: str, upload_id: str, holder: tuple[str, int] | None = None) -> S
 
 def replace_file(
     place: str, path: str, before: CountedFile | None, after: CountedFile | None, seen: int = 0
-) -> Steps[Look]:
+) -> Steps[SettleResult]:
     """Let a path count for another file than the one that was read before, or for none.
 
     A file that nobody has counted yet is left to the upload that is on its way there, if there is one.
@@ -218,9 +224,9 @@ def replace_file(
     yield Lock([f"{place} {path}"])
     state = yield from read_path(place, path)
     if state.file != before:
-        return Look.AGAIN
+        return SettleResult.RETRY
     if after is not None and state.shared and (before is None or before.version != after.version):
-        return Look.DONE
+        return SettleResult.DONE
     changed = replace(state, file=after)
     yield from _change(difference(state.usage(), changed.usage()))
     if after is None:
@@ -229,7 +235,7 @@ def replace_file(
         yield from write_file(place, path, after, seen)
     if before is None or after is None or before.version != after.version:
         yield from mark_stale(place, path)
-    return Look.DONE
+    return SettleResult.DONE
 
 
 def _change(changes: Usage) -> Steps[None]:

@@ -43,7 +43,7 @@ class CountedFile:
 
 
 @dataclass(slots=True, frozen=True)
-class Reservation:
+class QuotaReservation:
     """An upload on its way. `keys` has `STORED` and `DAILY` by key; `slot` is that of the gateway `node`
     which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
 
@@ -68,9 +68,9 @@ class PathState:
     """What counts of one path: the stored file and the reservations that will replace it."""
 
     file: CountedFile | None
-    shared: tuple[Reservation, ...]
+    shared: tuple[QuotaReservation, ...]
 
-    def usage(self, extra: Iterable[Reservation] = ()) -> Usage:
+    def usage(self, extra: Iterable[QuotaReservation] = ()) -> Usage:
         """Return what all count, and `extra` reservations that are not shared."""
         sizes: Counter[str] = Counter()
         names: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class PathState:
         """Return the state without a reservation."""
         return replace(self, shared=tuple(r for r in self.shared if r.upload_id != upload_id))
 
-    def having(self, reservation: Reservation) -> PathState:
+    def having(self, reservation: QuotaReservation) -> PathState:
         """Return the state with a reservation, if it is shared."""
         rest = self.without(reservation.upload_id)
         return replace(rest, shared=(*rest.shared, reservation)) if reservation.shared else rest
@@ -169,7 +169,7 @@ def write_file(place: str, path: str, file: CountedFile, seen: int) -> Steps[Non
     )
 
 
-def read_reservation(upload_id: str) -> Steps[Reservation | None]:
+def read_reservation(upload_id: str) -> Steps[QuotaReservation | None]:
     """Return the reservation of an upload."""
     rows = yield Statement(
         f"SELECT {_RESERVATION} FROM quota_reservations WHERE upload_id = ?",  # noqa: S608
@@ -178,7 +178,7 @@ def read_reservation(upload_id: str) -> Steps[Reservation | None]:
     return _reservation(rows[0]) if rows else None
 
 
-def write_reservation(place: str, reservation: Reservation) -> Steps[None]:
+def write_reservation(place: str, reservation: QuotaReservation) -> Steps[None]:
     """Write the reservation of an upload."""
     columns = "node, slot, path, shared, stale, bytes, day, owner, keys"
     changed = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", "))
@@ -214,14 +214,14 @@ def mark_stale(place: str, path: str) -> Steps[None]:
     )
 
 
-def reservations_of(rows: Rows) -> list[Reservation]:
+def reservations_of(rows: Rows) -> list[QuotaReservation]:
     """Return reservations of their rows."""
     return [_reservation(row) for row in rows]
 
 
-def _reservation(row: tuple[Any, ...]) -> Reservation:
+def _reservation(row: tuple[Any, ...]) -> QuotaReservation:
     upload_id, node, slot, path, shared, stale, size, day, owner, keys = row
-    return Reservation(
+    return QuotaReservation(
         upload_id,
         node,
         int(slot),

@@ -75,7 +75,8 @@ def add_usage(changes: dict[str, tuple[int, int]]) -> Steps[None]:
             continue
         yield Statement(
             "INSERT INTO quota_usage (key, bytes, files) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
-            " SET bytes = quota_usage.bytes + excluded.bytes, files = quota_usage.files + excluded.files",
+            " SET bytes = quota_usage.bytes + excluded.bytes,"
+            " files = quota_usage.files + excluded.files",
             (key, size, files),
         )
         yield Statement("DELETE FROM quota_usage WHERE key = ? AND bytes = 0 AND files = 0", (key,))

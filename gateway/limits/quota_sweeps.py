@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.domain.quotas import BoundQuota, Measure, QuotaLeft
-from gateway.limits.quota_rows import CountedFile, Reservation, counted_file, reservations_of
+from gateway.limits.quota_rows import CountedFile, QuotaReservation, counted_file, reservations_of
 from gateway.limits.quota_statements import Statement, Steps, read_day, read_usage
 
 PAGE: Final = 200
@@ -26,7 +26,7 @@ class PlacedFile(NamedTuple):
 
 
 def files_page(place: str, after: str, seen_before: int) -> Steps[list[PlacedFile]]:
-    """Return the next files, in the order of their paths, that no scan from `seen_before` on has seen."""
+    """Return the next files, by path, that no scan from `seen_before` on has seen."""
     rows = yield Statement(
         "SELECT path, upload_id, version, bytes, owner, keys FROM quota_files"
         " WHERE place = ? AND path > ? AND seen < ? ORDER BY path LIMIT ?",
@@ -51,7 +51,7 @@ def see_files(place: str, files: Sequence[tuple[str, int]], seen: int) -> Steps[
     return unknown
 
 
-def reservations_page(node: str, slot: int, after: str) -> Steps[list[Reservation]]:
+def reservations_page(node: str, slot: int, after: str) -> Steps[list[QuotaReservation]]:
     """Return the next reservations of a slot, in the order of their uploads."""
     rows = yield Statement(
         f"SELECT {_RESERVATION} FROM quota_reservations"  # noqa: S608
@@ -63,9 +63,7 @@ def reservations_page(node: str, slot: int, after: str) -> Steps[list[Reservatio
 
 def take_over_slots(node: str, count: int) -> Steps[None]:
     """Give the reservations of slots from `count` on to slot 0, which has their journals."""
-    yield Statement(
-        "UPDATE quota_reservations SET slot = 0 WHERE node = ? AND slot >= ?", (node, count)
-    )
+    yield Statement("UPDATE quota_reservations SET slot = 0 WHERE node = ? AND slot >= ?", (node, count))
 
 
 def take_over_upload(upload_id: str, node: str, slot: int) -> Steps[None]:
@@ -91,7 +89,7 @@ def write_fact(name: str, value: str) -> Steps[None]:
 
 
 def prune_days(before: int) -> Steps[int]:
-    """Delete counters of days before this one, and the smallest of too many; return how many are left."""
+    """Delete counters of earlier days, and the smallest of too many; return how many are left."""
     yield Statement(
         "DELETE FROM quota_days WHERE day < ?",
         (before,),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -35,27 +36,34 @@ class _Refused(Exception):
 
 
 class PostgresQuotaStore:
-    """The counters in the database at `url`; the first operation connects."""
+    """The counters in the database at `url`; the first operation connects, and makes the file `mark`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, mark: Path) -> None:
         self._database = PostgresStore(url)
-        self._made = False
+        self._mark = mark
+        self._has_tables = False
 
     async def run(self, operation: Operation[T]) -> T:
         """See `QuotaStore`."""
+        if not self._has_tables:
+            self._mark.touch()
         try:
             return await self._database.call(functools.partial(self._transaction, operation))
         except ValueError as error:  # text that PostgreSQL cannot hold
             raise RecordsUnavailable(f"the quotas cannot be written: {error}") from error
+
+    def exists(self) -> bool:
+        """See `QuotaStore`."""
+        return self._mark.exists()
 
     def close(self) -> None:
         """See `QuotaStore`."""
         self._database.close()
 
     async def _transaction(self, operation: Operation[T], connection: Any) -> T:
-        if not self._made:
+        if not self._has_tables:
             await _make_tables(connection)
-            self._made = True
+            self._has_tables = True
         for _ in range(MAX_TRIES - 1):
             try:
                 return await _run(connection, operation)

@@ -42,6 +42,9 @@ class QuotaStore(Protocol):
     async def run(self, operation: Operation[T]) -> T:
         """Return the result of an operation that is committed. Raises `RecordsUnavailable`."""
 
+    def exists(self) -> bool:
+        """Tell whether anything has ever been counted."""
+
     def close(self) -> None:
         """Finish what waits and close. Blocking."""
 
@@ -93,6 +96,10 @@ class SqliteQuotaStore:
             ) from error
         finally:
             self._waiting -= 1
+
+    def exists(self) -> bool:
+        """See `QuotaStore`."""
+        return self._path.exists()
 
     def close(self) -> None:
         """See `QuotaStore`."""

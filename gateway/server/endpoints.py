@@ -14,7 +14,8 @@ from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -87,8 +88,9 @@ async def open_endpoints(
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     existing = open_existing_files(stack, resources, auth, metrics, urls)
     admission = _admission(resources, auth, inflight, delivery)
-    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
-    short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
+    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
+    local = writer.inner if isinstance(writer.inner, LocalWriter) else None
+    short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend

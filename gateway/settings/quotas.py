@@ -82,10 +82,10 @@ class QuotaSettings(BaseModel):
         Option(
             LIMITS,
             "how much each principal, address or variable of the upload path, or what lies below a"
-            " prefix, may have: `bytes` and `files` stored now, `bytes_per_day`, `requests` such as 100/m;"
-            " in the file a list of `{per, prefix, bytes, files, bytes_per_day, requests}` (repeatable)",
+            " prefix, may have: `bytes` and `files` stored now, `bytes_per_day`, `requests` such as"
+            " 100/m; in the file a list of `{per, prefix, bytes, files, bytes_per_day, requests}`"
+            " (repeatable)",
             "'per=principal bytes=10G'",
-            page="limit-what-clients-store",
         ),
     ] = ()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from gateway.auth.links import StoredUrls
 from gateway.domain.digests import digest_field
 from gateway.domain.model import Stored
@@ -30,6 +32,8 @@ def stored_json(stored: Stored, urls: StoredUrls) -> str:
     digest = ""
     if stored.digests:
         digest = f', "digest": {encode_json_string(digest_field(stored.digests))}'
+    if stored.quotas:
+        digest += f', "quotas": {json.dumps([left.as_dict() for left in stored.quotas])}'
     return (
         f'{{"upload_id": "{stored.upload_id}", "path": {encode_json_string(stored.path)},'
         f' "url": {encode_json_string(urls.address_of(stored.path))},'
