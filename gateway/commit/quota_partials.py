@@ -7,6 +7,7 @@ does.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway.commit.partials import OpenPartial, PartialStore
@@ -219,6 +220,8 @@ class QuotaOpenPartial:
     async def _hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         held = await self._opened.hold(digests, handlers)
         self._quotas.leave(self._upload.id)
+        with contextlib.suppress(Refusal):  # it is held, whatever is left
+            held = held._replace(quotas=tuple(await self._quotas.left(self._upload)))
         return held
 
     async def _remove(self) -> bool:

@@ -7,6 +7,7 @@ some more. What does not count goes to the inner writer as it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -198,6 +199,8 @@ async def kept(quotas: Quotas, upload: Upload, holding: Awaitable[Held]) -> Held
         quotas.leave(upload.id)
         raise
     quotas.leave(upload.id)
+    with contextlib.suppress(Refusal):  # it is held, whatever is left
+        held = held._replace(quotas=tuple(await quotas.left(upload)))
     return held
 
 

@@ -114,13 +114,17 @@ class Quotas:
         version = self._version(stored)
         try:
             await self.settle_version(version)
-            quotas = self.files.rules.of_upload(upload)
-            left = await self.files.run(lambda: left_of(quotas, day_of(self.now())))
+            left = await self.left(upload)
         except Exception as error:
             self._unwritten(stored.upload_id, version, error)
             return stored
         self.active.discard(stored.upload_id)
         return stored._replace(quotas=tuple(left))
+
+    async def left(self, upload: Upload) -> list[QuotaLeft]:
+        """Return what is left of the quotas of an upload now. Raises `Refusal`."""
+        quotas = self.files.rules.of_upload(upload)
+        return await self.files.run(lambda: left_of(quotas, day_of(self.now())))
 
     async def free(self, upload_id: str) -> None:
         """Give back what an upload has reserved that is not stored. Never raises."""

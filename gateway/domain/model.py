@@ -216,7 +216,8 @@ class Identity(NamedTuple):
 class Stored(NamedTuple):
     """A committed upload: its path, size, type and digests; whether it replaced a file.
 
-    `identity` is that of its file, None for an object. `quotas` are those that it counts for.
+    `result` is what its handlers left for the client, None if nothing. `identity` is that of its file,
+    None for an object. `quotas` are those that it counts for.
     """
 
     upload_id: str
@@ -225,6 +226,7 @@ class Stored(NamedTuple):
     mime: str
     replaced: bool
     digests: dict[str, str]
+    result: dict[str, Any] | None = None
     identity: Identity | None = None
     quotas: tuple[QuotaLeft, ...] = ()
 
