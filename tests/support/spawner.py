@@ -1,7 +1,7 @@
 """Starts gateways by a fork: `python -m tests.support.spawner FD`, once for each process of pytest.
 
-An import of the gateway takes 0.7 s of processor time, and the tests start about a thousand: most of what
-they took. A fork of a process that has imported it takes 0.02 s.
+An import of the gateway takes 0.7 s of processor time, and the tests start about a thousand gateways.
+That was most of what they took. A fork of a process that has imported it takes 0.02 s.
 """
 
 from __future__ import annotations
