@@ -11,7 +11,7 @@ from typing import Final
 from gateway.commit.batched_write import BatchedWrite
 from gateway.commit.committer import Committer
 from gateway.commit.disk import Reservation
-from gateway.commit.local_writer import LocalWriter
+from gateway.commit.local_writer import LocalWriter, xattr_of
 from gateway.commit.partials import OpenPartial
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk
@@ -25,7 +25,6 @@ from gateway.domain.partial import PartialHead
 from gateway.errors import Refusal
 from gateway.storage.local.incoming import IncomingFile
 from gateway.storage.local.partial_files import PartialFile
-from gateway.storage.local.xattrs import encode_xattr
 from gateway.storage.waiting import finish
 
 COPY_BYTES: Final = 64 << 20
@@ -170,8 +169,9 @@ class LocalOpenPartial(BatchedWrite):
         return self._file.hash(digests, start, HASH_BYTES)
 
     async def stage(self) -> PrivateFile:
-        """See `OpenPartial.stage`."""
-        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+        """See `OpenPartial.stage`. The bytes are in the file that the partial upload has."""
+        size = await self.settle()
+        return PrivateFile(size, self._file.path)
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `OpenPartial.hold`."""
@@ -199,8 +199,7 @@ class LocalOpenPartial(BatchedWrite):
         upload = head.upload
         exists = self._disk.tree.lstat_target(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=head.must_exist)
-        xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
-        return self._file.move_to(self._disk.incoming, xattr)
+        return self._file.move_to(self._disk.incoming, xattr_of(upload))
 
     async def remove(self) -> bool:
         """See `OpenPartial.remove`."""

@@ -75,7 +75,7 @@ class LocalWriter:
 
     def _file(self, upload: Upload, algorithms: Sequence[str] = ()) -> IncomingFile:
         file = self._disk.incoming.create(upload.id, self.file_mode, algorithms, self.computed_digest)
-        file.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
+        file.xattr = xattr_of(upload)
         return file
 
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
@@ -122,8 +122,9 @@ class LocalPendingWrite(BatchedWrite):
         return self._file.digests.digest(algorithm)
 
     async def stage(self) -> PrivateFile:
-        """See `PendingWrite.stage`."""
-        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+        """See `PendingWrite.stage`. A body that is in memory is written to its private file."""
+        await self._in_thread(self._file.flush)
+        return PrivateFile(self._file.size, self._file.path)
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `PendingWrite.hold`."""
@@ -132,6 +133,7 @@ class LocalPendingWrite(BatchedWrite):
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""
         upload = self._upload
+        self._file.xattr = xattr_of(upload)
         request = CommitRequest(
             upload, self._file, media_type(upload), dict(digests), from_client=from_client
         )
@@ -151,6 +153,11 @@ class LocalPendingWrite(BatchedWrite):
         """See `ThreadedWrite.append`."""
         self._reservation.use(sum(map(len, chunks)))
         self._file.write(chunks)
+
+
+def xattr_of(upload: Upload) -> bytes | None:
+    """Return what the file keeps of the upload's type and metadata, None where its name says as much."""
+    return encode_xattr(upload.path, upload.content_type, upload.metadata)
 
 
 def _close_reservation(reserving: asyncio.Future[Reservation]) -> None:

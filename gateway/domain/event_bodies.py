@@ -134,6 +134,25 @@ def uploaded_body(
     }
 
 
+def received_body(
+    upload: Upload,
+    *,
+    mime: str,
+    size: int,
+    digests: Mapping[str, str],
+    params: dict[str, list[str]],
+    headers: dict[str, str],
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnFileReceived`; the arguments are those of `uploaded_body`."""
+    body = uploaded_body(upload, mime=mime, size=size, digests=digests, params=params, headers=headers)
+    return body | {"on_conflict": upload.on_conflict}
+
+
+def received_id(upload_id: object) -> str:
+    """Return the id of the event `APIGW.OnFileReceived` of an upload: each has one."""
+    return f"{upload_id}.received"
+
+
 def object_created_body(
     upload: Upload,
     *,

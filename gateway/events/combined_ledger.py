@@ -111,7 +111,7 @@ class CombinedLedger:
                 handler = delivery.row.handler
                 earlier = merged[handler].runs if handler in merged else []
                 runs = sorted({*earlier, *delivery.runs}, key=lambda run: run.ended)
-                merged[handler] = DeliveryHistory(delivery.row, runs)
+                merged[handler] = replace(delivery, runs=runs)
         return replace(histories[0], deliveries=[merged[handler] for handler in sorted(merged)])
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:

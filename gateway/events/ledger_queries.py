@@ -58,7 +58,7 @@ _KEPT_AS: Final[Mapping[str, str]] = {
 _SHOWN: Final = "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END"
 _ROW: Final = (
     "SELECT d.event_id, e.upload_id, d.handler, e.type, coalesce(u.path, e.path),"  # noqa: S608 (ours)
-    f" {_SHOWN}, d.attempt, d.error, d.created, max(d.due, d.created), d.seq FROM deliveries d"
+    f" {_SHOWN}, d.attempt, d.error, d.created, max(d.due, d.created), d.result, d.seq FROM deliveries d"
     " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id"
 )
 
@@ -159,7 +159,7 @@ def rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[DeliveryRow]:
         f"{_ROW} WHERE d.seq IN (SELECT value FROM json_each(:seqs)) ORDER BY d.seq",  # noqa: S608
         {"now": time.time(), "seqs": json.dumps(seqs)},
     )
-    return [DeliveryRow(*columns[:-1]) for columns in cursor]
+    return [DeliveryRow(*columns[:-2]) for columns in cursor]
 
 
 def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
@@ -180,7 +180,10 @@ def deliveries(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:
     matched = db.execute(
         f"{_ROW} WHERE d.event_id = :id ORDER BY d.handler", {"now": time.time(), "id": event_id}
     ).fetchall()
-    return [DeliveryHistory(DeliveryRow(*columns[:-1]), _runs(db, columns[-1])) for columns in matched]
+    return [
+        DeliveryHistory(DeliveryRow(*columns), _runs(db, seq), json.loads(result or "null"))
+        for *columns, result, seq in matched
+    ]
 
 
 def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:

@@ -20,6 +20,9 @@ STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done
 
 INVALID_CURSOR: Final = "invalid cursor: use the one of the previous page"
 
+RunOutput = dict[str, Any]
+"""What a run left for the client (`handle.result`): a small JSON object."""
+
 Verb = Literal["retry", "drop", "replay"]
 """A bulk operation: make due now, delete, or deliver again what was done."""
 
@@ -94,13 +97,28 @@ class Queue(Protocol):
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Begin the lease of each delivery anew: its handler still runs."""
 
-    def ack(self, delivery: Delivery, duration: float) -> Awaitable[None]:
-        """Settle a delivery as done. Where another process has claimed it meanwhile, nothing changes."""
+    def ack(
+        self, delivery: Delivery, duration: float, result: RunOutput | None = None
+    ) -> Awaitable[None]:
+        """Settle a delivery as done. Where another process has claimed it meanwhile, nothing changes.
 
-    async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
+        `result` is what the handler left for the client in this run: the history has that of the latest
+        run, here as in `retry` and `dead_letter`.
+        """
+
+    async def retry(
+        self,
+        delivery: Delivery,
+        delay: float,
+        error: str,
+        duration: float,
+        result: RunOutput | None = None,
+    ) -> None:
         """Settle a run as failed: the delivery is due again in `delay` seconds."""
 
-    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
+    async def dead_letter(
+        self, delivery: Delivery, error: str, duration: float, result: RunOutput | None = None
+    ) -> None:
         """Make a delivery dead, until an operator decides. Durable before it leaves the queue."""
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
@@ -172,14 +190,16 @@ class Attempt:
 
 @dataclass(slots=True, frozen=True)
 class DeliveryHistory:
-    """One delivery with all its runs."""
+    """One delivery with all its runs; `result` is what the latest of them left for the client."""
 
     row: DeliveryRow
     runs: list[Attempt]
+    result: RunOutput | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the delivery, and those of its `runs`."""
-        return {**asdict(self.row), "runs": list(map(asdict, self.runs))}
+        """Return the fields of the delivery, those of its `runs`, and its `result` if there is one."""
+        result = {} if self.result is None else {"result": self.result}
+        return {**asdict(self.row), "runs": list(map(asdict, self.runs)), **result}
 
 
 @dataclass(slots=True, frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from typing import Final
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
+from gateway.events import queue_statements as statements
 from gateway.events.claims import (
     ANY_HANDLER,
     WAITING_HANDLERS,
@@ -34,55 +36,8 @@ from gateway.events.claims import (
 from gateway.events.database import Database, packed
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
 from gateway.events.memory_queue import MemoryQueue
+from gateway.events.protocols import RunOutput
 from gateway.events.unpublished import UnpublishedEvents
-
-_IS_CLAIMED: Final = (
-    "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"
-    " AND d.attempt = json_extract(value, '$[2]') AND +d.state = 'running'"
-)
-"""Whether a delivery is still in the run that settles it. The `+` keeps SQLite from going through all
-running deliveries, by the index of states, for each of them."""
-
-_SETTLE: Final = (
-    "UPDATE deliveries AS d SET state = json_extract(value, '$[3]'), updated = :now,"  # noqa: S608 (ours)
-    " due = iif(json_extract(value, '$[4]') > 0, :now + json_extract(value, '$[4]'), 0),"
-    " error = json_extract(value, '$[5]')"
-    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
-)
-_RUN_ENDED: Final = (
-    "INSERT OR IGNORE INTO runs SELECT d.seq, :now, d.attempt, :node,"  # noqa: S608
-    " json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[5]')"
-    f" FROM json_each(:rows) CROSS JOIN deliveries d WHERE {_IS_CLAIMED}"
-)
-_REQUEUE: Final = (
-    "UPDATE deliveries AS d SET state = 'ready', attempt = attempt - 1, updated = :now,"  # noqa: S608
-    " due = CASE WHEN :delay > 0 THEN :now + :delay ELSE 0 END"
-    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
-)
-_COUNT_DUE: Final = (
-    "SELECT count(*) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready' AND due <= ?"
-)
-_COUNT_RUNNING: Final = (
-    "SELECT count(*) FROM deliveries INDEXED BY deliveries_unfinished WHERE state = 'running'"
-)
-_REVIVE: Final = (
-    "UPDATE deliveries SET state = 'ready', due = 0,"
-    " error = 'the gateway stopped while the handler ran' WHERE state = 'running'"
-)
-_LIMIT_DELAYS: Final = (
-    "UPDATE deliveries SET due = :now WHERE seq IN"
-    " (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
-    " AND handler = :handler AND due > :latest ORDER BY due DESC LIMIT :limit)"
-)
-_DEAD_LETTER_ORPHANS: Final = (
-    "UPDATE deliveries SET state = 'dead', updated = ?, error = 'no plugin has a handler of this name'"
-    " WHERE seq IN (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
-    " AND handler = ? AND event_id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
-)
-_RELAYED: Final = (
-    "UPDATE deliveries AS d SET state = 'relayed', attempt = 0, updated = :now"  # noqa: S608
-    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
-)
 
 MAX_LIMITED: Final = 500
 """Deliveries whose delay one operation ends."""
@@ -93,9 +48,9 @@ MAX_ORPHANS: Final = 500
 MAX_CLAIMED: Final = 100
 """Deliveries that one operation claims, with their bodies: 2 ms, with 32 KiB of headers each 20 ms."""
 
-_Settlement = tuple[int, int, int, str, float, str | None, float, str, str]
+_Settlement = tuple[int, int, int, str, float, str | None, float, str, str | None, str]
 """The end of a run: row, round, attempt; the new state, the delay, the error; its seconds, its outcome,
-the handler."""
+its result as JSON; the handler."""
 
 
 class JournalQueue:
@@ -144,36 +99,47 @@ class JournalQueue:
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: there is no lease."""
 
-    def ack(self, delivery: Delivery, duration: float) -> asyncio.Future[None]:
+    def ack(
+        self, delivery: Delivery, duration: float, result: RunOutput | None = None
+    ) -> asyncio.Future[None]:
         """Settle a delivery as done."""
-        return self._settle_run(delivery, "done", "done", duration, None, 0.0)
+        return self._settle_run(delivery, "done", "done", duration, None, result)
 
-    async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
+    async def retry(
+        self,
+        delivery: Delivery,
+        delay: float,
+        error: str,
+        duration: float,
+        result: RunOutput | None = None,
+    ) -> None:
         """Settle a run as failed: due again in `delay` seconds."""
-        await self._settle_run(delivery, "ready", "retry", duration, error, delay)
+        await self._settle_run(delivery, "ready", "retry", duration, error, result, delay)
 
-    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
+    async def dead_letter(
+        self, delivery: Delivery, error: str, duration: float, result: RunOutput | None = None
+    ) -> None:
         """Make a delivery dead, until an operator decides."""
-        await self._settle_run(delivery, "dead", "dead", duration, error, 0.0)
+        await self._settle_run(delivery, "dead", "dead", duration, error, result)
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return running deliveries unharmed, due in `delay` seconds: no attempt is used."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
-        await self._bridge.write(_REQUEUE, {"now": time.time(), "delay": delay, "rows": rows})
+        await self._bridge.write(statements.REQUEUE, {"now": time.time(), "delay": delay, "rows": rows})
         self._wakeups.notify({delivery.handler for delivery in deliveries})
 
     def requeue_soon(self, deliveries: Sequence[Delivery]) -> Future[None]:
         """Return running deliveries unharmed, as `requeue`; from any thread, for those that wait."""
         values = {"now": time.time(), "delay": 0.0, "rows": packed(list(map(_run_of, deliveries)))}
         handlers = {delivery.handler for delivery in deliveries}
-        future = self._database.write(_REQUEUE, values)
+        future = self._database.write(statements.REQUEUE, values)
         future.add_done_callback(lambda _: self._wakeups.notify(handlers))
         return future
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries that a remote engine has: they stay for a replay until they are pruned."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
-        await self._bridge.write(_RELAYED, {"now": time.time(), "rows": rows})
+        await self._bridge.write(statements.RELAYED, {"now": time.time(), "rows": rows})
 
     def recover(self) -> Future[tuple[int, int]]:
         """After a start: make ready what ran, hold nothing. Returns how many are due, and ran.
@@ -184,8 +150,8 @@ class JournalQueue:
         recovered: Future[tuple[int, int]] = Future()
 
         def count(db: sqlite3.Connection) -> tuple[int, int]:
-            (due,) = db.execute(_COUNT_DUE, (time.time(),)).fetchone()
-            (ran,) = db.execute(_COUNT_RUNNING).fetchone()
+            (due,) = db.execute(statements.COUNT_DUE, (time.time(),)).fetchone()
+            (ran,) = db.execute(statements.COUNT_RUNNING).fetchone()
             return int(due), int(ran)
 
         def finish(revived: Future[None]) -> None:
@@ -197,14 +163,14 @@ class JournalQueue:
                 recovered.set_exception(error)
 
         counted = self._database.submit(count)
-        self._database.write(_REVIVE, ()).add_done_callback(finish)
+        self._database.write(statements.REVIVE, ()).add_done_callback(finish)
         return recovered
 
     async def _revive_stale_runs(self) -> None:
         """Make ready what ran in an earlier process, if that could not be done at the start."""
         async with self._reviving:
             if self._has_stale_runs:
-                await self._bridge.write(_REVIVE, ())
+                await self._bridge.write(statements.REVIVE, ())
                 self._has_stale_runs = False
 
     async def limit_delays(self, handler: str, longest: float) -> int:
@@ -213,7 +179,7 @@ class JournalQueue:
         def operation(db: sqlite3.Connection) -> int:
             now = time.time()
             values = {"now": now, "handler": handler, "latest": now + longest, "limit": MAX_LIMITED}
-            return db.execute(_LIMIT_DELAYS, values).rowcount
+            return db.execute(statements.LIMIT_DELAYS, values).rowcount
 
         count = await self._bridge.run(operation)
         if count:
@@ -231,7 +197,7 @@ class JournalQueue:
             now, held, count = time.time(), packed(self._unpublished.event_ids()), 0
             for name in names:
                 values = (now, name, held, MAX_ORPHANS - count)
-                count += db.execute(_DEAD_LETTER_ORPHANS, values).rowcount
+                count += db.execute(statements.DEAD_LETTER_ORPHANS, values).rowcount
                 if count == MAX_ORPHANS:
                     break
             return count
@@ -275,10 +241,11 @@ class JournalQueue:
         outcome: str,
         duration: float,
         error: str | None,
-        delay: float,
+        result: RunOutput | None,
+        delay: float = 0.0,
     ) -> asyncio.Future[None]:
-        run = _run_of(delivery)
-        settlement = (*run, state, delay, error, duration, outcome, delivery.handler)
+        run, text = _run_of(delivery), None if result is None else json.dumps(result)
+        settlement = (*run, state, delay, error, duration, outcome, text, delivery.handler)
         return self._settlements.submit(settlement)
 
     def _notify_retried(self, batch: list[_Settlement]) -> None:
@@ -296,5 +263,5 @@ def _run_of(delivery: Delivery) -> tuple[int, int, int]:
 def _settle(db: sqlite3.Connection, batch: list[_Settlement], node: str) -> None:
     """Write the ended runs and the new states of their deliveries; a late settlement changes nothing."""
     values = {"now": time.time(), "node": node, "rows": packed(batch)}
-    db.execute(_RUN_ENDED, values)
-    db.execute(_SETTLE, values)
+    db.execute(statements.RUN_ENDED, values)
+    db.execute(statements.SETTLE, values)

@@ -185,7 +185,8 @@ def _decode_history(data: Json) -> EventHistory:
     deliveries = []
     for row in data.pop("handlers"):
         runs = [Attempt(**_decode_times(run)) for run in row.pop("runs")]
-        deliveries.append(DeliveryHistory(DeliveryRow(**_decode_times(row)), runs))
+        result = row.pop("result", None)
+        deliveries.append(DeliveryHistory(DeliveryRow(**_decode_times(row)), runs, result))
     return EventHistory(**_decode_times(data), deliveries=deliveries)
 
 

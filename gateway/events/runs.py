@@ -126,20 +126,23 @@ class Runs:
         self._metrics.record_run(run.consumer.spec.name, "done", seconds)
         failpoints.hit("before settlement")
         try:
-            ack = asyncio.ensure_future(self._queue.ack(run.delivery, seconds))
+            ack = asyncio.ensure_future(self._queue.ack(run.delivery, seconds, result.result))
         except Exception as error:
             run.ended.set_exception(error)
             return
-        ack.add_done_callback(partial(self._take_ack, run, seconds))
+        settlement = Settlement("done", result=result.result)
+        ack.add_done_callback(partial(self._take_ack, run, settlement, seconds))
 
-    def _take_ack(self, run: _Run, seconds: float, ack: asyncio.Future[None]) -> None:
+    def _take_ack(
+        self, run: _Run, settlement: Settlement, seconds: float, ack: asyncio.Future[None]
+    ) -> None:
         error = ack.exception()
         if error is None:
             failpoints.hit("after settlement")
             if not run.ended.done():
                 run.ended.set_result(None)
         elif not run.ended.done():
-            self._in_task(run, self._settle(run.delivery, Settlement("done"), seconds))
+            self._in_task(run, self._settle(run.delivery, settlement, seconds))
 
     def _in_task(self, run: _Run, work: Coroutine[None, None, None]) -> None:
         """Let the run end with `work`, and `work` with the run."""
@@ -180,7 +183,7 @@ class Runs:
 
     async def _settle(self, delivery: Delivery, settlement: Settlement, seconds: float) -> None:
         """Write the settlement down, waiting while the engine is unavailable."""
-        (outcome, error, delay), handler = settlement, delivery.handler
+        (outcome, error, delay, result), handler = settlement, delivery.handler
         if outcome == "retry":
             log.warning(
                 "%s runs again in %.1f s",
@@ -194,11 +197,11 @@ class Runs:
         while True:
             try:
                 if outcome == "done":
-                    await self._queue.ack(delivery, seconds)
+                    await self._queue.ack(delivery, seconds, result)
                 elif outcome == "retry":
-                    await self._queue.retry(delivery, delay, error, seconds)
+                    await self._queue.retry(delivery, delay, error, seconds, result)
                 else:
-                    await self._queue.dead_letter(delivery, error, seconds)
+                    await self._queue.dead_letter(delivery, error, seconds, result)
             except EventEngineUnavailable as unavailable:
                 await self._backoff.wait(unavailable)
             else:

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.domain.model import Delivery, RetryPolicy
 from gateway.events.dispatch import RunResult
+from gateway.events.protocols import RunOutput
 from gateway.telemetry.logs import event
 
 MAX_ERROR_LENGTH: Final = 8000
@@ -23,11 +24,12 @@ log = logging.getLogger("gateway.runner")
 
 
 class Settlement(NamedTuple):
-    """What is written of a run: `delay` seconds until a retry is due."""
+    """What is written of a run: `delay` seconds until a retry is due, `result` is for the client."""
 
     outcome: Literal["done", "retry", "dead"]
     error: str = ""
     delay: float = 0.0
+    result: RunOutput | None = None
 
 
 def settlement_of(
@@ -35,11 +37,11 @@ def settlement_of(
 ) -> Settlement:
     """Return what is written of a run; `abandoned`: its handler gets no further run."""
     if result.status == "succeeded":
-        return Settlement("done")
+        return Settlement("done", result=result.result)
     error = _storable(result.error)
     if result.status == "gone" or delivery.attempt >= policy.attempts or abandoned:
-        return Settlement("dead", error)
-    return Settlement("retry", error, retry_delay(policy, delivery.attempt))
+        return Settlement("dead", error, result=result.result)
+    return Settlement("retry", error, retry_delay(policy, delivery.attempt), result.result)
 
 
 def retry_delay(policy: RetryPolicy, attempt: int) -> float:

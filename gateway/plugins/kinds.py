@@ -16,17 +16,17 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import SCHEDULE, HandlerSpec, RetryPolicy
+from gateway.domain.model import RECEIVED, HandlerSpec, RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
+from gateway.plugins.handler_keys import check_keys
 from gateway.plugins.models import (
     ADMITTING,
-    APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
+    HOLD_TIMEOUT,
     ConfigModel,
     HandlerModel,
-    HandlerTestModel,
 )
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
 from gateway.plugins.scripting.decision import Handle
@@ -34,6 +34,7 @@ from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, ru
 from gateway.plugins.scripting.suspension import never_suspends
 from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.testing_models import HandlerTestModel
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -121,7 +122,8 @@ class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
-    `suspends` is False for a function that never waits.
+    `suspends` is False for a function that never waits. `hold`: it decides from the journal, while no
+    client waits; with `on_error` `hold` that is so once it has failed.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Handler:
     timeout: float
     on_error: str
     keeps_authorization: bool
+    hold: bool
     retry: RetryPolicy
     concurrency: int
     prefix: tuple[str, ...]
@@ -150,6 +153,11 @@ class Handler:
         )
 
     @property
+    def may_hold(self) -> bool:
+        """Whether it may decide from the journal before a file is visible."""
+        return self.hold or self.on_error == "hold"
+
+    @property
     def place(self) -> str:
         """Return `file:line`."""
         return f"{self.file}:{self.line}"
@@ -161,6 +169,12 @@ class Handler:
             return f"{text}, {self.schedule}"
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
+        if self.event == RECEIVED:
+            text += (
+                ", holds the file until it has decided"
+                if self.hold
+                else ", decides while the client waits"
+            )
         if self.event in ADMITTING:
             text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
         return text
@@ -168,23 +182,8 @@ class Handler:
 
 def _parse_handler(document: Document) -> ParsedPlugin:
     model = validate(document, HandlerModel)
-    for key, events in APPLIES.items():
-        if key in document.data and model.event not in events:
-            *rest, last = events
-            where = f"{', '.join(rest)} and {last}" if rest else last
-            raise document.error(f"`{key}` applies to {where} only: remove it", key)
-    if model.event == SCHEDULE:
-        _check_schedule(document, model)
+    check_keys(document, model)
     return ParsedPlugin(HANDLER, model.name, document, model)
-
-
-def _check_schedule(document: Document, model: HandlerModel) -> None:
-    if model.cron is None and model.every is None:
-        raise document.error('a Schedule needs `cron: "5 3 * * *"` or `every: 15m`: add one', "event")
-    if model.cron is not None and model.every is not None:
-        raise document.error("`cron` and `every` exclude each other: remove one", "every")
-    if model.every is not None and "timezone" in document.data:
-        raise document.error("`timezone` belongs to `cron`, not to `every`: remove it", "timezone")
 
 
 def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
@@ -197,9 +196,10 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     return Handler(
         name=model.name,
         event=model.event,
-        timeout=model.timeout or DEFAULT_TIMEOUT[model.event],
+        timeout=model.timeout or (HOLD_TIMEOUT if model.hold else DEFAULT_TIMEOUT[model.event]),
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
+        hold=model.hold,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
         prefix=_as_tuple(model.prefix),

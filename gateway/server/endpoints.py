@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gateway.auth.api_keys import ApiKeys
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
+from gateway.auth.key_store import KeyStore
+from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -34,6 +40,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
@@ -65,6 +72,7 @@ class Endpoints:
     body_receiver: BodyReceiver
     downloads: DownloadHandler
     metrics_endpoint: MetricsEndpoint
+    streams: UploadStreams
 
 
 async def open_endpoints(
@@ -89,7 +97,9 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
-    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
+    redaction = Redaction(settings.redact)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
@@ -97,14 +107,15 @@ async def open_endpoints(
     whole = _whole_ledger(resources, processes, ledgers)
     kept = resources.parts.partials
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
-    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
+    streams = UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes),
+        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
+        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
@@ -112,7 +123,7 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
@@ -144,7 +155,12 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
         metrics.gauge(
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
-    return Auth(settings, tokens_of(settings), resources.base.installation, verifier)
+    keys = ApiKeys(resources.base.shared.rate_counters)
+    watcher = KeyWatcher(KeyStore(settings.state), keys, reports=resources.base.state.slot == 0)
+    await asyncio.to_thread(watcher.load)
+    stack.push_async_callback(asyncio.to_thread, watcher.close)
+    watcher.start()
+    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, keys)
 
 
 async def _open_routing(

@@ -23,6 +23,7 @@ from gateway.events.protocols import (
     NewEvent,
     Outbox,
     Queue,
+    RunOutput,
     Selection,
     run_all,
 )
@@ -338,6 +339,25 @@ class Conformance:
         ]
         assert runs == [(1, "retry", "first", 0.25), (2, "dead", "second", 0.5)]
 
+    async def test_a_history_has_the_result_of_the_latest_run(self, engine: Engine) -> None:
+        (event,) = await engine.publish("h", "i")
+        await engine.queue.retry(await engine.claim_one("h"), 0.0, "first", 0.1, {"pages": 1})
+        delivery = await engine.claim_one("h")
+        assert await _results(engine, event) == {"h": {"pages": 1}, "i": None}
+        await engine.queue.ack(delivery, 0.1, {"text": "ü\n\x00", "list": [1, None, {"a": 1.5}]})
+        await engine.queue.dead_letter(await engine.claim_one("i"), "no way", 0.1, {})
+        await becomes(engine, event, "done", "h")
+        await becomes(engine, event, "dead", "i")
+        last = {"h": {"text": "ü\n\x00", "list": [1, None, {"a": 1.5}]}, "i": {}}
+        assert await _results(engine, event) == last
+
+    async def test_a_run_without_a_result_leaves_none_of_an_earlier_one(self, engine: Engine) -> None:
+        (event,) = await engine.publish()
+        await engine.queue.retry(await engine.claim_one(), 0.0, "first", 0.1, {"pages": 1})
+        await engine.queue.ack(await engine.claim_one(), 0.1)
+        await becomes(engine, event, "done")
+        assert await _results(engine, event) == {"h": None}
+
     async def test_nobody_has_a_history_of_what_is_unknown(self, engine: Engine) -> None:
         assert await engine.ledger.history("nobody-knows") is None
 
@@ -391,6 +411,12 @@ class Conformance:
         await engine.ledger.resume("h")
         assert len(await waiting) == 1
         assert await engine.ledger.paused() == frozenset()
+
+
+async def _results(engine: Engine, event: NewEvent) -> dict[str, RunOutput | None]:
+    history = await engine.ledger.history(event.id)
+    assert history is not None
+    return {delivery.row.handler: delivery.result for delivery in history.deliveries}
 
 
 def _counts(depth: list[Depth]) -> dict[tuple[str, str], int]:

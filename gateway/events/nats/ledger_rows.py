@@ -121,16 +121,17 @@ class Rows:
         if not rows:
             return None
         body: dict[str, Any] = next((event["body"] for item in page if (event := _event(item))), {})
-        deliveries = [DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())]
+        deliveries = [await self._delivery(row) for _, row in sorted(rows.items())]
         row = next(iter(rows.values()))
         return EventHistory(event_id, row.event, row.upload_id, row.path, row.created, body, deliveries)
 
-    async def _runs(self, row: DeliveryRow) -> list[Attempt]:
+    async def _delivery(self, row: DeliveryRow) -> DeliveryHistory:
         names = self._reader.names
         subject = names.subject_of("run", row.handler, row.event_id)
         runs = [message.fields async for message in self._reader.every(names.runs, subject)]
         columns = ("attempt", "node", "ended", "duration", "outcome", "error")
-        return [Attempt(*(run[name] for name in columns)) for run in runs[-MAX_RUNS:]]
+        attempts = [Attempt(*(run[name] for name in columns)) for run in runs[-MAX_RUNS:]]
+        return DeliveryHistory(row, attempts, runs[-1].get("result") if runs else None)
 
     # -- one area
 

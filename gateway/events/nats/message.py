@@ -141,3 +141,19 @@ def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
         created=event.created,
         origin=origin,
     )
+
+
+def redelivery(delay: float) -> bytes:
+    """Return the request for a redelivery after `delay` seconds."""
+    return b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK"
+
+
+def fitting(fields: dict[str, Any], limit: int) -> bytes:
+    """Return the fields as JSON. Where they are too long the result is left out, and the error cut."""
+    payload = json.dumps(fields, separators=(",", ":")).encode()
+    if len(payload) > limit and fields.pop("result", None) is not None:
+        payload = json.dumps(fields, separators=(",", ":")).encode()
+    while len(payload) > limit and fields["error"]:
+        fields["error"] = fields["error"][: len(fields["error"]) // 2]
+        payload = json.dumps(fields, separators=(",", ":")).encode()
+    return payload

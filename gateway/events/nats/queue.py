@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from nats.aio.msg import Msg
@@ -32,10 +32,13 @@ from gateway.events.nats.message import (
     decode,
     delivery_of,
     due_time,
+    fitting,
+    redelivery,
 )
 from gateway.events.nats.outbox import MAX_HEADER_BYTES, RunLog, RunLogEntry
 from gateway.events.nats.pull_requests import PullRequests
 from gateway.events.nats.streams import StreamNames, ensure_consumer
+from gateway.events.protocols import RunOutput
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
@@ -100,28 +103,37 @@ class NatsQueue:
                     await self._connection.client.publish(claimed.message.reply, _WORKING)
                     claimed.until = time.monotonic() + self._lease
 
-    async def ack(self, delivery: Delivery, duration: float) -> None:
+    async def ack(self, delivery: Delivery, duration: float, result: RunOutput | None = None) -> None:
         """Settle a delivery as done."""
         claimed = _claimed(delivery)
         if claimed.leased:
-            entry = self._run_entry(delivery, "done", duration, None)
+            entry = self._run_entry(delivery, "done", duration, None, result)
             await self._settle(claimed, _ACK)
             await self._run_log.add(entry)
 
-    async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
+    async def retry(
+        self,
+        delivery: Delivery,
+        delay: float,
+        error: str,
+        duration: float,
+        result: RunOutput | None = None,
+    ) -> None:
         """Settle a run as failed: due again in `delay` seconds."""
         claimed = _claimed(delivery)
         if claimed.leased:
-            await self._publish_entry(self._run_entry(delivery, "retry", duration, error))
+            await self._publish_entry(self._run_entry(delivery, "retry", duration, error, result))
             await self._note_delay(delivery, delay, error)
-            await self._settle(claimed, _redelivery(delay))
+            await self._settle(claimed, redelivery(delay))
 
-    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
+    async def dead_letter(
+        self, delivery: Delivery, error: str, duration: float, result: RunOutput | None = None
+    ) -> None:
         """Make a delivery dead: it is in the dead stream before it leaves the queue."""
         claimed = _claimed(delivery)
         if claimed.leased:
             await self._publish_dead(claimed.message, delivery.handler, delivery.event_id, error)
-            await self._publish_entry(self._run_entry(delivery, "dead", duration, error))
+            await self._publish_entry(self._run_entry(delivery, "dead", duration, error, result))
             await self._settle(claimed, _TERMINATE)
 
     async def limit_delays(self, handler: str, longest: float) -> int:
@@ -165,7 +177,7 @@ class NatsQueue:
         due = due_time(message.headers)
         if due is not None and message.metadata.num_delivered == 1:
             delay = min(max(0.0, due - time.time()), MAX_REQUEUE_DELAY)
-            await self._connection.request(message.reply, _redelivery(delay))
+            await self._connection.request(message.reply, redelivery(delay))
             return None
         try:
             return delivery_of(message, handler, self._lease)
@@ -203,7 +215,7 @@ class NatsQueue:
         except EventEngineUnavailable as error:
             returned = "a delivery goes back to the queue with its attempt used up: %s"
             log.warning(returned, error, extra=event("delivery.returned"))
-            await self._connection.request(message.reply, _redelivery(delay))
+            await self._connection.request(message.reply, redelivery(delay))
         else:
             await self._connection.request(message.reply, _ACK)
 
@@ -212,13 +224,18 @@ class NatsQueue:
         fields = {"handler": handler, "attempt": attempt_of(message), "error": error}
         fields |= {"died": time.time(), "event": _text(message.data)}
         subject = self._names.subject_of("dead", handler, event_id)
-        payload = _fitting(fields, self._connection.max_payload - MAX_HEADER_BYTES)
+        payload = fitting(fields, self._connection.max_payload - MAX_HEADER_BYTES)
         async with mapped_errors():
             headers = {MESSAGE_ID: f"dead:{sequence}"}
             await self._connection.js.publish(subject, payload, headers=headers)
 
     def _run_entry(
-        self, delivery: Delivery, outcome: str, duration: float, error: str | None
+        self,
+        delivery: Delivery,
+        outcome: str,
+        duration: float,
+        error: str | None,
+        result: RunOutput | None,
     ) -> RunLogEntry:
         """Return the log entry of an ended run."""
         fields = {
@@ -236,13 +253,15 @@ class NatsQueue:
             "path": delivery.body.get("path"),
             "created": delivery.created,
         }
+        if result is not None:
+            fields["result"] = result
         return self._entry(delivery, fields, "run")
 
-    def _entry(self, delivery: Delivery, fields: Mapping[str, Any], kind: str) -> RunLogEntry:
+    def _entry(self, delivery: Delivery, fields: dict[str, Any], kind: str) -> RunLogEntry:
         """Return a message for the stream of runs, which recognises a repetition."""
         return RunLogEntry(
             self._names.subject_of(kind, delivery.handler, delivery.event_id),
-            json.dumps(fields, separators=(",", ":")).encode(),
+            fitting(fields, self._connection.max_payload - MAX_HEADER_BYTES),
             {MESSAGE_ID: f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"},
         )
 
@@ -265,20 +284,6 @@ def _claimed(delivery: Delivery) -> ClaimedMessage:
     if not isinstance(delivery.token, ClaimedMessage):
         raise TypeError("this delivery was claimed from another engine")
     return delivery.token
-
-
-def _redelivery(delay: float) -> bytes:
-    """Return the request for a redelivery after `delay` seconds."""
-    return b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK"
-
-
-def _fitting(fields: dict[str, Any], limit: int) -> bytes:
-    """Return the fields as JSON; the error is cut where the event beside it leaves no room for it."""
-    payload = json.dumps(fields, separators=(",", ":")).encode()
-    while len(payload) > limit and fields["error"]:
-        fields["error"] = fields["error"][: len(fields["error"]) // 2]
-        payload = json.dumps(fields, separators=(",", ":")).encode()
-    return payload
 
 
 def _text(data: bytes) -> Any:

@@ -39,6 +39,7 @@ class IncomingDirectory:
 
     def __init__(self, folder: Path, partials: PartialDirectory | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder.absolute()
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.device = os.fstat(self.fd).st_dev
         self.umask = os.umask(0o077)
@@ -96,8 +97,9 @@ class IncomingDirectory:
 
 
 class IncomingFile:
-    """One body being received, `received` bytes so far. `xattr` is written before the first byte.
+    """One body being received, `received` bytes so far.
 
+    `xattr` is written before the first byte, and again where it is another one at the end.
     Threads take turns with it, and none writes to it once it is closed: the number of its descriptor
     may be another file's then. `OSError` EBADF is raised instead.
     """
@@ -108,6 +110,7 @@ class IncomingFile:
         self.upload_id = upload_id
         self.received = 0
         self.xattr: bytes | None = None
+        self._stored_xattr: bytes | None = None
         self._incoming = incoming
         self._mode = mode
         self._lock = threading.RLock()
@@ -125,6 +128,11 @@ class IncomingFile:
     def size(self) -> int:
         """Bytes written and buffered."""
         return self.received + len(self._buffered)
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are that are written, as an absolute path."""
+        return self._incoming.folder / self.upload_id
 
     def buffer(self, content: bytes) -> None:
         """Hold all bytes in memory until the body is finalized. Does not touch the disk."""
@@ -180,7 +188,7 @@ class IncomingFile:
         with self._lock:
             self.flush()
             self._check_open()
-            if self.digests.store(self._fd) or not self._synced:
+            if self._store_attributes() or not self._synced:
                 os.fsync(self._fd)
                 self._synced = True
 
@@ -195,7 +203,7 @@ class IncomingFile:
             else:
                 self.flush()
                 self._check_open()
-                self.digests.store(self._fd)
+                self._store_attributes()
             self._check_open()
             status = os.fstat(self._fd)
             self._close()
@@ -236,8 +244,19 @@ class IncomingFile:
         self._exists = True
         if self._mode & self._incoming.umask:
             os.fchmod(self._fd, self._mode)
-        if self.xattr is not None:
-            write_xattr(self._fd, self.xattr)
+        self._store_xattr()
+
+    def _store_attributes(self) -> bool:
+        """Store the digest and what is new of the attribute; tell whether anything is."""
+        is_digest_new = self.digests.store(self._fd)
+        return self._store_xattr() or is_digest_new
+
+    def _store_xattr(self) -> bool:
+        if self.xattr == self._stored_xattr:
+            return False
+        write_xattr(self._fd, self.xattr)
+        self._stored_xattr = self.xattr
+        return True
 
     def _check_open(self) -> None:
         if self._closed:

@@ -54,6 +54,7 @@ class PartialDirectory:
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder.absolute()
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.durable = durable
         self._incoming = folder.parent / "incoming"
@@ -208,11 +209,10 @@ class PartialDirectory:
         """Lock a file; return whether it still has its name. Where not, it is closed."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        except OSError as error:
             os.close(fd)
-            raise PartialLockedError from None
-        except OSError:
-            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                raise PartialLockedError from None
             raise
         if os.fstat(fd).st_nlink:
             return True

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EXDEV
+from pathlib import Path
 from typing import Final
 
 from gateway.domain import failpoints
@@ -96,6 +97,11 @@ class PartialFile:
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of the bytes since `expect_digests`."""
         return self._hashes[algorithm].digest()
+
+    @property
+    def path(self) -> Path:
+        """Where its bytes are, as an absolute path."""
+        return self._folder.folder / self.upload_id
 
     def begin(self, *, unchecked: bool) -> None:
         """Begin to append. With `unchecked` a kill drops what is not settled. Raises `OSError`."""
@@ -210,8 +216,7 @@ class PartialFile:
         """
         with self._lock:
             self.settle()
-            if xattr is not None:
-                write_xattr(self._fd, xattr)
+            write_xattr(self._fd, xattr)
             if self._folder.durable:
                 os.fsync(self._fd)
             failpoints.hit("before partial move")

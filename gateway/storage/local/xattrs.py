@@ -12,6 +12,7 @@ block of its own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -72,9 +73,13 @@ def encode_xattr(path: str, mime: str | None, metadata: Mapping[str, str]) -> by
     return json.dumps(attributes, ensure_ascii=False).encode("utf-8", "replace") if attributes else None
 
 
-def write_xattr(fd: int, value: bytes) -> None:
-    """Set the attribute of an open file. A file system that refuses is logged, and no error."""
-    _write(fd, ATTRIBUTE, value, "the type and metadata of a file cannot be stored: %s")
+def write_xattr(fd: int, value: bytes | None) -> None:
+    """Set the attribute of an open file, None removes it. A file system that refuses is logged only."""
+    if value is not None:
+        _write(fd, ATTRIBUTE, value, "the type and metadata of a file cannot be stored: %s")
+        return
+    with contextlib.suppress(OSError):  # there is none
+        os.removexattr(fd, ATTRIBUTE)
 
 
 def write_digest(fd: int, algorithm: str, digest: bytes) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
-from gateway.events import claims, queue
+from gateway.events import claims, queue_statements
 from gateway.events.journal import Journal
 from gateway.events.protocols import Attempt, DeliveryHistory, DeliveryRow, Selection, run_all
 from tests.support.records import (
@@ -297,14 +297,14 @@ def plan(journal: Journal, statement: str) -> list[str]:
             "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>? AND due<?)",
         ),
         (claims._NEXT_DUE, "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)"),
-        (queue._RUN_ENDED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
-        (queue._SETTLE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
-        (queue._REQUEUE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (queue_statements.RUN_ENDED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (queue_statements.SETTLE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (queue_statements.REQUEUE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (
-            queue._LIMIT_DELAYS,
+            queue_statements.LIMIT_DELAYS,
             "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)",
         ),
-        (queue._RELAYED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (queue_statements.RELAYED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 def test_no_step_reads_or_sorts_what_it_does_not_need(

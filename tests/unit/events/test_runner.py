@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -119,6 +119,22 @@ async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench
     story = bench.story("a")
     assert (story.row.state, story.row.error) == ("dead", "no 3\nthe traceback")
     assert [(run.error or "")[:4] for run in story.runs] == ["no 1", "no 2", "no 3"]
+
+
+async def test_what_the_latest_run_left_for_the_client_is_kept_however_it_ended(
+    bench: RunnerBench,
+) -> None:
+    async def deliver(delivery: Delivery) -> RunResult:
+        ended: Literal["succeeded", "failed"] = "succeeded" if delivery.event_id == "e-a" else "failed"
+        return RunResult(ended, result={"tries": delivery.attempt})
+
+    bench.deliver = deliver
+    bench.publish("a", "b")
+    await bench.runner.start([spec(attempts=2)])
+    await bench.ended(3)
+    await bench.stop()
+    assert (bench.story("a").row.state, bench.story("a").result) == ("done", {"tries": 1})
+    assert (bench.story("b").row.state, bench.story("b").result) == ("dead", {"tries": 2})
 
 
 async def test_an_error_is_kept_bounded(bench: RunnerBench) -> None:
