@@ -35,6 +35,14 @@ _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 
 _OK: Final[Mapping[str, Any]] = {"description": "OK"}
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
+_FILE: Final[Mapping[str, Any]] = {
+    "upload_id": {"type": "string"},
+    "path": {"type": "string"},
+    "bytes": {"type": "integer"},
+    "mime": {"type": "string"},
+    "digest": {"type": "string"},
+    "result": {"type": "object", "description": "What handlers left"},
+}
 _COMPONENTS: Final[Mapping[str, Any]] = {
     "schemas": {
         "Error": {
@@ -63,28 +71,12 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
         "Stored": {
             "type": "object",
             "required": ["upload_id", "path", "url", "bytes", "mime"],
-            "properties": {
-                "upload_id": {"type": "string"},
-                "path": {"type": "string"},
-                "url": {"type": "string", "format": "uri"},
-                "bytes": {"type": "integer"},
-                "mime": {"type": "string"},
-                "digest": {"type": "string"},
-                "result": {"type": "object", "description": "What handlers left"},
-            },
+            "properties": {**_FILE, "url": {"type": "string", "format": "uri"}},
         },
         "Held": {
             "type": "object",
             "required": ["upload_id", "state", "path", "bytes", "mime"],
-            "properties": {
-                "upload_id": {"type": "string"},
-                "state": {"const": "held"},
-                "path": {"type": "string"},
-                "bytes": {"type": "integer"},
-                "mime": {"type": "string"},
-                "digest": {"type": "string"},
-                "result": {"type": "object", "description": "What handlers left"},
-            },
+            "properties": {**_FILE, "state": {"const": "held"}},
         },
         "StoredFiles": {
             "type": "object",
