@@ -1,0 +1,327 @@
+"""The uploads in a journal that wait for the decision of handlers of `APIGW.OnFileReceived`.
+
+One delivery at a time: that of the first handler that has not decided. What it decides, the end of its
+delivery and what follows are one transaction. A row that is decided changes no more, but from accepted
+to rejected where the file can never be published; it goes when the file is published.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from gateway.domain import failpoints
+from gateway.domain.event_bodies import received_id
+from gateway.domain.held import Decision
+from gateway.domain.model import RECEIVED, Delivery, Identity, Upload
+from gateway.domain.sqlite_writer import T
+from gateway.domain.upload_fields import upload_fields
+from gateway.events.claims import Wakeups
+from gateway.events.database import Database, insert, packed, rows_by_id, select
+from gateway.events.held_changes import changed_upload, refusal_fields
+from gateway.events.held_log import HeldUpload, held_upload
+from gateway.events.queue import run_of, settle_runs
+from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
+
+_HELD: Final = (
+    "(id, state, upload, bytes, mime, digests, inode, mtime_ns, place, event_id, handlers, created)"
+)
+_EVENTS: Final = "(id, type, upload_id, path, created, body)"
+_DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
+_UNSETTLED: Final = "state IN ('accepted', 'rejected') AND settled = 0"
+
+MAX_UNSETTLED: Final = 32
+"""Decided uploads that one operation reads: their headers may have 32 KiB each."""
+
+MAX_PRUNED: Final = 200
+"""Rejected uploads that one operation prunes."""
+
+
+class HoldRecord(NamedTuple):
+    """What the journal keeps of an upload that is held. The secrets of `upload` are redacted.
+
+    `handlers` decide, one after the other; `body` is what they get. `place` is the private object, None
+    for a file.
+    """
+
+    upload: Upload
+    identity: Identity
+    mime: str
+    digests: dict[str, str]
+    handlers: Sequence[str]
+    body: dict[str, Any]
+    place: dict[str, Any] | None = None
+
+
+class HeldUploads:
+    """Records held uploads and what becomes of them. Methods may be called from any thread."""
+
+    def __init__(
+        self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups, node: str
+    ) -> None:
+        self._database = database
+        self._unpublished = unpublished
+        self._wakeups = wakeups
+        self._node = node
+
+    # -- the beginning
+
+    def record(self, records: Sequence[HoldRecord]) -> Future[None]:
+        """Write held uploads, each with its first delivery, all or none; nothing runs before `release`.
+
+        Raises what JSON cannot write.
+        """
+        events = [_first_event(record) for record in records]
+        self._unpublished.hold(events)
+
+        def finish(future: Future[None]) -> None:
+            if future.exception() is not None:
+                self._unpublished.release([event.event_id for event in events])
+
+        future = self._database.submit(partial(_record, self._database, records))
+        future.add_done_callback(finish)
+        return future
+
+    def release(self, upload_ids: Collection[str]) -> None:
+        """Let the first deliveries of held uploads run. Costs no transaction."""
+        released = self._unpublished.release([received_id(upload_id) for upload_id in upload_ids])
+        self._wakeups.notify({handler for event in released for handler in event.handlers})
+
+    def forget(self, upload_ids: Sequence[str]) -> Future[None]:
+        """Delete held uploads that nobody was told of, with their events."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            _forget(db, upload_ids)
+
+        def finish(future: Future[None]) -> None:
+            if future.exception() is None:
+                self._unpublished.release([received_id(upload_id) for upload_id in upload_ids])
+
+        future = self._database.submit(operation)
+        future.add_done_callback(finish)
+        return future
+
+    # -- decisions
+
+    def decide(self, delivery: Delivery, decision: Decision, duration: float) -> Future[HeldUpload | None]:
+        """Settle a run as done, with its decision; return the upload as it is then.
+
+        None where nothing was decided: another run, or somebody, has decided meanwhile.
+        """
+        operation = partial(_decide, delivery=delivery, decision=decision)
+        return self._decided(partial(operation, duration=duration, node=self._node))
+
+    def release_held(self, upload_id: str, by: str) -> Future[HeldUpload | None]:
+        """Accept an upload for an operator, whatever its handlers would say; None as in `decide`."""
+        return self._decided(partial(_overrule, upload_id=upload_id, refusal=None, by=by))
+
+    def reject_held(self, upload_id: str, reason: str, by: str) -> Future[HeldUpload | None]:
+        """Reject an upload for an operator; None as in `decide`."""
+        refusal = refusal_fields(reason=reason, by=by)
+        return self._decided(partial(_overrule, upload_id=upload_id, refusal=refusal, by=by))
+
+    def reject_accepted(self, upload_id: str, code: str, reason: str) -> Future[HeldUpload | None]:
+        """Reject what was accepted and can never be published: `code` is that of the refusal."""
+        refusal = refusal_fields(code=code, reason=reason)
+
+        def operation(db: sqlite3.Connection) -> HeldUpload | None:
+            _end(db, upload_id, "rejected", refusal, before="accepted")
+            return _find(db, upload_id)
+
+        return self._database.submit(operation)
+
+    def _decided(self, operation: Callable[[sqlite3.Connection], HeldUpload | None]) -> Any:
+        def finish(future: Future[HeldUpload | None]) -> None:
+            if future.exception() is None and (held := future.result()) is not None:
+                self._wakeups.notify(held.handlers[:1])
+
+        future = self._database.submit(operation)
+        future.add_done_callback(finish)
+        return future
+
+    # -- the end
+
+    def settle(self, upload_id: str) -> Future[None]:
+        """Note that nothing is left of a rejected upload but its row."""
+        return self._database.write("UPDATE held SET settled = 1 WHERE id = ?", (upload_id,))
+
+    def end(self, upload_ids: Sequence[str]) -> Future[None]:
+        """Delete the rows of uploads that are published. Their events stay for a while, as all do."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            ids = packed(list(upload_ids))
+            db.execute("DELETE FROM held WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+
+        return self._database.submit(operation)
+
+    # -- reading
+
+    def find(self, upload_ids: Sequence[str]) -> Future[dict[str, HeldUpload]]:
+        """Return those of `upload_ids` that the journal has, whatever their state."""
+        return self._read(lambda db: {
+            upload_id: held
+            for upload_id in upload_ids
+            if (held := _find(db, upload_id)) is not None
+        })  # fmt: skip
+
+    def states(self, upload_ids: Sequence[str]) -> Future[dict[str, str]]:
+        """Return the states of those of `upload_ids` that the journal has."""
+        statement = "SELECT state FROM held WHERE id = ?"
+        return self._read(lambda db: {
+            upload_id: str(state) for upload_id, (state,) in rows_by_id(db, statement, upload_ids)
+        })  # fmt: skip
+
+    def unsettled(self, without: Collection[str]) -> Future[list[HeldUpload]]:
+        """Return some that are decided, and neither published nor removed yet, the oldest first."""
+        statement = (
+            f"SELECT * FROM held INDEXED BY held_unsettled WHERE {_UNSETTLED}"  # noqa: S608 (ours)
+            " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY decided LIMIT ?"
+        )
+        values = (packed(list(without)), MAX_UNSETTLED)
+        return self._read(lambda db: list(map(held_upload, select(db, statement, values))))
+
+    def files(self, after: str, limit: int) -> Future[list[tuple[str, str]]]:
+        """Return ids and states of uploads whose body is a file that should be there, by id."""
+        statement = (
+            "SELECT id, state FROM held WHERE id > ? AND place IS NULL"
+            " AND (state IN ('undecided', 'accepted') OR settled = 0) ORDER BY id LIMIT ?"
+        )
+        return self._read(lambda db: db.execute(statement, (after, limit)).fetchall())
+
+    def _read(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        return self._database.submit(operation)
+
+
+def prune_held(db: sqlite3.Connection, before: float) -> int:
+    """Delete rejected uploads without events, decided before `before`; return how many."""
+    return db.execute(
+        "DELETE FROM held WHERE id IN (SELECT id FROM held h WHERE state = 'rejected' AND settled = 1"
+        " AND decided < ? AND NOT EXISTS (SELECT 1 FROM events WHERE id = h.event_id) LIMIT ?)",
+        (before, MAX_PRUNED),
+    ).rowcount
+
+
+def _first_event(record: HoldRecord) -> UnpublishedEvent:
+    upload_id = record.upload.id
+    return UnpublishedEvent(received_id(upload_id), upload_id, record.handlers[:1])
+
+
+def _record(database: Database, records: Sequence[HoldRecord], db: sqlite3.Connection) -> None:
+    database.check_files()
+    now = time.time()
+    insert(db, "held", _HELD, [_row(record, now) for record in records])
+    events = [
+        (received_id(r.upload.id), RECEIVED, r.upload.id, r.upload.path, now, json.dumps(r.body))
+        for r in records
+    ]
+    insert(db, "events", _EVENTS, events)
+    for record in records:
+        _insert_delivery(db, received_id(record.upload.id), record.handlers[0], now)
+
+
+def _row(record: HoldRecord, now: float) -> tuple[Any, ...]:
+    upload, identity = record.upload, record.identity
+    return (
+        upload.id,
+        "undecided",
+        json.dumps(upload_fields(upload)),
+        identity.size,
+        record.mime,
+        json.dumps(record.digests),
+        identity.inode,
+        identity.mtime_ns,
+        None if record.place is None else json.dumps(record.place),
+        received_id(upload.id),
+        json.dumps(list(record.handlers)),
+        now,
+    )
+
+
+def _insert_delivery(db: sqlite3.Connection, event_id: str, handler: str, now: float) -> None:
+    insert(db, "deliveries", _DELIVERIES, [(event_id, handler, "ready", 0, 0, now, now)])
+
+
+def _forget(db: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
+    events = [(received_id(upload_id),) for upload_id in upload_ids]
+    db.executemany("DELETE FROM deliveries WHERE event_id = ?", events)
+    db.executemany("DELETE FROM events WHERE id = ?", events)
+    db.executemany("DELETE FROM held WHERE id = ?", [(upload_id,) for upload_id in upload_ids])
+
+
+def _decide(
+    db: sqlite3.Connection, delivery: Delivery, decision: Decision, duration: float, node: str
+) -> HeldUpload | None:
+    run, result = run_of(delivery), decision.result
+    claimed = "SELECT 1 FROM deliveries WHERE seq = ? AND round = ? AND attempt = ? AND state = 'running'"
+    if db.execute(claimed, run).fetchone() is None:
+        return None  # this run counts no more
+    text = None if result is None else json.dumps(result)
+    settle_runs(db, [(*run, "done", 0.0, None, duration, "done", text, delivery.handler)], node)
+    held = _find(db, delivery.upload_id or "")
+    if held is None or held.state != "undecided" or held.handlers[:1] != (delivery.handler,):
+        return None
+    upload = changed_upload(held.upload, decision, delivery.handler)
+    left = held.handlers[1:]
+    db.execute(
+        "UPDATE held SET upload = ?, handlers = ? WHERE id = ?",
+        (json.dumps(upload), json.dumps(left), held.id),
+    )
+    if decision.refusal is not None:
+        refusal = refusal_fields(handler=delivery.handler, refusal=decision.refusal)
+        _end(db, held.id, "rejected", refusal)
+    elif left:
+        _ask_next(db, held.event_id, left[0], upload)
+    else:
+        _end(db, held.id, "accepted", None)
+    failpoints.hit("within decision")
+    return _find(db, held.id)
+
+
+def _ask_next(db: sqlite3.Connection, event_id: str, handler: str, upload: dict[str, Any]) -> None:
+    """Let the next handler decide, about the upload as the one before has left it."""
+    changed = {name: upload[name] for name in ("path", "metadata", "on_conflict")}
+    (body,) = db.execute("SELECT body FROM events WHERE id = ?", (event_id,)).fetchone()
+    db.execute(
+        "UPDATE events SET path = ?, body = ? WHERE id = ?",
+        (upload["path"], json.dumps(json.loads(body) | changed), event_id),
+    )
+    _insert_delivery(db, event_id, handler, time.time())
+
+
+def _overrule(
+    db: sqlite3.Connection, upload_id: str, refusal: dict[str, Any] | None, by: str
+) -> HeldUpload | None:
+    held = _find(db, upload_id)
+    if held is None or held.state != "undecided":
+        return None
+    state = "accepted" if refusal is None else "rejected"
+    _end(db, upload_id, state, refusal)
+    db.execute(
+        "UPDATE deliveries SET state = 'done', due = 0, updated = ?, error = ? WHERE event_id = ?"
+        " AND state IN ('ready', 'running', 'dead')",
+        (time.time(), f"{state} by {by}", held.event_id),
+    )
+    return _find(db, upload_id)
+
+
+def _end(
+    db: sqlite3.Connection,
+    upload_id: str,
+    state: str,
+    refusal: dict[str, Any] | None,
+    before: str = "undecided",
+) -> None:
+    db.execute(
+        "UPDATE held SET state = ?, refusal = ?, decided = ? WHERE id = ? AND state = ?",
+        (state, None if refusal is None else json.dumps(refusal), time.time(), upload_id, before),
+    )
+
+
+def _find(db: sqlite3.Connection, upload_id: str) -> HeldUpload | None:
+    rows = select(db, "SELECT * FROM held WHERE id = ?", (upload_id,))
+    return held_upload(rows[0]) if rows else None
