@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import SCHEDULE, HandlerSpec, RetryPolicy
+from gateway.domain.model import RECEIVED, SCHEDULE, HandlerSpec, RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
 from gateway.plugins.models import (
@@ -24,6 +24,9 @@ from gateway.plugins.models import (
     APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
+    HOLD_TIMEOUT,
+    WITH_HOLD,
+    WITHOUT_HOLD,
     ConfigModel,
     HandlerModel,
     HandlerTestModel,
@@ -121,7 +124,8 @@ class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
-    `suspends` is False for a function that never waits.
+    `suspends` is False for a function that never waits. `hold`: it decides from the journal, while no
+    client waits.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Handler:
     timeout: float
     on_error: str
     keeps_authorization: bool
+    hold: bool
     retry: RetryPolicy
     concurrency: int
     prefix: tuple[str, ...]
@@ -161,6 +166,12 @@ class Handler:
             return f"{text}, {self.schedule}"
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
+        if self.event == RECEIVED:
+            text += (
+                ", holds the file until it has decided"
+                if self.hold
+                else ", decides while the client waits"
+            )
         if self.event in ADMITTING:
             text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
         return text
@@ -175,6 +186,8 @@ def _parse_handler(document: Document) -> ParsedPlugin:
             raise document.error(f"`{key}` applies to {where} only: remove it", key)
     if model.event == SCHEDULE:
         _check_schedule(document, model)
+    if model.event == RECEIVED:
+        _check_hold(document, model)
     return ParsedPlugin(HANDLER, model.name, document, model)
 
 
@@ -187,6 +200,15 @@ def _check_schedule(document: Document, model: HandlerModel) -> None:
         raise document.error("`timezone` belongs to `cron`, not to `every`: remove it", "timezone")
 
 
+def _check_hold(document: Document, model: HandlerModel) -> None:
+    for key in WITHOUT_HOLD if model.hold else WITH_HOLD:
+        if key in document.data:
+            state = (
+                "does not apply with `hold: true`" if model.hold else "applies with `hold: true` only"
+            )
+            raise document.error(f"`{key}` {state}: remove it", key)
+
+
 def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     """Compile a handler's script and run its top-level code. Raises `ConfigError` with the line."""
     document, model = parsed.document, parsed.model_as(HandlerModel)
@@ -197,9 +219,10 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     return Handler(
         name=model.name,
         event=model.event,
-        timeout=model.timeout or DEFAULT_TIMEOUT[model.event],
+        timeout=model.timeout or (HOLD_TIMEOUT if model.hold else DEFAULT_TIMEOUT[model.event]),
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
+        hold=model.hold,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
         prefix=_as_tuple(model.prefix),
