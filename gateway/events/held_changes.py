@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from gateway.domain import paths
@@ -20,7 +19,7 @@ def changed_upload(fields: dict[str, Any], decision: Decision, handler: str) -> 
     """
     changed = dict(fields)
     if decision.path is not None:
-        changed["path"] = decision.path
+        changed["path"] = "/" + decision.path.removeprefix("/")
     if decision.metadata is not None:
         changed["metadata"] = decision.metadata
     granted = (fields.get("grant") or {}).get("on_conflict")
@@ -32,7 +31,7 @@ def changed_upload(fields: dict[str, Any], decision: Decision, handler: str) -> 
 
 
 def check_decision(decision: Decision) -> Refusal | None:
-    """Return why the path that a decision asks for can never be given, None where it can."""
+    """Return why a file can never have the path that a decision gives it, None where it can."""
     try:
         if decision.path is not None:
             paths.check_path(decision.path)
@@ -65,8 +64,3 @@ def refusal_fields(
 def failure_reason(refusal: dict[str, Any] | None) -> str:
     """Return the code that handlers of OnFileUploadFailed get of a rejection."""
     return str((refusal or {}).get("code") or "rejected")
-
-
-def as_text(fields: dict[str, Any]) -> str:
-    """Return fields as JSON."""
-    return json.dumps(fields)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -19,13 +20,14 @@ from gateway.domain import failpoints
 from gateway.domain.event_bodies import received_id
 from gateway.domain.held import Decision
 from gateway.domain.model import RECEIVED, Delivery, Identity, Upload
-from gateway.domain.sqlite_writer import T
+from gateway.domain.sqlite_writer import Operation
 from gateway.domain.upload_fields import upload_fields
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, insert, packed, rows_by_id, select
-from gateway.events.held_changes import changed_upload, refusal_fields
+from gateway.events.held_changes import changed_upload, check_decision, refusal_fields
 from gateway.events.held_log import HeldUpload, held_upload
-from gateway.events.queue import run_of, settle_runs
+from gateway.events.queue import MAX_ORPHANS, run_of, settle_runs
+from gateway.events.queue_statements import DEAD_LETTER_HELD
 from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
 _HELD: Final = (
@@ -33,7 +35,20 @@ _HELD: Final = (
 )
 _EVENTS: Final = "(id, type, upload_id, path, created, body)"
 _DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
-_UNSETTLED: Final = "state IN ('accepted', 'rejected') AND settled = 0"
+_UNSETTLED: Final = (
+    "SELECT * FROM held INDEXED BY held_unsettled WHERE decided IS NOT NULL AND settled = 0"
+    " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY decided LIMIT ?"
+)
+
+_ASKED: Final = "json_extract(handlers, '$[0]')"
+_ASKED_HANDLERS: Final = (
+    "WITH RECURSIVE asked(name) AS ("  # noqa: S608 (ours)
+    f"SELECT min({_ASKED}) FROM held INDEXED BY held_by_handler WHERE state = 'undecided'"
+    f" UNION ALL SELECT (SELECT min({_ASKED}) FROM held INDEXED BY held_by_handler"
+    f" WHERE state = 'undecided' AND {_ASKED} > name) FROM asked WHERE name IS NOT NULL"
+    ") SELECT name FROM asked WHERE name IS NOT NULL"
+)
+"""The handlers that are to decide, from one to the next by the index."""
 
 MAX_UNSETTLED: Final = 32
 """Decided uploads that one operation reads: their headers may have 32 KiB each."""
@@ -125,6 +140,11 @@ class HeldUploads:
         refusal = refusal_fields(reason=reason, by=by)
         return self._decided(partial(_overrule, upload_id=upload_id, refusal=refusal, by=by))
 
+    def reject_lost(self, upload_id: str) -> Future[HeldUpload | None]:
+        """Reject an upload whose body is gone; None as in `decide`."""
+        refusal = refusal_fields(code="not_found", reason="the body of this upload is gone")
+        return self._decided(partial(_overrule, upload_id=upload_id, refusal=refusal, by="a start"))
+
     def reject_accepted(self, upload_id: str, code: str, reason: str) -> Future[HeldUpload | None]:
         """Reject what was accepted and can never be published: `code` is that of the refusal."""
         refusal = refusal_fields(code=code, reason=reason)
@@ -135,7 +155,9 @@ class HeldUploads:
 
         return self._database.submit(operation)
 
-    def _decided(self, operation: Callable[[sqlite3.Connection], HeldUpload | None]) -> Any:
+    def _decided(
+        self, operation: Operation[HeldUpload | None]
+    ) -> Future[HeldUpload | None]:
         def finish(future: Future[HeldUpload | None]) -> None:
             if future.exception() is None and (held := future.result()) is not None:
                 self._wakeups.notify(held.handlers[:1])
@@ -143,6 +165,24 @@ class HeldUploads:
         future = self._database.submit(operation)
         future.add_done_callback(finish)
         return future
+
+    def dead_letter_orphans(self, handlers: Collection[str]) -> Future[int]:
+        """Make some deliveries of handlers other than `handlers` dead; return how many.
+
+        Their uploads stay held, until an operator decides.
+        """
+
+        def operation(db: sqlite3.Connection) -> int:
+            names = [name for (name,) in db.execute(_ASKED_HANDLERS) if name not in handlers]
+            unpublished, count = packed(self._unpublished.event_ids()), 0
+            for name in names:
+                values = (time.time(), name, unpublished, MAX_ORPHANS - count)
+                count += db.execute(DEAD_LETTER_HELD, values).rowcount
+                if count == MAX_ORPHANS:
+                    break
+            return count
+
+        return self._database.submit(operation)
 
     # -- the end
 
@@ -163,38 +203,36 @@ class HeldUploads:
 
     def find(self, upload_ids: Sequence[str]) -> Future[dict[str, HeldUpload]]:
         """Return those of `upload_ids` that the journal has, whatever their state."""
-        return self._read(lambda db: {
-            upload_id: held
-            for upload_id in upload_ids
-            if (held := _find(db, upload_id)) is not None
-        })  # fmt: skip
+
+
+        def operation(db: sqlite3.Connection) -> dict[str, HeldUpload]:
+            found = {upload_id: _find(db, upload_id) for upload_id in upload_ids}
+            return {upload_id: held for upload_id, held in found.items() if held is not None}
+
+        return self._database.submit(operation)
 
     def states(self, upload_ids: Sequence[str]) -> Future[dict[str, str]]:
         """Return the states of those of `upload_ids` that the journal has."""
-        statement = "SELECT state FROM held WHERE id = ?"
-        return self._read(lambda db: {
-            upload_id: str(state) for upload_id, (state,) in rows_by_id(db, statement, upload_ids)
-        })  # fmt: skip
+
+
+        def operation(db: sqlite3.Connection) -> dict[str, str]:
+            rows = rows_by_id(db, "SELECT state FROM held WHERE id = ?", upload_ids)
+            return {upload_id: str(state) for upload_id, (state,) in rows}
+
+        return self._database.submit(operation)
 
     def unsettled(self, without: Collection[str]) -> Future[list[HeldUpload]]:
         """Return some that are decided, and neither published nor removed yet, the oldest first."""
-        statement = (
-            f"SELECT * FROM held INDEXED BY held_unsettled WHERE {_UNSETTLED}"  # noqa: S608 (ours)
-            " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY decided LIMIT ?"
-        )
         values = (packed(list(without)), MAX_UNSETTLED)
-        return self._read(lambda db: list(map(held_upload, select(db, statement, values))))
+        return self._database.submit(lambda db: list(map(held_upload, select(db, _UNSETTLED, values))))
 
     def files(self, after: str, limit: int) -> Future[list[tuple[str, str]]]:
         """Return ids and states of uploads whose body is a file that should be there, by id."""
         statement = (
             "SELECT id, state FROM held WHERE id > ? AND place IS NULL"
-            " AND (state IN ('undecided', 'accepted') OR settled = 0) ORDER BY id LIMIT ?"
+            " AND settled = 0 ORDER BY id LIMIT ?"
         )
-        return self._read(lambda db: db.execute(statement, (after, limit)).fetchall())
-
-    def _read(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        return self._database.submit(operation)
+        return self._database.submit(lambda db: db.execute(statement, (after, limit)).fetchall())
 
 
 def prune_held(db: sqlite3.Connection, before: float) -> int:
@@ -265,6 +303,9 @@ def _decide(
     held = _find(db, delivery.upload_id or "")
     if held is None or held.state != "undecided" or held.handlers[:1] != (delivery.handler,):
         return None
+    bad_path = check_decision(decision)
+    if bad_path is not None:
+        decision = replace(decision, path=None)
     upload = changed_upload(held.upload, decision, delivery.handler)
     left = held.handlers[1:]
     db.execute(
@@ -274,6 +315,9 @@ def _decide(
     if decision.refusal is not None:
         refusal = refusal_fields(handler=delivery.handler, refusal=decision.refusal)
         _end(db, held.id, "rejected", refusal)
+    elif bad_path is not None:
+        reason = refusal_fields(handler=delivery.handler, code=bad_path.code, reason=bad_path.message)
+        _end(db, held.id, "rejected", reason)
     elif left:
         _ask_next(db, held.event_id, left[0], upload)
     else:

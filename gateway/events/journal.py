@@ -16,6 +16,7 @@ from gateway.domain.model import Delivery
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, Row, select
 from gateway.events.deletions import DeletionLog
+from gateway.events.held_uploads import HeldUploads
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
 from gateway.events.memory_queue import MemoryQueue
@@ -45,6 +46,7 @@ class Journal:
         self.deletions = DeletionLog(self._database, unpublished, wakeups)
         self.published_notes = PublishedNotes(self._database)
         self.uploads = UploadLog(self._database)
+        self.held_uploads = HeldUploads(self._database, unpublished, wakeups, node)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
 
@@ -82,7 +84,9 @@ class Journal:
 
 _COPY_CHUNK: Final = 500
 
-_KEYED: Final = (("uploads", "id"), ("events", "id"), ("deletions", "id"), ("paused", "handler"))
+_KEYED: Final = (
+    ("uploads", "id"), ("events", "id"), ("held", "id"), ("deletions", "id"), ("paused", "handler"),
+)  # fmt: skip
 """Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
 
 

@@ -68,6 +68,8 @@ class JournalQueue:
         node: str,
     ) -> None:
         self.memory: MemoryQueue | None = memory
+        self.holding: frozenset[str] = frozenset()
+        """Handlers that decide about held uploads: their deliveries are not for `claim_any`."""
         self._database = database
         self._unpublished = unpublished
         self._wakeups = wakeups
@@ -93,7 +95,10 @@ class JournalQueue:
             await self._wakeups.wait(handler, generation, remaining)
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Claim for the relay to a remote engine: of all handlers, paused ones too."""
+        """Claim for the relay to a remote engine: of all handlers, paused ones too.
+
+        What decides about held uploads stays in the journal.
+        """
         return await self.claim(ANY_HANDLER, limit, wait)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
@@ -187,13 +192,17 @@ class JournalQueue:
         return count
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
-        """Make some waiting deliveries of handlers that are not in `handlers` dead; return how many."""
+        """Make some waiting deliveries of handlers that are not in `handlers` dead; return how many.
+
+        Those of held uploads have a queue of their own.
+        """
         if self._has_stale_runs:
             await self._revive_stale_runs()
         loaded = frozenset(handlers)
 
         def operation(db: sqlite3.Connection) -> int:
-            names = [name for (name,) in db.execute(WAITING_HANDLERS) if name not in loaded]
+            waiting = [name for (name,) in db.execute(WAITING_HANDLERS)]
+            names = [name for name in waiting if name not in loaded and name not in self.holding]
             now, held, count = time.time(), packed(self._unpublished.event_ids()), 0
             for name in names:
                 values = (now, name, held, MAX_ORPHANS - count)
@@ -208,7 +217,7 @@ class JournalQueue:
         def operation(db: sqlite3.Connection) -> ClaimResult:
             held = self._unpublished.event_ids()
             if handler == ANY_HANDLER:
-                return claim_any_due(db, limit, held)
+                return claim_any_due(db, limit, held, self.holding)
             claimed = claim_due(db, handler, limit, held)
             self._note_state(handler, claimed)
             return claimed

@@ -91,7 +91,8 @@ class HeldDirectory:
             self._known.discard(upload_id)
 
     def remove(self, upload_id: str) -> None:
-        """Delete a body, if it is here; `sync` makes that durable. Raises `OSError`."""
+        """Delete a body, durably, if it is here. Raises `OSError`."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(upload_id, dir_fd=self.fd)
+            self.sync()
         self.forget(upload_id)
