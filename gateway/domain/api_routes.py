@@ -51,9 +51,9 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
     ApiRoute(
         "POST",
-        "/-/uploads/{upload_id}/release",
+        "/-/uploads/{upload_id}/give-up",
         Access.OWNER,
-        "upload.release",
+        "upload.give_up",
         "End the request that has a partial upload open",
     ),
     ApiRoute("GET", "/-/files", Access.OPERATOR, "files", "Stored files of a folder, or one file"),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from gateway.domain import paths
-from gateway.domain.held import Decision, HandlerRefusal
+from gateway.domain.held import Decision, HandlerRefusal, shown_refusal
 from gateway.errors import Refusal
-
-MAX_OUTPUT_CHARACTERS: Final = 16_384
-"""What the journal keeps of the body of a refusal."""
 
 
 def changed_upload(fields: dict[str, Any], decision: Decision, handler: str) -> dict[str, Any]:
@@ -49,16 +46,10 @@ def refusal_fields(
     by: str | None = None,
 ) -> dict[str, Any]:
     """Return what is kept of a rejection: by a `handler`, by an operator (`by`), or by the commit."""
-    output = "" if refusal is None else refusal.body.decode("utf-8", "replace")
-    return {
-        "handler": handler,
-        "status": None if refusal is None else refusal.status,
-        "code": code,
-        "reason": reason,
-        "content_type": None if refusal is None else refusal.content_type,
-        "output": output[:MAX_OUTPUT_CHARACTERS],
-        "by": by,
-    }
+    told: dict[str, Any] = {"handler": handler, "code": code, "reason": reason, "by": by}
+    if refusal is not None and handler is not None:
+        told |= shown_refusal(handler, refusal) | {"content_type": refusal.content_type}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def failure_reason(refusal: dict[str, Any] | None) -> str:

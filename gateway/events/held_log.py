@@ -20,7 +20,8 @@ HeldState = Literal["undecided", "accepted", "rejected"]
 
 
 class HeldUpload(NamedTuple):
-    """A held upload. `place` is its private object, None for a file. `upload` has the fields of `domain.model.Upload` as the decisions so far left them.
+    """A held upload. `upload` has the fields of `domain.model.Upload` as the decisions so far left them.
+    `place` is its private object, None for a file.
 
     `handlers` are those that have not decided yet, in their order. `refusal` is what is told of a
     rejection. Times are Unix times.

@@ -25,7 +25,7 @@ from gateway.domain.upload_fields import upload_fields
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, insert, packed, rows_by_id, select
 from gateway.events.held_changes import changed_upload, check_decision, refusal_fields
-from gateway.events.held_log import HeldUpload, held_upload
+from gateway.events.held_log import HeldUpload, find_held, held_upload
 from gateway.events.queue import MAX_ORPHANS, run_of, settle_runs
 from gateway.events.queue_statements import DEAD_LETTER_HELD
 from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
@@ -151,7 +151,7 @@ class HeldUploads:
 
         def operation(db: sqlite3.Connection) -> HeldUpload | None:
             _end(db, upload_id, "rejected", refusal, before="accepted")
-            return _find(db, upload_id)
+            return find_held(db, upload_id)
 
         return self._database.submit(operation)
 
@@ -206,7 +206,7 @@ class HeldUploads:
 
 
         def operation(db: sqlite3.Connection) -> dict[str, HeldUpload]:
-            found = {upload_id: _find(db, upload_id) for upload_id in upload_ids}
+            found = {upload_id: find_held(db, upload_id) for upload_id in upload_ids}
             return {upload_id: held for upload_id, held in found.items() if held is not None}
 
         return self._database.submit(operation)
@@ -300,7 +300,7 @@ def _decide(
         return None  # this run counts no more
     text = None if result is None else json.dumps(result)
     settle_runs(db, [(*run, "done", 0.0, None, duration, "done", text, delivery.handler)], node)
-    held = _find(db, delivery.upload_id or "")
+    held = find_held(db, delivery.upload_id or "")
     if held is None or held.state != "undecided" or held.handlers[:1] != (delivery.handler,):
         return None
     bad_path = check_decision(decision)
@@ -323,7 +323,7 @@ def _decide(
     else:
         _end(db, held.id, "accepted", None)
     failpoints.hit("within decision")
-    return _find(db, held.id)
+    return find_held(db, held.id)
 
 
 def _ask_next(db: sqlite3.Connection, event_id: str, handler: str, upload: dict[str, Any]) -> None:
@@ -340,7 +340,7 @@ def _ask_next(db: sqlite3.Connection, event_id: str, handler: str, upload: dict[
 def _overrule(
     db: sqlite3.Connection, upload_id: str, refusal: dict[str, Any] | None, by: str
 ) -> HeldUpload | None:
-    held = _find(db, upload_id)
+    held = find_held(db, upload_id)
     if held is None or held.state != "undecided":
         return None
     state = "accepted" if refusal is None else "rejected"
@@ -350,7 +350,7 @@ def _overrule(
         " AND state IN ('ready', 'running', 'dead')",
         (time.time(), f"{state} by {by}", held.event_id),
     )
-    return _find(db, upload_id)
+    return find_held(db, upload_id)
 
 
 def _end(
@@ -365,7 +365,3 @@ def _end(
         (state, None if refusal is None else json.dumps(refusal), time.time(), upload_id, before),
     )
 
-
-def _find(db: sqlite3.Connection, upload_id: str) -> HeldUpload | None:
-    rows = select(db, "SELECT * FROM held WHERE id = ?", (upload_id,))
-    return held_upload(rows[0]) if rows else None

@@ -16,6 +16,7 @@ from gateway.domain.model import Delivery
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, Row, select
 from gateway.events.deletions import DeletionLog
+from gateway.events.held_log import HeldLog
 from gateway.events.held_uploads import HeldUploads
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
@@ -46,6 +47,7 @@ class Journal:
         self.deletions = DeletionLog(self._database, unpublished, wakeups)
         self.published_notes = PublishedNotes(self._database)
         self.uploads = UploadLog(self._database)
+        self.held_log = HeldLog(self._database)
         self.held_uploads = HeldUploads(self._database, unpublished, wakeups, node)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
