@@ -120,7 +120,9 @@ class HeldDecisions:
             "upload %s is %s",
             held.id,
             held.state,
-            extra=event("upload.decided", upload_id=held.id, state=held.state, by=refusal.get("handler")),
+            extra=event(
+                "upload.decided", upload_id=held.id, state=held.state, by=refusal.get("handler")
+            ),
         )
         self._changed.set()
 

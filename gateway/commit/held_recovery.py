@@ -1,13 +1,14 @@
 """Settles at start which held uploads are there, published, or lost. Blocking.
 
-A held upload has its body in `.gateway/held/`: one that was in `incoming/` is back by now. Without it the
-upload was published, if it is recorded as such, or its client was told of a failure, or the disk has lost
-it. A body that no journal knows is kept, and told of: a journal may have been put aside.
+A held upload has its body in `.gateway/held/`: one that was in `incoming/` is back by now. Without it
+the upload was published, if it is recorded as such, or its client was told of a failure, or the disk has
+lost it. A body that no journal knows is kept, and told of: a journal may have been put aside.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 from typing import Final
 
 from gateway.events.journal import Journal
@@ -21,12 +22,22 @@ _CHUNK: Final = 500
 """Held uploads that are looked at at once."""
 
 
-def settle_held(folder: HeldDirectory, incoming: IncomingDirectory, journal: Journal) -> int:
-    """Settle the held uploads of a slot; return how many wait for a decision.
+def known_as_held(incoming: IncomingDirectory, journal: Journal, private: Set[str]) -> Set[str]:
+    """Return which of these bodies, in `incoming/`, are of held uploads; they can go back there.
 
-    Raises `OSError`, `sqlite3.Error`.
+    Raises `sqlite3.Error`.
     """
-    after, waiting = "", 0
+    held = private & journal.held_uploads.states(list(private)).result().keys()
+    if incoming.held is not None:
+        incoming.held.know(held)
+    return held
+
+
+def settle_held(incoming: IncomingDirectory, journal: Journal) -> None:
+    """Settle the held uploads of a slot. Raises `OSError`, `sqlite3.Error`."""
+    after, folder = "", incoming.held
+    if folder is None:
+        return
     while rows := journal.held_uploads.files(after, _CHUNK).result():
         after = rows[-1][0]
         ids = [upload_id for upload_id, _ in rows]
@@ -43,9 +54,7 @@ def settle_held(folder: HeldDirectory, incoming: IncomingDirectory, journal: Jou
         ]
         for upload_id in lost:
             _reject(upload_id, journal)
-        waiting += sum(state == "undecided" for _, state in rows) - len(lost)
     folder.sync()
-    return waiting
 
 
 def _reject(upload_id: str, journal: Journal) -> None:

@@ -16,7 +16,7 @@ from gateway.domain import failpoints
 from gateway.domain.event_bodies import received_body
 from gateway.domain.held import Held
 from gateway.domain.model import Identity, Upload
-from gateway.events.held_uploads import HoldRecord
+from gateway.events.held_operations import HoldRecord
 from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
@@ -116,7 +116,4 @@ class Holder:
             headers=headers,
         )
         kept = replace(upload, params=params, headers=headers)
-        return HoldRecord(
-            kept, body.identity, body.mime, body.digests, body.handlers, told, body.place
-        )
-
+        return HoldRecord(kept, body.identity, body.mime, body.digests, body.handlers, told, body.place)

@@ -134,9 +134,7 @@ class LocalHolder:
                 self._refuse(request, error)
                 continue
             digests = {**request.digests, **named_digests(file.digests.kept())}
-            bodies[request] = HeldBody(
-                upload, identity, media_type(upload), digests, request.handlers
-            )
+            bodies[request] = HeldBody(upload, identity, media_type(upload), digests, request.handlers)
         return bodies
 
     def _sync_incoming(self, bodies: dict[HoldRequest, HeldBody]) -> bool:

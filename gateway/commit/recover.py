@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.commit.held_recovery import known_as_held, settle_held
 from gateway.errors import ConfigError
-from gateway.commit.held_recovery import settle_held
 from gateway.events.journal import Journal
 from gateway.storage.local.directory import sync_file_system, sync_folder
 from gateway.storage.local.held_directory import HeldDirectory
@@ -79,7 +79,6 @@ def recover(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
 
 def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
     removed = undone = returned = 0
-    held_folder = incoming.held
     if journal.outbox.has_unclaimed().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         sync_file_system(incoming.fd)
@@ -88,9 +87,7 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
         noted = journal.published_notes.find(upload_ids).result()
         unnoted = set(upload_ids) - noted
         private = {upload_id for upload_id in unnoted if not _was_published(incoming, upload_id)}
-        held = private & journal.held_uploads.states(upload_ids).result().keys()
-        if held_folder is not None:
-            held_folder.know(held)
+        held = known_as_held(incoming, journal, private)
         unpublished = [upload_id for upload_id in recorded if upload_id in private]
         if unpublished:
             journal.outbox.forget_uploads(unpublished).result()
@@ -107,8 +104,7 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
         removed += len(upload_ids) - (returned - before)
         undone += len(unpublished)
     incoming.sync()
-    if held_folder is not None:
-        settle_held(held_folder, incoming, journal)
+    settle_held(incoming, journal)
     due, running = journal.queue.recover().result()
     recovered = Recovered(removed, undone, due + running, returned)
     if any((removed, undone, due, running, returned)):

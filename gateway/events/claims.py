@@ -37,7 +37,7 @@ def _both(kind: str) -> str:
 
 
 _CLAIM: Final = (
-    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"  # noqa: S608
+    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
     " holder, created, body)) FROM (SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id,"
     " e.type, e.upload_id, COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
     " FROM (SELECT seq FROM {due} ORDER BY turn, seq LIMIT :limit) picked"
@@ -59,7 +59,6 @@ WAITING_HANDLERS: Final = (
     ") SELECT name FROM handlers WHERE name IS NOT NULL"
 )
 """The handlers that have deliveries, from one to the next by the index: not by reading what waits."""
-
 
 
 class ClaimResult(NamedTuple):

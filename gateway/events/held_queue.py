@@ -16,6 +16,7 @@ from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events.held_log import HeldUpload
 from gateway.events.held_uploads import HeldUploads
+from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import RunOutput
 from gateway.events.queue import JournalQueue, run_of
 
@@ -33,7 +34,7 @@ class HeldQueue:
     """A `Queue` over the journal's, of the deliveries of held uploads."""
 
     lease: float | None = None
-    memory = None
+    memory: MemoryQueue | None = None
     """All are claimed: the response to the client does not wait for them anyway."""
 
     def __init__(self, queue: JournalQueue, uploads: HeldUploads, decisions: DecisionTaker) -> None:

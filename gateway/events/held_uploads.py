@@ -7,34 +7,33 @@ to rejected where the file can never be published; it goes when the file is publ
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from gateway.domain import failpoints
 from gateway.domain.event_bodies import received_id
 from gateway.domain.held import Decision
-from gateway.domain.model import RECEIVED, Delivery, Identity, Upload
+from gateway.domain.model import Delivery
 from gateway.domain.sqlite_writer import Operation
-from gateway.domain.upload_fields import upload_fields
 from gateway.events.claims import Wakeups
-from gateway.events.database import Database, insert, packed, rows_by_id, select
-from gateway.events.held_changes import changed_upload, check_decision, refusal_fields
+from gateway.events.database import Database, packed, rows_by_id, select
+from gateway.events.held_changes import refusal_fields
 from gateway.events.held_log import HeldUpload, find_held, held_upload
-from gateway.events.queue import MAX_ORPHANS, run_of, settle_runs
+from gateway.events.held_operations import (
+    HoldRecord,
+    decide_held,
+    end_held,
+    forget_held,
+    overrule_held,
+    record_held,
+)
+from gateway.events.queue import MAX_ORPHANS
 from gateway.events.queue_statements import DEAD_LETTER_HELD
 from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
-_HELD: Final = (
-    "(id, state, upload, bytes, mime, digests, inode, mtime_ns, place, event_id, handlers, created)"
-)
-_EVENTS: Final = "(id, type, upload_id, path, created, body)"
-_DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
 _UNSETTLED: Final = (
     "SELECT * FROM held INDEXED BY held_unsettled WHERE decided IS NOT NULL AND settled = 0"
     " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY decided LIMIT ?"
@@ -52,25 +51,6 @@ _ASKED_HANDLERS: Final = (
 
 MAX_UNSETTLED: Final = 32
 """Decided uploads that one operation reads: their headers may have 32 KiB each."""
-
-MAX_PRUNED: Final = 200
-"""Rejected uploads that one operation prunes."""
-
-
-class HoldRecord(NamedTuple):
-    """What the journal keeps of an upload that is held. The secrets of `upload` are redacted.
-
-    `handlers` decide, one after the other; `body` is what they get. `place` is the private object, None
-    for a file.
-    """
-
-    upload: Upload
-    identity: Identity
-    mime: str
-    digests: dict[str, str]
-    handlers: Sequence[str]
-    body: dict[str, Any]
-    place: dict[str, Any] | None = None
 
 
 class HeldUploads:
@@ -98,7 +78,7 @@ class HeldUploads:
             if future.exception() is not None:
                 self._unpublished.release([event.event_id for event in events])
 
-        future = self._database.submit(partial(_record, self._database, records))
+        future = self._database.submit(partial(record_held, self._database, records))
         future.add_done_callback(finish)
         return future
 
@@ -111,7 +91,7 @@ class HeldUploads:
         """Delete held uploads that nobody was told of, with their events."""
 
         def operation(db: sqlite3.Connection) -> None:
-            _forget(db, upload_ids)
+            forget_held(db, upload_ids)
 
         def finish(future: Future[None]) -> None:
             if future.exception() is None:
@@ -123,41 +103,41 @@ class HeldUploads:
 
     # -- decisions
 
-    def decide(self, delivery: Delivery, decision: Decision, duration: float) -> Future[HeldUpload | None]:
+    def decide(
+        self, delivery: Delivery, decision: Decision, duration: float
+    ) -> Future[HeldUpload | None]:
         """Settle a run as done, with its decision; return the upload as it is then.
 
         None where nothing was decided: another run, or somebody, has decided meanwhile.
         """
-        operation = partial(_decide, delivery=delivery, decision=decision)
+        operation = partial(decide_held, delivery=delivery, decision=decision)
         return self._decided(partial(operation, duration=duration, node=self._node))
 
     def release_held(self, upload_id: str, by: str) -> Future[HeldUpload | None]:
         """Accept an upload for an operator, whatever its handlers would say; None as in `decide`."""
-        return self._decided(partial(_overrule, upload_id=upload_id, refusal=None, by=by))
+        return self._decided(partial(overrule_held, upload_id=upload_id, refusal=None, by=by))
 
     def reject_held(self, upload_id: str, reason: str, by: str) -> Future[HeldUpload | None]:
         """Reject an upload for an operator; None as in `decide`."""
         refusal = refusal_fields(reason=reason, by=by)
-        return self._decided(partial(_overrule, upload_id=upload_id, refusal=refusal, by=by))
+        return self._decided(partial(overrule_held, upload_id=upload_id, refusal=refusal, by=by))
 
     def reject_lost(self, upload_id: str) -> Future[HeldUpload | None]:
         """Reject an upload whose body is gone; None as in `decide`."""
         refusal = refusal_fields(code="not_found", reason="the body of this upload is gone")
-        return self._decided(partial(_overrule, upload_id=upload_id, refusal=refusal, by="a start"))
+        return self._decided(partial(overrule_held, upload_id=upload_id, refusal=refusal, by="a start"))
 
     def reject_accepted(self, upload_id: str, code: str, reason: str) -> Future[HeldUpload | None]:
         """Reject what was accepted and can never be published: `code` is that of the refusal."""
         refusal = refusal_fields(code=code, reason=reason)
 
         def operation(db: sqlite3.Connection) -> HeldUpload | None:
-            _end(db, upload_id, "rejected", refusal, before="accepted")
+            end_held(db, upload_id, "rejected", refusal, before="accepted")
             return find_held(db, upload_id)
 
         return self._database.submit(operation)
 
-    def _decided(
-        self, operation: Operation[HeldUpload | None]
-    ) -> Future[HeldUpload | None]:
+    def _decided(self, operation: Operation[HeldUpload | None]) -> Future[HeldUpload | None]:
         def finish(future: Future[HeldUpload | None]) -> None:
             if future.exception() is None and (held := future.result()) is not None:
                 self._wakeups.notify(held.handlers[:1])
@@ -204,7 +184,6 @@ class HeldUploads:
     def find(self, upload_ids: Sequence[str]) -> Future[dict[str, HeldUpload]]:
         """Return those of `upload_ids` that the journal has, whatever their state."""
 
-
         def operation(db: sqlite3.Connection) -> dict[str, HeldUpload]:
             found = {upload_id: find_held(db, upload_id) for upload_id in upload_ids}
             return {upload_id: held for upload_id, held in found.items() if held is not None}
@@ -213,7 +192,6 @@ class HeldUploads:
 
     def states(self, upload_ids: Sequence[str]) -> Future[dict[str, str]]:
         """Return the states of those of `upload_ids` that the journal has."""
-
 
         def operation(db: sqlite3.Connection) -> dict[str, str]:
             rows = rows_by_id(db, "SELECT state FROM held WHERE id = ?", upload_ids)
@@ -235,133 +213,6 @@ class HeldUploads:
         return self._database.submit(lambda db: db.execute(statement, (after, limit)).fetchall())
 
 
-def prune_held(db: sqlite3.Connection, before: float) -> int:
-    """Delete rejected uploads without events, decided before `before`; return how many."""
-    return db.execute(
-        "DELETE FROM held WHERE id IN (SELECT id FROM held h WHERE state = 'rejected' AND settled = 1"
-        " AND decided < ? AND NOT EXISTS (SELECT 1 FROM events WHERE id = h.event_id) LIMIT ?)",
-        (before, MAX_PRUNED),
-    ).rowcount
-
-
 def _first_event(record: HoldRecord) -> UnpublishedEvent:
     upload_id = record.upload.id
     return UnpublishedEvent(received_id(upload_id), upload_id, record.handlers[:1])
-
-
-def _record(database: Database, records: Sequence[HoldRecord], db: sqlite3.Connection) -> None:
-    database.check_files()
-    now = time.time()
-    insert(db, "held", _HELD, [_row(record, now) for record in records])
-    events = [
-        (received_id(r.upload.id), RECEIVED, r.upload.id, r.upload.path, now, json.dumps(r.body))
-        for r in records
-    ]
-    insert(db, "events", _EVENTS, events)
-    for record in records:
-        _insert_delivery(db, received_id(record.upload.id), record.handlers[0], now)
-
-
-def _row(record: HoldRecord, now: float) -> tuple[Any, ...]:
-    upload, identity = record.upload, record.identity
-    return (
-        upload.id,
-        "undecided",
-        json.dumps(upload_fields(upload)),
-        identity.size,
-        record.mime,
-        json.dumps(record.digests),
-        identity.inode,
-        identity.mtime_ns,
-        None if record.place is None else json.dumps(record.place),
-        received_id(upload.id),
-        json.dumps(list(record.handlers)),
-        now,
-    )
-
-
-def _insert_delivery(db: sqlite3.Connection, event_id: str, handler: str, now: float) -> None:
-    insert(db, "deliveries", _DELIVERIES, [(event_id, handler, "ready", 0, 0, now, now)])
-
-
-def _forget(db: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
-    events = [(received_id(upload_id),) for upload_id in upload_ids]
-    db.executemany("DELETE FROM deliveries WHERE event_id = ?", events)
-    db.executemany("DELETE FROM events WHERE id = ?", events)
-    db.executemany("DELETE FROM held WHERE id = ?", [(upload_id,) for upload_id in upload_ids])
-
-
-def _decide(
-    db: sqlite3.Connection, delivery: Delivery, decision: Decision, duration: float, node: str
-) -> HeldUpload | None:
-    run, result = run_of(delivery), decision.result
-    claimed = "SELECT 1 FROM deliveries WHERE seq = ? AND round = ? AND attempt = ? AND state = 'running'"
-    if db.execute(claimed, run).fetchone() is None:
-        return None  # this run counts no more
-    text = None if result is None else json.dumps(result)
-    settle_runs(db, [(*run, "done", 0.0, None, duration, "done", text, delivery.handler)], node)
-    held = find_held(db, delivery.upload_id or "")
-    if held is None or held.state != "undecided" or held.handlers[:1] != (delivery.handler,):
-        return None
-    bad_path = check_decision(decision)
-    if bad_path is not None:
-        decision = replace(decision, path=None)
-    upload = changed_upload(held.upload, decision, delivery.handler)
-    left = held.handlers[1:]
-    db.execute(
-        "UPDATE held SET upload = ?, handlers = ? WHERE id = ?",
-        (json.dumps(upload), json.dumps(left), held.id),
-    )
-    if decision.refusal is not None:
-        refusal = refusal_fields(handler=delivery.handler, refusal=decision.refusal)
-        _end(db, held.id, "rejected", refusal)
-    elif bad_path is not None:
-        reason = refusal_fields(handler=delivery.handler, code=bad_path.code, reason=bad_path.message)
-        _end(db, held.id, "rejected", reason)
-    elif left:
-        _ask_next(db, held.event_id, left[0], upload)
-    else:
-        _end(db, held.id, "accepted", None)
-    failpoints.hit("within decision")
-    return find_held(db, held.id)
-
-
-def _ask_next(db: sqlite3.Connection, event_id: str, handler: str, upload: dict[str, Any]) -> None:
-    """Let the next handler decide, about the upload as the one before has left it."""
-    changed = {name: upload[name] for name in ("path", "metadata", "on_conflict")}
-    (body,) = db.execute("SELECT body FROM events WHERE id = ?", (event_id,)).fetchone()
-    db.execute(
-        "UPDATE events SET path = ?, body = ? WHERE id = ?",
-        (upload["path"], json.dumps(json.loads(body) | changed), event_id),
-    )
-    _insert_delivery(db, event_id, handler, time.time())
-
-
-def _overrule(
-    db: sqlite3.Connection, upload_id: str, refusal: dict[str, Any] | None, by: str
-) -> HeldUpload | None:
-    held = find_held(db, upload_id)
-    if held is None or held.state != "undecided":
-        return None
-    state = "accepted" if refusal is None else "rejected"
-    _end(db, upload_id, state, refusal)
-    db.execute(
-        "UPDATE deliveries SET state = 'done', due = 0, updated = ?, error = ? WHERE event_id = ?"
-        " AND state IN ('ready', 'running', 'dead')",
-        (time.time(), f"{state} by {by}", held.event_id),
-    )
-    return find_held(db, upload_id)
-
-
-def _end(
-    db: sqlite3.Connection,
-    upload_id: str,
-    state: str,
-    refusal: dict[str, Any] | None,
-    before: str = "undecided",
-) -> None:
-    db.execute(
-        "UPDATE held SET state = ?, refusal = ?, decided = ? WHERE id = ? AND state = ?",
-        (state, None if refusal is None else json.dumps(refusal), time.time(), upload_id, before),
-    )
-

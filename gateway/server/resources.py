@@ -18,6 +18,12 @@ from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.deletion import DeletionEvents, FileRemover
 from gateway.commit.deletion_recovery import settle_deletions
+from gateway.commit.held_decisions import HeldDecisions
+from gateway.commit.held_recovery import warn_of_unknown
+from gateway.commit.held_store import NoHeldStore
+from gateway.commit.holder import Holder
+from gateway.commit.local_held_store import LocalHeldStore
+from gateway.commit.local_holder import LocalHolder
 from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_remover import LocalRemover
 from gateway.commit.local_writer import LocalWriter
@@ -68,7 +74,7 @@ class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
     With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
-    None where the storage has none.
+    None where the storage has none. `held` carries out what is decided about held uploads.
     """
 
     storage: FolderStorage
@@ -76,6 +82,7 @@ class StorageParts:
     committer: Committer
     remover: FileRemover
     read_pool: ReadPool
+    held: HeldDecisions
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
     partials: PartialStore | None = None
@@ -170,7 +177,11 @@ def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...
 
 def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) -> StorageParts:
     settings, disk, state = base.shared.settings, base.disk, base.state
-    events = UploadEvents(partial(_subscribers, hooks), Redaction(settings.redact), state.slot)
+    redaction = Redaction(settings.redact)
+    events, holder = (
+        UploadEvents(partial(_subscribers, hooks), redaction, state.slot),
+        Holder(state, redaction),
+    )
     committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
     read_pool = ReadPool(DISK_THREADS)
     if settings.storage == "file":
@@ -182,11 +193,14 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
             read_pool,
             CachedReader.where_supported(disk.tree),
         )
-        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
+        keeper = LocalHolder(disk, base.held, state, holder)
+        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest, keeper)
         partials = LocalPartialStore(base.partials, disk, committer, writer)
         removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
         remover = LocalRemover(disk, committer, state.journal.deletions, removed)
-        return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)
+        store = LocalHeldStore(disk, base.held, committer, state)
+        held = HeldDecisions(state, store, hooks.notify_upload_failed)
+        return StorageParts(storage, writer, committer, remover, read_pool, held, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
@@ -198,6 +212,7 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
         committer,
         ObjectRemover(objects, backend.objects, keys, recorded, removed),
         read_pool,
+        HeldDecisions(state, NoHeldStore(), hooks.notify_upload_failed),
         backend,
         (reading, signing),
         backend.partials,
@@ -254,6 +269,8 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
+        if processes == 1:
+            warn_of_unknown(base.held, journal)
     base.partials.remove_rests()
     if backend is not None and any(base.partials.upload_ids()):
         log.warning(
