@@ -203,6 +203,7 @@ class BatchCommitter:
             events=item.events,
             metadata=upload.metadata,
             kept_headers=upload.kept_headers,
+            results=upload.results,
         )
 
     def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:

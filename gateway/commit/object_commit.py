@@ -164,6 +164,7 @@ class ObjectCommitter:
             events=events,
             metadata=upload.metadata,
             kept_headers=upload.kept_headers,
+            results=upload.results,
             place=location,
             pending=True,
         )

@@ -35,6 +35,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
@@ -90,7 +91,9 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
-    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
+    redaction, files = Redaction(settings.redact), resources.scripts.files
+    decisions = ReceivedDecisions(admission, files, redaction)
+    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
@@ -98,21 +101,21 @@ async def open_endpoints(
     whole = _whole_ledger(resources, processes, ledgers)
     kept = resources.parts.partials
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
-    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
         **operator_endpoints(resources, existing, urls, status, inflight, processes),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
+        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
-    files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
-    dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
+    handlers = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
+    dispatcher = Dispatcher(settings, auth, handlers, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
 
 
