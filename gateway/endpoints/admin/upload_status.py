@@ -13,7 +13,7 @@ from gateway.endpoints.admin.partial_status import progress_of, waiting_upload
 from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.endpoints.admin.status import ENGINE_TIMEOUT
 from gateway.endpoints.admin.upload_pages import KEPT_HEADERS, HandlerFacts, journal_page, with_events
-from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.inflight import Inflight, named_principal
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
@@ -43,7 +43,7 @@ class UploadStatusEndpoint:
             status = await self._own_status(upload_id)
         else:
             status = await self._status(upload_id)
-        if status is None:
+        if status is None or _belongs_to_others(incoming, status):
             raise Refusal("not_found", "no upload of this id is known (any more)")
         if not incoming.owner:
             status.pop(KEPT_HEADERS, None)  # what one client sent is not for all that may see the status
@@ -99,3 +99,11 @@ class UploadStatusEndpoint:
             pass
         handlers = [in_engines.get((d["event_id"], d["handler"]), d) for d in row["handlers"]]
         return {**row, "handlers": handlers}
+
+
+def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:
+    """Tell whether an upload is none of the caller's, who has a key and sees no others."""
+    caller = incoming.caller
+    if incoming.owner or caller is None or caller.key is None:
+        return False
+    return bool(status["principal"] != named_principal(caller.principal))
