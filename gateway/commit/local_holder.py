@@ -110,8 +110,9 @@ class LocalHolder:
         if not moved:
             return
         failpoints.hit("after held move")
-        self._answer(moved)
+        # Before the responses: whatever becomes of these, it is decided.
         self._state.journal.held_uploads.release([request.upload.id for request in moved])
+        self._answer(moved)
 
     def _finalize_all(self, requests: Sequence[HoldRequest]) -> dict[HoldRequest, HeldBody]:
         """Check the targets, and make the bytes durable: all are being written before the first wait."""

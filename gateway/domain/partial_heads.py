@@ -36,5 +36,5 @@ def head_from_json(content: bytes) -> PartialHead:
             for digest in fields["digests"]
         )
         return PartialHead(**fields)
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (TypeError, KeyError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(f"this is no head of a partial upload: {error}") from error

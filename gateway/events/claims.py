@@ -23,19 +23,14 @@ _DUE: Final = (
     " AND event_id NOT IN (SELECT value FROM json_each(:held)) AND {kind}"
     " ORDER BY {order} LIMIT :limit"
 )
-_NEW: Final = {"turn": "created", "due": "due = 0", "order": "created, seq"}
-_DELAYED: Final = {"turn": "due", "due": "due > 0 AND due <= :now", "order": "due, created, seq"}
+_NEW: Final = _DUE.format(turn="created", due="due = 0", order="created, seq", kind="TRUE")
+_DELAYED: Final = _DUE.format(
+    turn="due", due="due > 0 AND due <= :now", order="due, created, seq", kind="TRUE"
+)
+_BOTH: Final = f"(SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608 (ours)
+"""What is new has `due` 0, whatever the clock says; it and what was delayed take turns by age."""
 
-
-def _both(kind: str) -> str:
-    """Return the query of what is new and what was delayed, each by age, of one kind of deliveries.
-
-    What is new has `due` 0, whatever the clock says.
-    """
-    new, delayed = _DUE.format(**_NEW, kind=kind), _DUE.format(**_DELAYED, kind=kind)
-    return f"(SELECT * FROM ({new}) UNION ALL SELECT * FROM ({delayed}))"  # noqa: S608 (ours)
-
-
+_BOTH_FOR_RELAY: Final = _BOTH.replace("TRUE", NOT_OF_HELD)
 _CLAIM: Final = (
     "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
     " holder, created, body)) FROM (SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id,"
@@ -44,9 +39,9 @@ _CLAIM: Final = (
     " CROSS JOIN deliveries d ON d.seq = picked.seq"
     " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id)"
 )
-_CLAIM_OF_HANDLER: Final = _CLAIM.format(due=_both("TRUE"))
-_CLAIM_FOR_RELAY: Final = _CLAIM.format(due=_both(NOT_OF_HELD))
-_OLDEST: Final = f"SELECT min(turn) FROM {_both(NOT_OF_HELD)}"  # noqa: S608
+_CLAIM_OF_HANDLER: Final = _CLAIM.format(due=_BOTH)
+_CLAIM_FOR_RELAY: Final = _CLAIM.format(due=_BOTH_FOR_RELAY)
+_OLDEST: Final = f"SELECT min(turn) FROM {_BOTH_FOR_RELAY}"  # noqa: S608
 _IS_PAUSED: Final = "SELECT EXISTS (SELECT 1 FROM paused WHERE handler = ?)"
 _NEXT_DUE: Final = (
     "SELECT min(due) FROM deliveries WHERE state = 'ready' AND due > :now AND handler = :handler"

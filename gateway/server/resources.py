@@ -74,7 +74,8 @@ class StorageParts:
     """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
 
     With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
-    None where the storage has none. `held` carries out what is decided about held uploads.
+    None where the storage has none. `held` carries out what is decided about held uploads; `holder`
+    keeps their bodies on the local disk.
     """
 
     storage: FolderStorage
@@ -86,6 +87,7 @@ class StorageParts:
     backend: ObjectBackend | None = None
     clients: tuple[Clients, ...] = ()
     partials: PartialStore | None = None
+    holder: LocalHolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +180,11 @@ def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...
 def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) -> StorageParts:
     settings, disk, state = base.shared.settings, base.disk, base.state
     redaction = Redaction(settings.redact)
-    events, holder = (
-        UploadEvents(partial(_subscribers, hooks), redaction, state.slot),
-        Holder(state, redaction),
-    )
+    events = UploadEvents(partial(_subscribers, hooks), redaction, state.slot)
+    holder = Holder(state, redaction)
     committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
-    read_pool = ReadPool(DISK_THREADS)
     if settings.storage == "file":
-        exclusive = nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive
-        storage = LocalStorage(
-            disk.tree,
-            committer.between_batches,
-            exclusive,
-            read_pool,
-            CachedReader.where_supported(disk.tree),
-        )
-        keeper = LocalHolder(disk, base.held, state, holder)
-        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest, keeper)
-        partials = LocalPartialStore(base.partials, disk, committer, writer)
-        removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
-        remover = LocalRemover(disk, committer, state.journal.deletions, removed)
-        store = LocalHeldStore(disk, base.held, committer, state)
-        held = HeldDecisions(state, store, hooks.notify_upload_failed)
-        return StorageParts(storage, writer, committer, remover, read_pool, held, partials=partials)
+        return _open_local_storage(base, hooks, committer, LocalHolder(disk, base.held, state, holder))
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
@@ -211,11 +195,38 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
         backend.writer,
         committer,
         ObjectRemover(objects, backend.objects, keys, recorded, removed),
-        read_pool,
+        ReadPool(DISK_THREADS),
         HeldDecisions(state, NoHeldStore(), hooks.notify_upload_failed),
         backend,
         (reading, signing),
         backend.partials,
+    )
+
+
+def _open_local_storage(
+    base: ProcessBase, hooks: Hooks, committer: Committer, holder: LocalHolder
+) -> StorageParts:
+    settings, disk, state = base.shared.settings, base.disk, base.state
+    read_pool = ReadPool(DISK_THREADS)
+    storage = LocalStorage(
+        disk.tree,
+        committer.between_batches,
+        nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive,
+        read_pool,
+        CachedReader.where_supported(disk.tree),
+    )
+    writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest, holder)
+    removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
+    store = LocalHeldStore(disk, base.held, committer, state)
+    return StorageParts(
+        storage,
+        writer,
+        committer,
+        LocalRemover(disk, committer, state.journal.deletions, removed),
+        read_pool,
+        HeldDecisions(state, store, hooks.notify_upload_failed),
+        partials=LocalPartialStore(base.partials, disk, committer, writer),
+        holder=holder,
     )
 
 

@@ -31,9 +31,7 @@ class HeldHarness:
         self.store = LocalHeldStore(harness.local_disk, harness.held, harness.committer, harness.state)
         self.decisions = HeldDecisions(harness.state, self.store, self._reject)
         self.queue = HeldQueue(self.journal.queue, self.journal.held_uploads, self.decisions)
-        self.writer = LocalWriter(
-            harness.local_disk, harness.committer, 0o640, "sha256", harness.holder
-        )
+        self.writer = LocalWriter(harness.local_disk, harness.committer, 0o640, "sha256", harness.holder)
 
     def _reject(self, upload: Upload, reason: str, size: int) -> None:
         self.rejected.append((upload.id, reason, size))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.grant import Grant
+from gateway.domain.held import Held
 from gateway.domain.model import Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.storage.local.held_directory import HeldDirectory
@@ -103,7 +104,7 @@ async def test_one_that_cannot_be_written_spoils_no_other(
     harness: CommitterHarness, held: HeldHarness
 ) -> None:
     outcomes = await asyncio.gather(
-        held.hold("/a"), held.hold("/b", principal={"x": {1}}), held.hold("/c"), return_exceptions=True
+        held.hold("/a"), held.hold("/b", resources={"x": {1}}), held.hold("/c"), return_exceptions=True
     )
     assert [type(one).__name__ for one in outcomes] == ["Held", "Refusal", "Held"]
     assert len(held.bodies()) == 2
@@ -181,7 +182,8 @@ async def test_a_partial_upload_that_cannot_be_held_goes_on(
 async def test_a_cancelled_client_leaves_all_or_nothing(
     harness: CommitterHarness, held: HeldHarness, on_failpoint: OnFailpoint, point: str
 ) -> None:
-    loop, tasks = asyncio.get_running_loop(), []
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[Held]] = []
 
     def cancel(name: str) -> None:
         if name == point:
