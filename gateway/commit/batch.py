@@ -191,20 +191,7 @@ class BatchCommitter:
             item.events = tuple(
                 self._events.records(subscribers, upload, content, from_client=request.from_client)
             )
-        return UploadRecord(
-            upload_id=upload.id,
-            path=path,
-            identity=identity,
-            mime=request.mime,
-            digests=request.digests,
-            principal=upload.principal,
-            remote=upload.remote,
-            created=upload.created,
-            events=item.events,
-            metadata=upload.metadata,
-            kept_headers=upload.kept_headers,
-            results=upload.results,
-        )
+        return item.row()
 
     def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
         lock = self._disk.rename_lock
@@ -249,7 +236,7 @@ class BatchCommitter:
         if upload.on_conflict == "replace" and not upload.must_be_new:
             publish.replace(incoming, upload.id, parent)
             return True
-        for _ in range(publish.MAX_NUMBERED_NAMES):
+        for _ in range(paths.MAX_NUMBERED_NAMES):
             try:
                 return publish.add(incoming, upload.id, parent)
             except publish.NameTakenError:

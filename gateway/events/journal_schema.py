@@ -140,6 +140,10 @@ _VERSION_5: Final = (
         WHERE state = 'undecided'""",
     "CREATE INDEX held_by_state ON held (state, decided)",
     "CREATE INDEX held_unsettled ON held (decided) WHERE decided IS NOT NULL AND settled = 0",
+    # Private objects of whole bodies, see `private_objects`.
+    """CREATE TABLE private_objects (
+        id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, claim TEXT
+    ) WITHOUT ROWID""",
 )
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (

@@ -20,6 +20,7 @@ from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -71,6 +72,7 @@ class Endpoints:
     body_receiver: BodyReceiver
     downloads: DownloadHandler
     metrics_endpoint: MetricsEndpoint
+    streams: UploadStreams
 
 
 async def open_endpoints(
@@ -95,8 +97,8 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
-    redaction, files = Redaction(settings.redact), resources.scripts.files
-    decisions = ReceivedDecisions(admission, files, redaction)
+    redaction = Redaction(settings.redact)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
@@ -107,10 +109,11 @@ async def open_endpoints(
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
+    streams = UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes),
+        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
@@ -118,9 +121,9 @@ async def open_endpoints(
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
-    handlers = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
-    dispatcher = Dispatcher(settings, auth, handlers, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
+    files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
+    dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:

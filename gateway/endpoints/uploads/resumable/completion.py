@@ -184,12 +184,12 @@ class PartialCompletion:
 
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:
     """Return a refusal with what can be told of the upload."""
-    told: PartialRefusal
+    shown: PartialRefusal
     if isinstance(refusal, Terminated):
-        told = PartialTerminated(refusal, result, keeps=keeps)
+        shown = PartialTerminated(refusal, result, keeps=keeps)
     else:
-        told = PartialRefusal(
+        shown = PartialRefusal(
             refusal.code, refusal.message, result, keeps=keeps, headers=refusal.headers
         )
-    told.upload_id = result.upload_id
-    return told
+    shown.upload_id = result.upload_id
+    return shown
