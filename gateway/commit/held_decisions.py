@@ -106,9 +106,9 @@ class HeldDecisions:
     async def _overrule(self, upload_id: str, decided: Future[HeldUpload | None]) -> None:
         held = await _journalled(decided)
         if held is None:
-            known = await _journalled(self._uploads.states([upload_id]))
-            if upload_id in known:
-                raise Refusal("already_decided", f"this upload is {known[upload_id]} already")
+            states = await _journalled(self._uploads.states([upload_id]))
+            if upload_id in states:
+                raise Refusal("already_decided", f"this upload is {states[upload_id]} already")
             raise Refusal("not_found", "there is no held upload of this id")
         self._note(held)
 

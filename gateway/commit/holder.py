@@ -35,8 +35,8 @@ class HeldBody(NamedTuple):
     place: dict[str, Any] | None = None
 
     @property
-    def told(self) -> Held:
-        """What the client is told."""
+    def held(self) -> Held:
+        """The held upload, as its client hears of it."""
         upload = self.upload
         return Held(upload.id, upload.path, self.identity.size, self.mime, dict(self.digests))
 
@@ -67,7 +67,7 @@ class Holder:
             self.undo([body])
             raise refusal_of(error) from error
         self._uploads.release([upload_id])
-        return body.told
+        return body.held
 
     def write(self, bodies: Sequence[HeldBody]) -> None:
         """Write held uploads in one transaction; no handler runs before their release. Blocking.
@@ -107,7 +107,7 @@ class Holder:
     def _row(self, body: HeldBody) -> HoldRecord:
         upload, redaction = body.upload, self._redaction
         params, headers = redaction.params(upload.params), redaction.headers(upload.headers)
-        told = received_body(
+        event_body = received_body(
             upload,
             mime=body.mime,
             size=body.identity.size,
@@ -116,4 +116,6 @@ class Holder:
             headers=headers,
         )
         kept = replace(upload, params=params, headers=headers)
-        return HoldRecord(kept, body.identity, body.mime, body.digests, body.handlers, told, body.place)
+        return HoldRecord(
+            kept, body.identity, body.mime, body.digests, body.handlers, event_body, body.place
+        )

@@ -174,8 +174,10 @@ class LocalHolder:
             self._holder.write(list(bodies.values()))
         except Exception as error:
             if len(bodies) > 1:  # maybe one of them cannot be written: each for itself
-                alone = ({request: body} for request, body in bodies.items())
-                return {request: body for one in alone for request, body in self._record(one).items()}
+                recorded: dict[HoldRequest, HeldBody] = {}
+                for request, body in bodies.items():
+                    recorded |= self._record({request: body})
+                return recorded
             self._undo(bodies, error)
             return {}
         return bodies
@@ -200,7 +202,7 @@ class LocalHolder:
                 request.held.set_exception(UnknownOutcome("held, but not known to be durable"))
             return
         for request, body in moved.items():
-            request.held.set_result(body.told)
+            request.held.set_result(body.held)
 
     def _undo(self, bodies: dict[HoldRequest, HeldBody], error: Exception) -> None:
         """Delete what the journal may hold, then the bodies: a start deletes a row without a body."""

@@ -46,10 +46,10 @@ def refusal_fields(
     by: str | None = None,
 ) -> dict[str, Any]:
     """Return what is kept of a rejection: by a `handler`, by an operator (`by`), or by the commit."""
-    told: dict[str, Any] = {"handler": handler, "code": code, "reason": reason, "by": by}
+    fields: dict[str, Any] = {"handler": handler, "code": code, "reason": reason, "by": by}
     if refusal is not None and handler is not None:
-        told |= shown_refusal(handler, refusal) | {"content_type": refusal.content_type}
-    return {name: value for name, value in told.items() if value is not None}
+        fields |= shown_refusal(handler, refusal) | {"content_type": refusal.content_type}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def failure_reason(refusal: dict[str, Any] | None) -> str:

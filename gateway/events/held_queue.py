@@ -15,7 +15,7 @@ from gateway.domain.held import Decision
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events.held_log import HeldUpload
-from gateway.events.held_uploads import HeldUploads
+from gateway.events.held_uploads import HeldTable
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import RunOutput
 from gateway.events.queue import JournalQueue, run_of
@@ -37,7 +37,7 @@ class HeldQueue:
     memory: MemoryQueue | None = None
     """All are claimed: the response to the client does not wait for them anyway."""
 
-    def __init__(self, queue: JournalQueue, uploads: HeldUploads, decisions: DecisionTaker) -> None:
+    def __init__(self, queue: JournalQueue, uploads: HeldTable, decisions: DecisionTaker) -> None:
         self._queue = queue
         self._uploads = uploads
         self._decisions = decisions

@@ -39,12 +39,12 @@ _UNSETTLED: Final = (
     " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY decided LIMIT ?"
 )
 
-_ASKED: Final = "json_extract(handlers, '$[0]')"
-_ASKED_HANDLERS: Final = (
+_NEXT_HANDLER: Final = "json_extract(handlers, '$[0]')"
+_NEXT_HANDLERS: Final = (
     "WITH RECURSIVE asked(name) AS ("  # noqa: S608 (ours)
-    f"SELECT min({_ASKED}) FROM held INDEXED BY held_by_handler WHERE state = 'undecided'"
-    f" UNION ALL SELECT (SELECT min({_ASKED}) FROM held INDEXED BY held_by_handler"
-    f" WHERE state = 'undecided' AND {_ASKED} > name) FROM asked WHERE name IS NOT NULL"
+    f"SELECT min({_NEXT_HANDLER}) FROM held INDEXED BY held_by_handler WHERE state = 'undecided'"
+    f" UNION ALL SELECT (SELECT min({_NEXT_HANDLER}) FROM held INDEXED BY held_by_handler"
+    f" WHERE state = 'undecided' AND {_NEXT_HANDLER} > name) FROM asked WHERE name IS NOT NULL"
     ") SELECT name FROM asked WHERE name IS NOT NULL"
 )
 """The handlers that are to decide, from one to the next by the index."""
@@ -53,7 +53,7 @@ MAX_UNSETTLED: Final = 32
 """Decided uploads that one operation reads: their headers may have 32 KiB each."""
 
 
-class HeldUploads:
+class HeldTable:
     """Records held uploads and what becomes of them. Methods may be called from any thread."""
 
     def __init__(
@@ -153,7 +153,7 @@ class HeldUploads:
         """
 
         def operation(db: sqlite3.Connection) -> int:
-            names = [name for (name,) in db.execute(_ASKED_HANDLERS) if name not in handlers]
+            names = [name for (name,) in db.execute(_NEXT_HANDLERS) if name not in handlers]
             unpublished, count = packed(self._unpublished.event_ids()), 0
             for name in names:
                 values = (time.time(), name, unpublished, MAX_ORPHANS - count)
@@ -185,8 +185,8 @@ class HeldUploads:
         """Return those of `upload_ids` that the journal has, whatever their state."""
 
         def operation(db: sqlite3.Connection) -> dict[str, HeldUpload]:
-            found = {upload_id: find_held(db, upload_id) for upload_id in upload_ids}
-            return {upload_id: held for upload_id, held in found.items() if held is not None}
+            rows = {upload_id: find_held(db, upload_id) for upload_id in upload_ids}
+            return {upload_id: held for upload_id, held in rows.items() if held is not None}
 
         return self._database.submit(operation)
 

@@ -23,7 +23,7 @@ class HeldDirectory:
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._durable = durable
         self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._expected: set[str] = set()
 
     def close(self) -> None:
         """Close the folder."""
@@ -65,11 +65,11 @@ class HeldDirectory:
     def know(self, upload_ids: Collection[str]) -> None:
         """Let `take_back` take the bodies of these uploads."""
         with self._lock:
-            self._known.update(upload_ids)
+            self._expected.update(upload_ids)
 
     def knows(self, upload_id: str) -> bool:
         """Tell whether `take_back` takes the body of an upload."""
-        return upload_id in self._known
+        return upload_id in self._expected
 
     def take_back(self, incoming_fd: int, upload_id: str) -> bool:
         """Move a body that was not published back here, durably; False where it is none of ours.
@@ -88,7 +88,7 @@ class HeldDirectory:
     def forget(self, upload_id: str) -> None:
         """Note that an upload is held no longer: it is published, or its body is removed."""
         with self._lock:
-            self._known.discard(upload_id)
+            self._expected.discard(upload_id)
 
     def remove(self, upload_id: str) -> None:
         """Delete a body, durably, if it is here. Raises `OSError`."""

@@ -212,9 +212,7 @@ class PartialDirectory:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             os.close(fd)
-            if isinstance(error, BlockingIOError):
-                raise PartialLockedError from None
-            raise
+            raise (PartialLockedError if isinstance(error, BlockingIOError) else error) from None
         if os.fstat(fd).st_nlink:
             return True
         os.close(fd)
