@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from gateway.commit.held_store import NEVER_PUBLISHED, HeldStore
 from gateway.commit.records import ProcessState
+from gateway.commit.upload_ends import IgnoredEnds, UploadEnds
 from gateway.domain import failpoints
 from gateway.domain.held import Decision
 from gateway.domain.model import Delivery, Upload
@@ -63,6 +64,8 @@ class HeldDecisions:
         self._state = state
         self._uploads = state.journal.held_uploads
         self._rejected = rejected
+        self.ends: UploadEnds = IgnoredEnds()
+        """Hears of what is published and what is removed."""
         self._changed = asyncio.Event()
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._delayed: dict[str, _NextTry] = {}
@@ -201,6 +204,7 @@ class HeldDecisions:
             self._note(await _journalled(rejected))
             return
         failpoints.hit("after held publish")
+        await self.ends.published(stored)
         await _journalled(self._uploads.end([held.id]))
         with contextlib.suppress(GatewayError, OSError):  # a rest that nobody sees
             await self.store.remove(held)
@@ -217,6 +221,7 @@ class HeldDecisions:
         await finish_in_thread(self._release_url, upload)
         await self.store.remove(held)
         failpoints.hit("after held removal")
+        await self.ends.ended(held.id)
         self._rejected(upload, failure_reason(held.refusal), held.bytes)
         await _journalled(self._uploads.settle(held.id))
 

@@ -84,7 +84,9 @@ class LocalHeldStore:
         if self._disk.durable:
             await self._in_thread(lambda: sync_file_system(self._disk.incoming.fd))
         path, identity = recorded[held.id]
-        return Stored(held.id, path, identity.size, held.mime, False, dict(held.digests))
+        return Stored(
+            held.id, path, identity.size, held.mime, False, dict(held.digests), identity=identity
+        )
 
     async def remove(self, held: HeldUpload) -> None:
         """See `HeldStore.remove`."""
