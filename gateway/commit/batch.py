@@ -26,7 +26,6 @@ from gateway.commit.records import (
     UploadEvents,
 )
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.storage.local.directory import OpenDirectory
@@ -149,7 +148,7 @@ class BatchCommitter:
         consumed, valid = [], []
         for item in staged:
             try:
-                if self._state.consume_url(item.upload):
+                if not item.request.was_held and self._state.consume_url(item.upload):
                     consumed.append(item)
             except Exception as error:
                 self._discard(item.request, refusal_of(error), result)
@@ -260,17 +259,14 @@ class BatchCommitter:
                     extra=event("folder.unsynced", path=item.path),
                 )
                 continue
-            upload, request = item.upload, item.request
-            result.outcomes[upload.id] = Stored(
-                upload.id, item.path, item.identity.size, request.mime, item.replaced, request.digests
-            )
+            result.outcomes[item.upload.id] = item.stored()
 
     def _undo(self, requests: list[CommitRequest], refusal: Refusal, result: BatchResult) -> None:
         """Delete what the journal may hold, durably; only then the bodies."""
         ids = [request.upload.id for request in requests]
         try:
             # The URLs first: they are valid again even where the rows cannot be deleted yet.
-            if self._state.release_urls([request.upload for request in requests]):
+            if self._state.release_urls([r.upload for r in requests if not r.was_held]):
                 self._state.one_time_marks.sync()
             self._outbox.forget_uploads(ids).result()
         except (sqlite3.Error, OSError):

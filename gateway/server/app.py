@@ -30,6 +30,7 @@ from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
+from gateway.server.quotas import start_quotas
 from gateway.server.reread_settings import reread_tokens
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
@@ -166,6 +167,8 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
     parts = resources.parts
     parts.committer.start()
     stack.push_async_callback(asyncio.to_thread, parts.committer.close)
+    if parts.holder is not None:
+        stack.push_async_callback(asyncio.to_thread, parts.holder.close)
     stack.push_async_callback(asyncio.to_thread, resources.base.directory.socket.unlink, missing_ok=True)
     await resources.hooks.start()
     stack.push_async_callback(resources.hooks.close, HOOKS_GRACE)
@@ -176,6 +179,7 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
         await parts.backend.start()
     stack.push_async_callback(parts.remover.close)
     await parts.remover.start()
+    await start_quotas(stack, resources.quotas, resources.settings)
 
 
 def _start_background(stack: AsyncExitStack, resources: Resources) -> None:
