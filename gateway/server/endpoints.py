@@ -100,7 +100,9 @@ async def open_endpoints(
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
-    metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
+    metrics_endpoint = MetricsEndpoint(
+        metrics, ledger, resources.journal.held_log, processes, slot, ledgers
+    )
     whole = _whole_ledger(resources, processes, ledgers)
     kept = resources.parts.partials
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
