@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from gateway.domain.model import RECEIVED
 from gateway.errors import Refusal, Terminated
 from gateway.plugins import Handler
 from gateway.plugins.handler_runs import HandlerRun, log
@@ -170,7 +171,9 @@ def _take_failure(run: HandlerRun) -> None:
     handler, handle = run.handler, run.handle
     if (refusal := handle.refusal) is not None:
         run.log_outcome(f"refused {refusal.code}")
-        raise Terminated(refusal.code, refusal.body, refusal.content_type)
+        terminated = Terminated(refusal.code, refusal.body, refusal.content_type)
+        terminated.rejected_by = handler.name if handler.event == RECEIVED else None
+        raise terminated
     if isinstance(run.error, Refusal):
         run.log_outcome(run.error.message)
         raise run.error

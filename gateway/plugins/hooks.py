@@ -144,16 +144,16 @@ class Hooks:
     async def decide_received(self, upload: Upload, event: dict[str, Any]) -> tuple[str, ...]:
         """Run the `OnFileReceived` handlers without `hold`; their changes go into `upload`.
 
-        `event` is of that event, for them alone. Returns the names of the handlers with `hold`, of the
-        same plugins, and of those that failed and have `on_error: hold`. Raises as `admit_upload`. The
-        caller checks the new path.
+        They get a copy of `event`, which is that of the whole file. Returns the names of the handlers
+        with `hold`, of the same plugins, and of those that failed and have `on_error: hold`. Raises as
+        `admit_upload`. The caller checks the new path.
         """
         handlers = self._plugins.current.handlers[RECEIVED]
         waiting = [handler for handler in handlers if not handler.hold]
         undecided: list[str] = []
         if waiting:
             chain = AdmissionChain(
-                self._admission, waiting, Event(event), read_received, self._plugins.mask
+                self._admission, waiting, Event(event).copy(), read_received, self._plugins.mask
             )
             context = logs.context_with(upload_id=upload.id, event_id=event["id"])
 

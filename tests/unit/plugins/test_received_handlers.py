@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.domain.event_bodies import received_body, received_event
+from gateway.domain.event_bodies import received_body, received_id
 from gateway.domain.held import Decision, HandlerRefusal
 from gateway.domain.model import RECEIVED, UPLOADED, UPLOADING, Delivery, Upload
 from gateway.errors import ConfigError, HandlerFailed, Refusal, Terminated
@@ -25,11 +24,11 @@ def body_of(one: Upload) -> dict[str, Any]:
 
 
 def event_of(one: Upload) -> dict[str, Any]:
-    return received_event(one.id, body_of(one), "127.0.0.1", 80, Path("/private"))
+    return {**body_of(one), "id": received_id(one.id), "upload_id": one.id, "filepath": "/private"}
 
 
 def held_delivery(one: Upload) -> Delivery:
-    return Delivery(1, f"{one.id}.received", one.id, RECEIVED, "h", 1, body_of(one))
+    return Delivery(1, received_id(one.id), one.id, RECEIVED, "h", 1, body_of(one))
 
 
 async def test_handlers_see_the_private_file_and_change_path_policy_and_metadata_in_name_order(
