@@ -30,7 +30,6 @@ OWNER_NAME: Final = "owner"
 Verb = Literal["release", "reject"]
 
 _NEXT_STATE: Final = {"release": "committing", "reject": "rejected"}
-_CHANGED: Final = {"release": "upload.released", "reject": "upload.rejected"}
 _FIELDS: Final = frozenset({"reason", "by"})
 
 
@@ -46,6 +45,18 @@ class Decisions(Protocol):
 
     async def reject(self, upload_id: str, reason: str, by: str) -> None:
         """Reject an upload: it is removed."""
+
+
+class NothingHeld:
+    """Decisions where no upload is held."""
+
+    async def release(self, upload_id: str, by: str) -> None:
+        """See `Decisions`."""
+        raise Refusal("not_found", f"{upload_id} is not held here, {by}")
+
+    async def reject(self, upload_id: str, reason: str, by: str) -> None:
+        """See `Decisions`."""
+        await self.release(upload_id, by)
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,13 +89,14 @@ class HeldDecisionsEndpoint:
         return json_response({"upload_id": upload_id, "state": _NEXT_STATE[verb]})
 
     async def _decide_here(self, verb: Verb, upload_id: str, reason: str, by: str) -> None:
+        about = {"upload_id": upload_id, "principal": by}
         if verb == "release":
             await self.decisions.release(upload_id, by)
+            log.info("%s releases a held upload", by, extra=event("upload.released", **about))
         else:
             await self.decisions.reject(upload_id, reason, by)
-        changed = "held upload %s: %s by %s"
-        fields = event(_CHANGED[verb], upload_id=upload_id, principal=by, reason=reason)
-        log.info(changed, upload_id, verb, by, extra=fields)
+            fields = event("upload.rejected", **about, reason=reason)
+            log.info("%s rejects a held upload", by, extra=fields)
 
     async def _decide_elsewhere(self, verb: Verb, upload_id: str, body: dict[str, Any]) -> None:
         """Let the process decide that has the upload. Raises `Refusal`."""
