@@ -114,7 +114,9 @@ def _upload_lines(uploads: Mapping[str, int]) -> Iterator[Line]:
 def _plugin_lines(plugins: Json | None) -> Iterator[Line]:
     if plugins is None:
         return
-    kinds = [f"{count} {kind}" for kind, count in plugins.get("kinds", {}).items()]
+    kinds = [
+        f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in plugins.get("kinds", {}).items()
+    ]
     yield "plugins", f"{', '.join(kinds) or 'none'} (set {plugins['set']})", ""
     for fault in plugins.get("faults", ()):
         yield "last reload", fault, "bad"

@@ -95,8 +95,8 @@ class HeldDecisionsEndpoint:
             log.info("%s releases a held upload", by, extra=event("upload.released", **about))
         else:
             await self.decisions.reject(upload_id, reason, by)
-            fields = event("upload.rejected", **about, reason=reason)
-            log.info("%s rejects a held upload", by, extra=fields)
+            about["reason"] = reason
+            log.info("%s rejects a held upload", by, extra=event("upload.rejected", **about))
 
     async def _decide_elsewhere(self, verb: Verb, upload_id: str, body: dict[str, Any]) -> None:
         """Let the process decide that has the upload. Raises `Refusal`."""

@@ -39,7 +39,7 @@ def test_a_gateway_without_trouble_shows_no_warning() -> None:
     assert shown["gateway"] == ("1.2.3 at https://up.example, up 2d", "good")
     assert shown["disk"] == ("5.0 GB free", "")
     assert shown["uploads"] == ("2 in flight, 0 held", "")
-    assert shown["plugins"] == ("2 event handler, 1 routing (set 1)", "")
+    assert shown["plugins"] == ("2 event handlers, 1 routing (set 1)", "")
     assert shown["handlers"] == ("nothing waits", "")
     assert {level for _, level in shown.values()} == {"", "good"}
 
