@@ -18,6 +18,7 @@ from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.webhooks.sending import WebhookFailed
 from gateway.telemetry import logs
 
 MAX_BURST: Final = 64
@@ -93,6 +94,7 @@ class DeliveryRun:
         self._key = (delivery.event_id, handler.name)
         self._done: Done | None = done
         self._handle = Handle()
+        self._handle.created = delivery.created or None
         self._live: LiveWork | None = set() if handler.suspends else None
         self._context = logs.context_with(upload_id=delivery.upload_id, event_id=delivery.event_id)
         self._started = time.monotonic()
@@ -164,7 +166,7 @@ class DeliveryRun:
         elif message is None:
             return None
         else:
-            failure = HandlerFailed(message, run.traceback())
+            failure = _failed(run, message)
         failure.__cause__ = run.error
         return failure
 
@@ -194,3 +196,10 @@ class DeliveryRun:
         done, self._done = self._done, None
         if done is not None:
             done(error)
+
+
+def _failed(run: HandlerRun, message: str) -> HandlerFailed:
+    error, traceback = run.error, run.traceback()
+    if isinstance(error, WebhookFailed):
+        return HandlerFailed(message, traceback, retry_after=error.retry_after, final=error.final)
+    return HandlerFailed(message, traceback)

@@ -120,8 +120,8 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
 class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
-    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
-    `suspends` is False for a function that never waits.
+    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated` and webhooks.
+    `suspends` is False for a function that never waits; a webhook has no `code`, and a `url`.
     """
 
     name: str
@@ -139,8 +139,9 @@ class Handler:
     line: int
     suspends: bool
     function: Function = field(repr=False)
-    code: CodeType = field(repr=False)
+    code: CodeType | None = field(repr=False)
     document: Document = field(repr=False)
+    url: str | None = None
 
     @property
     def spec(self) -> HandlerSpec:
@@ -148,6 +149,10 @@ class Handler:
         return HandlerSpec(
             self.name, self.event, self.timeout, self.concurrency, self.retry, self.prefix, self.suffix
         )
+
+    def matches(self, path: str) -> bool:
+        """Return whether the handler subscribes to the file at `path`."""
+        return self.spec.matches_key(path.removeprefix("/"))
 
     @property
     def place(self) -> str:
@@ -161,6 +166,7 @@ class Handler:
             return f"{text}, {self.schedule}"
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
+        text += f", webhook {self.url}" if self.url is not None else ""
         if self.event in ADMITTING:
             text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
         return text
@@ -202,8 +208,8 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
         keeps_authorization=model.authorization == "keep",
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
-        prefix=_as_tuple(model.prefix),
-        suffix=_as_tuple(model.suffix),
+        prefix=as_tuple(model.prefix),
+        suffix=as_tuple(model.suffix),
         schedule=_schedule(model),
         tests=tuple(model.tests),
         file=str(document.file),
@@ -215,7 +221,8 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     )
 
 
-def _as_tuple(texts: str | list[str] | None) -> tuple[str, ...]:
+def as_tuple(texts: str | list[str] | None) -> tuple[str, ...]:
+    """Return the texts of a key that has one, several or none."""
     return (texts,) if isinstance(texts, str) else tuple(texts or ())
 
 
@@ -260,8 +267,7 @@ def _parse_config(document: Document) -> ParsedPlugin:
 
 
 HANDLER: Final = "event handler"
-KINDS: Final = (
-    Kind(HANDLER, frozenset({"event"}), _parse_handler, _make_handler, scripts=("script",)),
-    Kind("config", frozenset({"config"}), _parse_config),
+HANDLER_KIND: Final = Kind(
+    HANDLER, frozenset({"event"}), _parse_handler, _make_handler, scripts=("script",)
 )
-"""Tried in this order; kinds of higher packages come after them."""
+CONFIG_KIND: Final = Kind("config", frozenset({"config"}), _parse_config)

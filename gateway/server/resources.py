@@ -184,13 +184,13 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
         )
         writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
         partials = LocalPartialStore(base.partials, disk, committer, writer)
-        removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
+        removed = DeletionEvents(partial(hooks.handler_specs, DELETED))
         remover = LocalRemover(disk, committer, state.journal.deletions, removed)
         return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
+    removed = DeletionEvents(partial(hooks.handler_specs, DELETED), settings.storage.name)
     keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
     return StorageParts(
         objects,
@@ -204,14 +204,9 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
     )
 
 
-def _handlers_of_deletions(hooks: Hooks) -> tuple[str, ...]:
-    return tuple(spec.name for spec in hooks.handler_specs(DELETED))
-
-
 def _subscribers(hooks: Hooks) -> Subscribers:
     """Return the handlers of stored files in the plugins that are loaded now."""
-    uploaded = tuple(spec.name for spec in hooks.handler_specs(UPLOADED))
-    return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
+    return Subscribers(hooks.handler_specs(UPLOADED), hooks.handler_specs(OBJECT_CREATED))
 
 
 def _open_script_storage(base: ProcessBase, storage: Storage, stack: ExitStack) -> ScriptStorage:

@@ -60,9 +60,7 @@ class CommitterHarness:
             self.tree, self.incoming, self.space, self.disk, durable=True, rename_lock=rename_lock
         )
         state = ProcessState(0, self.journal, self.once)
-        events = UploadEvents(
-            lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
-        )
+        events = UploadEvents(self._subscribers, Redaction(), 0)
         batch = BatchCommitter(self.local_disk, state, events)
         self.committer = Committer(batch, self.journal.outbox, self.local_disk)
         self.committer.start()
@@ -71,6 +69,10 @@ class CommitterHarness:
         self.files = FilesService(
             storage, versions=JournalVersions(self.journal), disk=SharedDisk(storage, self.root)
         )
+
+    def _subscribers(self) -> Subscribers:
+        handlers = tuple(HandlerSpec(name, UPLOADED, 10) for name in self.handlers)
+        return Subscribers(handlers, tuple(self.watchers))
 
     def close(self) -> None:
         self.committer.close()

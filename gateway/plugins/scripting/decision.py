@@ -39,11 +39,13 @@ class Handle:
     """The `handle` of a script. `verdict` is its decision, `invalid` a call that has no meaning.
 
     `latest_progress` is the units done and in all, as last reported.
+    `created` is the Unix time of a journalled event, None where it is not known.
     """
 
     verdict: Verdict | None = None
     invalid: InvalidResult | None = None
     latest_progress: tuple[float, float] | None = None
+    created: float | None = None
 
     @property
     def refusal(self) -> Verdict | None:

@@ -22,8 +22,10 @@ import aiohttp
 from gateway.domain.grant import METHODS
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files, FilesInMemory
+from gateway.plugins.scripting.http_sessions import HttpSessions
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
+from gateway.plugins.secrets import PluginSecrets
 from gateway.records.collection import Records
 from gateway.signing.keys import FindCredentials
 from gateway.telemetry.logs import event
@@ -55,6 +57,7 @@ class Services:
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    sessions: HttpSessions = field(default_factory=HttpSessions)
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +65,7 @@ class Services:
         self.callout = Callout(
             lambda: self.own_endpoint(),  # noqa: PLW0108
             lambda method, url: self.credentials_for(method, url),  # noqa: PLW0108
+            self.sessions,
         )
 
 
@@ -72,6 +76,7 @@ class PluginContext:
     services: Services
     configs: Configs
     state: dict[str, Any]
+    secrets: PluginSecrets = field(default_factory=PluginSecrets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ async def test_an_answer_without_bound_is_cut_off(
 async def test_a_host_that_hangs_is_refused_at_once_and_takes_no_place_of_others(
     server: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.callout.MAX_CALLS", 4)
+    monkeypatch.setattr("gateway.plugins.scripting.http_sessions.MAX_CALLS", 4)
     asked = asyncio.Semaphore(0)
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
