@@ -134,6 +134,48 @@ def uploaded_body(
     }
 
 
+def received_body(
+    upload: Upload,
+    *,
+    mime: str,
+    size: int,
+    digests: Mapping[str, str],
+    params: dict[str, list[str]],
+    headers: dict[str, str],
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnFileReceived`; the arguments are those of `uploaded_body`."""
+    body = uploaded_body(upload, mime=mime, size=size, digests=digests, params=params, headers=headers)
+    return body | {"on_conflict": upload.on_conflict}
+
+
+def received_id(upload_id: object) -> str:
+    """Return the id of the event `APIGW.OnFileReceived` of an upload: each has one."""
+    return f"{upload_id}.received"
+
+
+def received_event(
+    upload_id: str,
+    body: dict[str, Any],
+    address: str | None,
+    port: int | None,
+    filepath: Path | None,
+) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileReceived` for handlers that decide while the client waits.
+
+    `filepath` is where the private file lies, None where it is an object.
+    """
+    return {
+        **_copy(body),
+        "address": address,
+        "port": port,
+        "id": received_id(upload_id),
+        "event_version": EVENT_VERSION,
+        "attempt": 1,
+        "upload_id": upload_id,
+        "filepath": filepath and str(filepath),
+    }
+
+
 def object_created_body(
     upload: Upload,
     *,

@@ -1,4 +1,4 @@
-"""The handlers that admit one upload or one download, one after the other, without a task.
+"""The handlers that decide about one upload or one download, one after the other, without a task.
 
 Each gets the event as the last one left it. They fail closed: a handler that decides nothing valid ends
 the chain with a refusal.
@@ -11,7 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gateway.errors import Refusal, Terminated
 from gateway.plugins import Handler
@@ -28,7 +28,7 @@ class AdmissionChain(Generic[T]):
     """One run of all handlers of an event. All methods belong to the server's loop.
 
     `read` takes the changes out of an event after its handler and raises `InvalidResult`; `mask` hides
-    secrets in log lines.
+    secrets in log lines. `results` are what the handlers left for the client, by their names.
     """
 
     __slots__ = (
@@ -45,6 +45,7 @@ class AdmissionChain(Generic[T]):
         "_own_event",
         "_read",
         "_started",
+        "results",
     )
 
     def __init__(
@@ -61,6 +62,7 @@ class AdmissionChain(Generic[T]):
         self._read = read
         self._mask = mask
         self._next = 0
+        self.results: dict[str, dict[str, Any]] = {}
         self._changes: T | None = None
         self._done: Callable[[T | None, Exception | None], None] | None = None
         self._call: ScriptCall | None = None
@@ -144,6 +146,8 @@ class AdmissionChain(Generic[T]):
                 handle.invalid = invalid
             else:
                 self._event, self._changes = self._own_event, changes
+                if handle.latest_result is not None:
+                    self.results[self._handlers[self._next - 1].name] = handle.latest_result
                 if log.isEnabledFor(logging.INFO):
                     self._context.run(self._run(None).log_outcome, "accepted")
                 return

@@ -14,6 +14,8 @@ from gateway.domain.event_bodies import (
     downloading_event,
     listing_event,
     object_created_body,
+    received_body,
+    received_event,
     tick_body,
     upload_failed_event,
     uploaded_body,
@@ -46,6 +48,12 @@ def _uploaded(handler: Handler) -> dict[str, Any]:
     return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
 
 
+def _received(_: Handler) -> dict[str, Any]:
+    body = received_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
+    filepath = Path("/srv/.gateway/incoming/0") / _UPLOAD.id
+    return received_event(_UPLOAD.id, body, "127.0.0.1", 8080, filepath)
+
+
 def _object_created(handler: Handler) -> dict[str, Any]:
     body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=_ETAG, mime=_MIME, digests={})
     return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
@@ -70,6 +78,7 @@ def _delivered(
 
 _EVENTS: Final[Mapping[str, Callable[[Handler], dict[str, Any]]]] = {
     model.UPLOADING: lambda _: uploading_event(_UPLOAD),
+    model.RECEIVED: _received,
     model.UPLOADED: _uploaded,
     model.UPLOAD_FAILED: lambda _: upload_failed_event(_UPLOAD, "incomplete_body", 2),
     model.DOWNLOADING: lambda _: downloading_event(_DOWNLOAD),

@@ -7,14 +7,15 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from gateway.domain.model import Delivery
+from gateway.domain.held import Decision, HandlerRefusal
+from gateway.domain.model import RECEIVED, Delivery
 from gateway.errors import HandlerFailed, Postponed, Refusal
 from gateway.plugins import Handler
 from gateway.plugins.handler_runs import HandlerRun, log
 from gateway.plugins.scripting.calls import ScriptCall
-from gateway.plugins.scripting.decision import Handle
+from gateway.plugins.scripting.decision import Handle, InvalidResult, read_received
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
@@ -27,7 +28,20 @@ MAX_BURST: Final = 64
 BURST_TIME: Final = 0.02
 """Seconds that such runs may take together: all other scripts of that thread wait meanwhile."""
 
-Done = Callable[[Exception | None], None]
+
+class DeliveryOutcome(NamedTuple):
+    """How a run of a delivery ended; `error` is None if it succeeded, else see `Hooks.submit_delivery`.
+
+    `result` is what the handler left for the client, also where it failed. `decision` is that of a
+    handler of OnFileReceived that did not fail.
+    """
+
+    error: Exception | None = None
+    result: dict[str, Any] | None = None
+    decision: Decision | None = None
+
+
+Done = Callable[[DeliveryOutcome], None]
 
 
 class DeliveryRuns:
@@ -45,9 +59,10 @@ class DeliveryRuns:
     def submit(
         self, handler: Handler, delivery: Delivery, event: dict[str, Any], done: Done
     ) -> DeliveryRun:
-        """Run a handler on a complete event, then call `done(error)` as `Hooks.submit_delivery` says."""
+        """Run a handler on a complete event, then call `done` as `Hooks.submit_delivery` says."""
         run = DeliveryRun(self, handler, delivery, done)
-        run.start(Event(event))
+        # What a script changes must not change the body, with which it is compared.
+        run.start(Event(event).copy() if handler.event == RECEIVED else Event(event))
         return run
 
     def slots(self, handler: Handler) -> int:
@@ -78,7 +93,10 @@ class DeliveryRun:
     __slots__ = (
         "_call",
         "_context",
+        "_decision",
+        "_delivery",
         "_done",
+        "_event",
         "_handle",
         "_handler",
         "_key",
@@ -91,6 +109,9 @@ class DeliveryRun:
     def __init__(self, runs: DeliveryRuns, handler: Handler, delivery: Delivery, done: Done) -> None:
         self._runs = runs
         self._handler = handler
+        self._delivery = delivery
+        self._event: Event | None = None
+        self._decision: Decision | None = None
         self._key = (delivery.event_id, handler.name)
         self._done: Done | None = done
         self._handle = Handle()
@@ -104,6 +125,7 @@ class DeliveryRun:
     def start(self, event: Event) -> None:
         """Run the handler; without an executor the result is given before this returns."""
         self._runs.running[self._key] = self._handle
+        self._event = event
         handler = self._handler
         try:
             self._call = self._runs.executor.submit(
@@ -136,7 +158,11 @@ class DeliveryRun:
         if call is not None and call.begun and not self._handler.suspends:
             seconds = call.seconds or time.monotonic() - call.begun  # it hangs
             self._runs.note_seconds(self._handler.name, seconds)
-        succeeded = error is None and self._handle.invalid is None and self._handle.refusal is None
+        if self._handler.event == RECEIVED:
+            self._decide(error)
+        succeeded = self._decision is not None or (
+            error is None and self._handle.invalid is None and self._handle.refusal is None
+        )
         if succeeded and not log.isEnabledFor(logging.INFO):
             self._finish(None)
             return
@@ -153,6 +179,9 @@ class DeliveryRun:
 
     def _take_outcome(self, run: HandlerRun) -> Exception | None:
         """Log the outcome of a run; return why it has to run again, None if it has succeeded."""
+        if self._decision is not None and self._decision.refusal is not None:
+            run.log_outcome(f"refused {self._decision.refusal.status}")
+            return None
         message = run.failure_message()
         run.log_outcome(message or "done")
         if isinstance(run.error, Postponed):
@@ -192,10 +221,32 @@ class DeliveryRun:
             )
         self._finish(failure)
 
+    def _decide(self, error: Exception | None) -> None:
+        """Read what a handler of OnFileReceived decided; a refusal counts, whatever came after it."""
+        handle, event = self._handle, self._event
+        if (refusal := handle.refusal) is not None:
+            refused = HandlerRefusal(refusal.code, refusal.body, refusal.content_type)
+            self._decision = Decision(refused, result=handle.latest_result)
+            return
+        if error is not None or handle.invalid is not None or event is None:
+            return
+        try:
+            changes = read_received(event)
+        except InvalidResult as invalid:
+            handle.invalid = invalid
+            return
+        body = self._delivery.body
+        self._decision = Decision(
+            path=None if changes.path == body.get("path") else changes.path,
+            on_conflict=None if changes.on_conflict == body.get("on_conflict") else changes.on_conflict,
+            metadata=None if changes.metadata == body.get("metadata") else changes.metadata,
+            result=handle.latest_result,
+        )
+
     def _finish(self, error: Exception | None) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(error)
+            done(DeliveryOutcome(error, self._handle.latest_result, self._decision))
 
 
 def _failed(run: HandlerRun, message: str) -> HandlerFailed:

@@ -25,6 +25,7 @@ from gateway.domain.model import (
     DELETING,
     DOWNLOADING,
     LISTING,
+    RECEIVED,
     UPLOAD_FAILED,
     UPLOADING,
     Delivery,
@@ -36,16 +37,18 @@ from gateway.domain.model import (
 from gateway.errors import HandlerGone
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.admission_chain import AdmissionChain
-from gateway.plugins.delivery_runs import DeliveryRun, DeliveryRuns
+from gateway.plugins.delivery_runs import DeliveryOutcome, DeliveryRun, DeliveryRuns
 from gateway.plugins.handler_runs import HandlerRun
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting.calls import Done, result_of
 from gateway.plugins.scripting.decision import (
     Changes,
     Handle,
+    Received,
     Served,
     read_changes,
     read_path,
+    read_received,
     read_served,
 )
 from gateway.plugins.scripting.executor import ScriptExecutor
@@ -120,6 +123,7 @@ class Hooks:
         def apply(changes: Changes | None, error: Exception | None) -> None:
             if changes is not None:
                 _apply(changes, upload)
+            upload.results |= chain.results
             done(error)
 
         event, mask = Event(uploading_event(upload)), self._plugins.mask
@@ -136,6 +140,30 @@ class Hooks:
             return self.submit_admission(upload, functools.partial(done, None))
 
         await result_of(submit)
+
+    async def decide_received(self, upload: Upload, event: dict[str, Any]) -> tuple[str, ...]:
+        """Run the `OnFileReceived` handlers without `hold`; their changes go into `upload`.
+
+        `event` is of that event, for them alone. Returns the names of the handlers with `hold`, of the
+        same plugins. Raises as `admit_upload`. The caller checks the new path.
+        """
+        handlers = self._plugins.current.handlers[RECEIVED]
+        waiting = [handler for handler in handlers if not handler.hold]
+        if waiting:
+            chain = AdmissionChain(
+                self._admission, waiting, Event(event), read_received, self._plugins.mask
+            )
+            context = logs.context_with(upload_id=upload.id, event_id=event["id"])
+
+            def submit(done: Callable[[Received | None, Exception | None], None]) -> Any:
+                chain.start(done, context)
+                return chain
+
+            changes = await result_of(submit)
+            if changes is not None:
+                upload.path, upload.on_conflict, upload.metadata = changes
+            upload.results |= chain.results
+        return tuple(handler.name for handler in handlers if handler.hold)
 
     async def admit_download(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers; None without any. Raises as `admit_upload`."""
@@ -170,28 +198,36 @@ class Hooks:
         handlers = self._plugins.current.handlers
         return tuple(handler.spec for event in events or DELIVERED for handler in handlers[event])
 
+    def holding_specs(self) -> tuple[HandlerSpec, ...]:
+        """Return the specs of the `OnFileReceived` handlers with `hold`, in name order."""
+        handlers = self._plugins.current.handlers[RECEIVED]
+        return tuple(handler.spec for handler in handlers if handler.hold)
+
     def submit_delivery(
-        self, delivery: Delivery, event: dict[str, Any], done: Callable[[Exception | None], None]
+        self, delivery: Delivery, event: dict[str, Any], done: Callable[[DeliveryOutcome], None]
     ) -> DeliveryRun | None:
         """Run one handler of a journalled event on the complete event, `attempt` included.
 
-        Then call `done(error)` once: None, `HandlerFailed` if it has to run again, `HandlerGone` if
-        there is no such handler, `Postponed` if the handler did not fail. What is returned can be
-        cancelled; None where there was nothing to wait for. `done` may be called before this returns.
+        Then call `done(outcome)` once. Its error is None, `HandlerFailed` if it has to run again,
+        `HandlerGone` if there is no such handler, `Postponed` if the handler did not fail. What is
+        returned can be cancelled; None where there was nothing to wait for. `done` may be called before
+        this returns.
         """
         handler = self._plugins.current.handler(delivery.event, delivery.handler)
         if handler is None:
-            done(HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more"))
+            gone = HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
+            done(DeliveryOutcome(gone))
             return None
         return self._deliveries.submit(handler, delivery, event, done)
 
-    async def run_delivery(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        """Wait for `submit_delivery`; raises its error."""
+    async def run_delivery(self, delivery: Delivery, event: dict[str, Any]) -> DeliveryOutcome:
+        """Wait for the outcome of `submit_delivery`."""
 
         def submit(done: Done) -> DeliveryRun | None:
-            return self.submit_delivery(delivery, event, functools.partial(done, None))
+            return self.submit_delivery(delivery, event, lambda outcome: done(outcome, None))
 
-        await result_of(submit)
+        outcome: DeliveryOutcome = await result_of(submit)
+        return outcome
 
     def delivery_slots(self, spec: HandlerSpec) -> int:
         """Return how many runs of a handler may be under way."""

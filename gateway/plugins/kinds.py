@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import SCHEDULE, HandlerSpec, RetryPolicy
+from gateway.domain.model import RECEIVED, SCHEDULE, HandlerSpec, RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
 from gateway.plugins.models import (
@@ -24,6 +24,9 @@ from gateway.plugins.models import (
     APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
+    HOLD_TIMEOUT,
+    WITH_HOLD,
+    WITHOUT_HOLD,
     ConfigModel,
     HandlerModel,
     HandlerTestModel,
@@ -120,8 +123,9 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
 class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
-    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated` and webhooks.
-    `suspends` is False for a function that never waits; a webhook has no `code`, and a `url`.
+    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated` and
+    for webhooks. `suspends` is False for a function that never waits. `hold`: it decides from the
+    journal, while no client waits. A webhook has a `url` and no `code`.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Handler:
     timeout: float
     on_error: str
     keeps_authorization: bool
+    hold: bool
     retry: RetryPolicy
     concurrency: int
     prefix: tuple[str, ...]
@@ -167,6 +172,12 @@ class Handler:
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
         text += f", webhook {self.url}" if self.url is not None else ""
+        if self.event == RECEIVED:
+            text += (
+                ", holds the file until it has decided"
+                if self.hold
+                else ", decides while the client waits"
+            )
         if self.event in ADMITTING:
             text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
         return text
@@ -181,6 +192,8 @@ def _parse_handler(document: Document) -> ParsedPlugin:
             raise document.error(f"`{key}` applies to {where} only: remove it", key)
     if model.event == SCHEDULE:
         _check_schedule(document, model)
+    if model.event == RECEIVED:
+        _check_hold(document, model)
     return ParsedPlugin(HANDLER, model.name, document, model)
 
 
@@ -193,6 +206,15 @@ def _check_schedule(document: Document, model: HandlerModel) -> None:
         raise document.error("`timezone` belongs to `cron`, not to `every`: remove it", "timezone")
 
 
+def _check_hold(document: Document, model: HandlerModel) -> None:
+    for key in WITHOUT_HOLD if model.hold else WITH_HOLD:
+        if key in document.data:
+            state = (
+                "does not apply with `hold: true`" if model.hold else "applies with `hold: true` only"
+            )
+            raise document.error(f"`{key}` {state}: remove it", key)
+
+
 def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     """Compile a handler's script and run its top-level code. Raises `ConfigError` with the line."""
     document, model = parsed.document, parsed.model_as(HandlerModel)
@@ -203,9 +225,10 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     return Handler(
         name=model.name,
         event=model.event,
-        timeout=model.timeout or DEFAULT_TIMEOUT[model.event],
+        timeout=model.timeout or (HOLD_TIMEOUT if model.hold else DEFAULT_TIMEOUT[model.event]),
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
+        hold=model.hold,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
         prefix=as_tuple(model.prefix),

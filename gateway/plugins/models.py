@@ -16,6 +16,7 @@ from gateway.domain.model import (
     DOWNLOADING,
     LISTING,
     OBJECT_CREATED,
+    RECEIVED,
     SCHEDULE,
     UPLOAD_FAILED,
     UPLOADED,
@@ -27,6 +28,7 @@ from gateway.domain.units import parse_duration, parse_size
 
 EventName = Literal[
     "APIGW.OnFileUploading",
+    "APIGW.OnFileReceived",
     "APIGW.OnFileUploaded",
     "APIGW.OnFileUploadFailed",
     "APIGW.OnFileDownloading",
@@ -38,6 +40,7 @@ EventName = Literal[
 ]
 EVENTS: Final = (
     UPLOADING,
+    RECEIVED,
     UPLOADED,
     UPLOAD_FAILED,
     DOWNLOADING,
@@ -48,7 +51,10 @@ EVENTS: Final = (
     SCHEDULE,
 )
 ADMITTING: Final = (UPLOADING, DOWNLOADING, LISTING, DELETING)
-"""Events whose handlers decide while the client waits."""
+"""Events whose handlers decide whether a request may go on, from its head alone."""
+
+DECIDING: Final = (*ADMITTING, RECEIVED)
+"""Events whose handlers decide: those, and about a whole file that nobody can read yet."""
 
 DELIVERED: Final = (UPLOADED, DELETED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
@@ -58,30 +64,41 @@ DEFAULT_TIMEOUT: Final = {
     DOWNLOADING: 10.0,
     LISTING: 10.0,
     DELETING: 10.0,
+    RECEIVED: 60.0,
     UPLOADED: 3600.0,
     DELETED: 3600.0,
     OBJECT_CREATED: 3600.0,
     UPLOAD_FAILED: 60.0,
     SCHEDULE: 3600.0,
 }
-"""Default time-out of the handlers of each event, in seconds."""
+"""Default time-out of the handlers of each event, in seconds; with `hold` see `HOLD_TIMEOUT`."""
 
-DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, DELETED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
+HOLD_TIMEOUT: Final = DEFAULT_TIMEOUT[UPLOADED]
+"""Default time-out of a handler with `hold`, in seconds: it runs from the journal."""
+
+DEFAULT_CONCURRENCY: Final = {RECEIVED: 4, UPLOADED: 4, DELETED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
 """Default number of runs of a handler at the same time; other events have no limit."""
 
 APPLIES: Final = {
-    "on_error": ADMITTING,
+    "on_error": DECIDING,
+    "hold": (RECEIVED,),
     "authorization": ADMITTING,
     "prefix": (OBJECT_CREATED,),
     "suffix": (OBJECT_CREATED,),
-    "retry": DELIVERED,
-    "concurrency": DELIVERED,
+    "retry": (*DELIVERED, RECEIVED),
+    "concurrency": (*DELIVERED, RECEIVED),
     "cron": (SCHEDULE,),
     "every": (SCHEDULE,),
     "timezone": (SCHEDULE,),
     "catch_up": (SCHEDULE,),
 }
 """Keys that have a meaning for some events only."""
+
+WITH_HOLD: Final = ("retry", "concurrency")
+"""Keys that OnFileReceived has with `hold: true` only."""
+
+WITHOUT_HOLD: Final = ("on_error",)
+"""Keys that exclude `hold: true`."""
 
 
 def _seconds(value: object) -> object:
@@ -196,6 +213,11 @@ class HandlerModel(Strict):
     event: EventName
     script: str = Field(description="Python with `async def <name>(event, handle)`")
     timeout: Seconds | None = Field(None, description="Seconds; 10, 3600 or 60 by event")
+    hold: bool = Field(
+        False,
+        description="OnFileReceived: respond 202; the handler decides from the journal, then the file is"
+        " published or removed",
+    )
     cron: Annotated[str, AfterValidator(parse_cron)] | None = Field(
         None, description="Schedule: minute, hour, day of month, month, day of week"
     )
@@ -219,12 +241,14 @@ class HandlerModel(Strict):
     suffix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must end with, or a list of such texts"
     )
-    retry: RetryModel = Field(default_factory=RetryModel, description="Events that are journalled")
+    retry: RetryModel = Field(
+        default_factory=RetryModel, description="Events that are journalled, and `hold`"
+    )
     concurrency: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="Events that are journalled (4, Schedule 1): runs at the same time",
+        description="Events that are journalled, and `hold` (4, Schedule 1): runs at the same time",
     )
     tests: list[HandlerTestModel] = Field(default_factory=list)
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.domain.model import SCHEDULE
+from gateway.domain.model import RECEIVED, SCHEDULE
 from gateway.plugins.legacy_keys import ROUTE_KEYS, LegacyKey
-from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
+from gateway.plugins.models import APPLIES, EVENTS, WITH_HOLD, WITHOUT_HOLD, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
 
 SCHEMA_FILE: Final = Path(__file__).with_name("plugin.schema.json")
@@ -33,12 +33,21 @@ _ONE_SCHEDULE: Final = {
     },
 }
 
+_HOLD: Final = {
+    "if": _when(RECEIVED),
+    "then": {
+        "if": {"properties": {"hold": {"const": True}}, "required": ["hold"]},
+        "then": {"properties": dict.fromkeys(WITHOUT_HOLD, False)},
+        "else": {"properties": dict.fromkeys(WITH_HOLD, False)},
+    },
+}
+
 
 def plugin_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12) of a document: one plugin or a list of them."""
     pairs, schemas = models_json_schema([(model, "validation") for model in _MODELS])
     handler = schemas["$defs"]["HandlerModel"]
-    handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE]
+    handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE, _HOLD]
     for key in ROUTE_KEYS:
         _accept(schemas["$defs"]["AuthorizationModel" if key.parent else "RouteModel"], key)
     plugin = {"anyOf": [pairs[(model, "validation")] for model in _MODELS]}

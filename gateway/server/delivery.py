@@ -23,6 +23,7 @@ from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.events.settlement import broken_run
 from gateway.files.service import FilesService
+from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -48,9 +49,9 @@ class PluginDispatcher:
         if event is None:
             return None
 
-        def take(error: Exception | None) -> None:
+        def take(outcome: DeliveryOutcome) -> None:
             try:
-                result = SUCCEEDED if error is None else self._result(delivery, error)
+                result = self._result(delivery, outcome)
             except Exception as broken:  # raised further, the run would never end
                 result = broken_run(delivery.handler, broken)
             done(result)
@@ -63,17 +64,17 @@ class PluginDispatcher:
         A run that could not connect to the owner of the file is postponed: the handler did not fail.
         """
         event = await self._files.event_for(delivery)
-        try:
-            await self._hooks.run_delivery(delivery, event)
-        except Exception as error:
-            return self._result(delivery, error)
-        return SUCCEEDED
+        return self._result(delivery, await self._hooks.run_delivery(delivery, event))
 
     def slots(self, spec: HandlerSpec) -> int:
         """Return how many runs of a handler may be under way."""
         return self._hooks.delivery_slots(spec)
 
-    def _result(self, delivery: Delivery, error: Exception) -> RunResult:
+    def _result(self, delivery: Delivery, outcome: DeliveryOutcome) -> RunResult:
+        error, left, decision = outcome
+        if error is None:
+            nothing = left is None and decision is None
+            return SUCCEEDED if nothing else RunResult("succeeded", "", left, decision)
         if isinstance(error, HandlerGone):
             return RunResult("gone", str(error))
         if isinstance(error, Postponed):
@@ -82,7 +83,9 @@ class PluginDispatcher:
             if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return RunResult("postponed", str(unavailable))
             text = "\n".join(filter(None, (str(error), error.traceback)))
-            return RunResult("failed", text, retry_after=error.retry_after, final=error.final)
+            return RunResult(
+                "failed", text, left, retry_after=error.retry_after, final=error.final
+            )
         return broken_run(delivery.handler, error)
 
 

@@ -12,13 +12,17 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
+from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Refusal
 from gateway.plugins.scripting.values import Event
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BYTES = "application/octet-stream"
+
+MAX_RESULT_BYTES: Final = 16 * 1024
+"""Bytes of a handler's result, as JSON in UTF-8."""
 
 
 class InvalidResult(GatewayError):
@@ -38,13 +42,14 @@ class Verdict:
 class Handle:
     """The `handle` of a script. `verdict` is its decision, `invalid` a call that has no meaning.
 
-    `latest_progress` is the units done and in all, as last reported.
-    `created` is the Unix time of a journalled event, None where it is not known.
+    `latest_progress` is the units done and in all, as last reported. `latest_result` is what the
+    handler left for the client, None if nothing. `created` is the Unix time of a journalled event.
     """
 
     verdict: Verdict | None = None
     invalid: InvalidResult | None = None
     latest_progress: tuple[float, float] | None = None
+    latest_result: dict[str, Any] | None = None
     created: float | None = None
 
     @property
@@ -74,6 +79,15 @@ class Handle:
         if not (_is_amount(done) and _is_amount(total)):
             raise ValueError("progress() takes two numbers, 0 or more")
         self.latest_progress = (done, total)
+        return _AlreadyDone()
+
+    def result(self, values: dict[str, Any]) -> _AlreadyDone:
+        """Leave a JSON object for the client: in its answer if it waits, and at `/-/uploads/<id>`.
+
+        The last call counts. Raises `InvalidResult` for what is no dict, no JSON, or larger than
+        `MAX_RESULT_BYTES`; the result of an earlier call stays.
+        """
+        self.latest_result = _json_object(values)
         return _AlreadyDone()
 
 
@@ -106,6 +120,24 @@ def _verdict(code: Any, output: Any) -> Verdict:
     raise InvalidResult("terminate() takes an output of str, dict, list, bytes or None")
 
 
+def _json_object(values: Any) -> dict[str, Any]:
+    """Return a copy that shares nothing with what the script goes on with. Raises `InvalidResult`."""
+    if not isinstance(values, dict):
+        raise InvalidResult("result() takes a dict")
+    try:
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidResult(f"result() takes what JSON can say: {type(error).__name__}") from None
+    if size > MAX_RESULT_BYTES:
+        raise InvalidResult(
+            f"result() takes at most {MAX_RESULT_BYTES} bytes as JSON, not {size}: keep the rest in"
+            " records or in a file"
+        )
+    copied: dict[str, Any] = json.loads(text)
+    return copied
+
+
 class Changes(NamedTuple):
     """What an `APIGW.OnFileUploading` handler changes; `keys` are the optional ones that it set."""
 
@@ -113,6 +145,14 @@ class Changes(NamedTuple):
     keys: frozenset[str]
     max_bytes: int | None = None
     on_conflict: OnConflict = "replace"
+
+
+class Received(NamedTuple):
+    """Path, conflict policy and metadata as an `APIGW.OnFileReceived` handler leaves them."""
+
+    path: str
+    on_conflict: OnConflict
+    metadata: dict[str, str]
 
 
 class Served(NamedTuple):
@@ -142,11 +182,27 @@ def read_changes(event: Event) -> Changes:
         not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0
     ):
         raise InvalidResult('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
+    keys = frozenset(given & _OPTIONAL_KEYS)
+    return Changes(path, keys, max_bytes, _on_conflict(event))
+
+
+def _on_conflict(event: Event) -> OnConflict:
     on_conflict = dict.get(event, "on_conflict", "replace")
     if on_conflict not in ON_CONFLICT:
         raise InvalidResult(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
-    keys = frozenset(given & _OPTIONAL_KEYS)
-    return Changes(path, keys, max_bytes, cast(OnConflict, on_conflict))
+    return cast(OnConflict, on_conflict)
+
+
+def read_received(event: Event) -> Received:
+    """Read path, on_conflict and metadata of an event after its handler. Raises `InvalidResult`."""
+    metadata = dict.get(event, "metadata")
+    if not isinstance(metadata, dict) or not all(isinstance(name, str) for name in metadata):
+        raise InvalidResult('event["metadata"] must be a dict of str')
+    try:
+        normalized = normalize_metadata(metadata)
+    except Refusal as refusal:
+        raise InvalidResult(f'event["metadata"]: {refusal.message}') from None
+    return Received(read_path(event), _on_conflict(event), normalized)
 
 
 def read_served(event: Event) -> Served:

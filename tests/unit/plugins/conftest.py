@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.plugins import KINDS, Plugins
+from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import Services
 
 Start = Callable[..., Awaitable[Hooks]]
 EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
+
+
+async def deliver(hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> DeliveryOutcome:
+    """Wait for the outcome of a delivery; raises its error."""
+    outcome = await hooks.run_delivery(delivery, event)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
 
 
 @pytest.fixture

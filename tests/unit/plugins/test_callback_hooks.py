@@ -12,6 +12,7 @@ import pytest
 
 from gateway.domain.model import UPLOADED, Upload
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
+from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry import logs
 from tests.unit.plugins.conftest import Start
@@ -37,7 +38,9 @@ async def admission(hooks: Hooks, one: Upload) -> Exception | None:
 
 
 async def run(hooks: Hooks, event: dict[str, Any], handler: str = "h") -> Exception | None:
-    return await error_of(lambda done: hooks.submit_delivery(delivery(handler), event, done))
+    return await error_of(
+        lambda done: hooks.submit_delivery(delivery(handler), event, lambda outcome: done(outcome.error))
+    )
 
 
 async def test_without_handlers_the_receiver_is_called_at_once(start: Start) -> None:
@@ -173,9 +176,9 @@ async def test_a_delivery_that_fails_gives_why(start: Start) -> None:
 
 async def test_a_delivery_of_a_handler_that_is_gone_says_so_at_once(start: Start) -> None:
     hooks = await start(plugin("h", "pass", UPLOADED))
-    errors: list[Exception | None] = []
-    assert hooks.submit_delivery(delivery("other"), {}, errors.append) is None
-    assert isinstance(errors[0], HandlerGone)
+    outcomes: list[DeliveryOutcome] = []
+    assert hooks.submit_delivery(delivery("other"), {}, outcomes.append) is None
+    assert isinstance(outcomes[0].error, HandlerGone)
 
 
 async def test_a_delivery_that_the_handler_postpones_has_not_failed(start: Start) -> None:
@@ -188,8 +191,8 @@ async def test_progress_is_known_while_a_delivery_runs_and_not_after_it_or_its_c
     start: Start,
 ) -> None:
     hooks = await start(plugin("h", "handle.progress(1, 2)\nawait asyncio.sleep(60)", UPLOADED))
-    errors: list[Exception | None] = []
-    running = hooks.submit_delivery(delivery(), {}, errors.append)
+    outcomes: list[DeliveryOutcome] = []
+    running = hooks.submit_delivery(delivery(), {}, outcomes.append)
     assert running is not None
     while hooks.delivery_progress("e-0", "h") is None:
         await asyncio.sleep(0.001)  # until the thread has run it
@@ -197,4 +200,4 @@ async def test_progress_is_known_while_a_delivery_runs_and_not_after_it_or_its_c
     running.cancel()
     assert hooks.delivery_progress("e-0", "h") is None
     await hooks.close(5)
-    assert errors == []
+    assert outcomes == []

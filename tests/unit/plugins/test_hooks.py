@@ -13,11 +13,12 @@ import pytest
 
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
+from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from tests.support import TESTS
 from tests.support.harness import wait_until
-from tests.unit.plugins.conftest import Start
+from tests.unit.plugins.conftest import Start, deliver
 
 GOLDEN = TESTS / "golden" / "plugins"
 
@@ -225,12 +226,12 @@ async def test_an_executor_that_is_lost_for_good_uses_up_nobodys_attempts(
     hooks = await start(blocks)
     for _ in range(MAX_REPLACEMENTS):
         with pytest.raises(HandlerFailed):
-            await hooks.run_delivery(delivery(), {"attempt": 1})
+            await deliver(hooks, delivery(), {"attempt": 1})
     with pytest.raises((HandlerFailed, Postponed)):
-        await hooks.run_delivery(delivery(), {"attempt": 1})
+        await deliver(hooks, delivery(), {"attempt": 1})
     assert not hooks.alive
     with pytest.raises(Postponed, match="restart this process"):
-        await hooks.run_delivery(delivery(), {"attempt": 2})
+        await deliver(hooks, delivery(), {"attempt": 2})
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_given_up(start: Start) -> None:
@@ -272,7 +273,7 @@ async def test_a_delivery_runs_its_handler_on_the_complete_event(start: Start) -
         plugin("h", "assert event['attempt'] == 1 and event.get('x-a') == 'b'", UPLOADED)
     )
     event = {"attempt": 1, "headers": {"X-A": "b"}}
-    await hooks.run_delivery(delivery(), event)
+    await deliver(hooks, delivery(), event)
     assert event == {"attempt": 1, "headers": {"X-A": "b"}}
 
 
@@ -288,7 +289,7 @@ async def test_short_runs_of_a_handler_that_never_awaits_use_more_slots_than_its
     [spec] = hooks.handler_specs(UPLOADED)
     assert hooks.delivery_slots(spec) == 3
     for _ in range(20):
-        await hooks.run_delivery(delivery(), {})
+        await deliver(hooks, delivery(), {})
     assert (hooks.delivery_slots(spec) > 3) is more
 
 
@@ -312,7 +313,7 @@ async def test_a_delivery_that_fails_says_why(
         request.getfixturevalue("quick")
     hooks = await start(plugin("h", body, UPLOADED, more=patience(body)))
     with pytest.raises(HandlerFailed) as caught:
-        await asyncio.wait_for(hooks.run_delivery(delivery(), {}), 30)
+        await asyncio.wait_for(deliver(hooks, delivery(), {}), 30)
     assert str(caught.value).startswith(message)
     assert "gateway/" not in caught.value.traceback
 
@@ -321,7 +322,7 @@ async def test_a_delivery_that_fails_says_why(
 async def test_a_run_that_another_one_has_kept_from_beginning_is_postponed(start: Start) -> None:
     body = "if event['attempt'] == 1: time.sleep(20)"
     hooks = await start(plugin("h", body, UPLOADED, more=patience(body)))
-    ended: list[Exception | None] = []
+    ended: list[DeliveryOutcome] = []
     for attempt in (1, 2):
         hooks.submit_delivery(delivery(), {"attempt": attempt}, ended.append)
 
@@ -329,7 +330,7 @@ async def test_a_run_that_another_one_has_kept_from_beginning_is_postponed(start
         return len(ended) == 2
 
     await wait_until(both)
-    assert sorted(type(error).__name__ for error in ended) == ["HandlerFailed", "Postponed"]
+    assert sorted(type(outcome.error).__name__ for outcome in ended) == ["HandlerFailed", "Postponed"]
 
 
 async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_configs(
@@ -341,7 +342,7 @@ async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_co
         "name: c\nconfig: {k: '${env:SECRET_1}'}\n",
     )
     with pytest.raises(HandlerFailed) as caught:
-        await hooks.run_delivery(delivery(), {})
+        await deliver(hooks, delivery(), {})
     assert str(caught.value) == "ValueError: [redacted]"
     assert f'{tmp_path}/0.yaml", line 5, in h' in caught.value.traceback
     assert "hunter22" not in caught.value.traceback
@@ -355,19 +356,19 @@ async def test_an_error_of_the_gateway_that_a_script_raises_is_stored_without_se
     body += "raise Superseded((await get_service_config('c'))['k'])"
     hooks = await start(plugin("h", body, UPLOADED), "name: c\nconfig: {k: '${env:SECRET_1}'}\n")
     with pytest.raises(HandlerFailed) as caught:
-        await hooks.run_delivery(delivery(), {})
+        await deliver(hooks, delivery(), {})
     assert str(caught.value) == "[redacted]"
 
 
 async def test_a_delivery_whose_handler_is_gone_says_so(start: Start) -> None:
     hooks = await start(plugin("h", "pass", UPLOADED))
     with pytest.raises(HandlerGone):
-        await hooks.run_delivery(delivery("other"), {})
+        await deliver(hooks, delivery("other"), {})
 
 
 async def test_a_delivery_accepted_by_terminate_is_done(start: Start) -> None:
     hooks = await start(plugin("h", "await handle.terminate(code=200, output='ok')", UPLOADED))
-    await hooks.run_delivery(delivery(), {})
+    await deliver(hooks, delivery(), {})
 
 
 async def test_the_runner_learns_the_specs_of_the_newest_generation(
@@ -440,7 +441,7 @@ async def test_a_run_whose_time_is_up_ends_when_its_thread_has_ended(
 
     monkeypatch.setattr("gateway.plugins.delivery_runs.wait_for_live_work", wait)
     with pytest.raises(HandlerFailed, match=r"not finished within 0\.1 s"):
-        await hooks.run_delivery(delivery(), {"gate": str(gate)})
+        await deliver(hooks, delivery(), {"gate": str(gate)})
     assert Path(f"{gate}.ended").exists()
 
 
@@ -449,7 +450,7 @@ async def test_a_thread_that_does_not_end_holds_a_run_up_once_more_for_its_time_
 ) -> None:
     hooks = await start(plugin("h", IN_A_THREAD, UPLOADED, "timeout: 0.1\n"))
     with pytest.raises(HandlerFailed):
-        await hooks.run_delivery(delivery(), {"gate": str(gate)})
+        await deliver(hooks, delivery(), {"gate": str(gate)})
     assert [record for record in caplog.records if "may overlap" in record.getMessage()]
     assert not Path(f"{gate}.ended").exists()
     await asyncio.to_thread(gate.write_text, "")

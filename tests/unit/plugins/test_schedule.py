@@ -86,7 +86,7 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
         (
             f"{CRON}on_error: allow\n",
             "x.yaml:4: `on_error` applies to APIGW.OnFileUploading, APIGW.OnFileDownloading,"
-            " APIGW.OnFileListing and APIGW.OnFileDeleting only",
+            " APIGW.OnFileListing, APIGW.OnFileDeleting and APIGW.OnFileReceived only",
         ),
     ],
 )
@@ -98,7 +98,10 @@ def test_only_a_schedule_has_a_time(plugins: Plugins) -> None:
     text = f"name: nightly\nevent: {UPLOADED}\n{CRON}{SCRIPT}"
     assert "x.yaml:3: `cron` applies to Schedule only: remove it" in complaint(plugins, text)
     text = f"name: nightly\nevent: APIGW.OnFileUploading\nretry: {{}}\n{SCRIPT}"
-    events = "APIGW.OnFileUploaded, APIGW.OnFileDeleted, APIGW.OnObjectCreated and Schedule"
+    events = (
+        "APIGW.OnFileUploaded, APIGW.OnFileDeleted, APIGW.OnObjectCreated, Schedule and"
+        " APIGW.OnFileReceived"
+    )
     assert f"`retry` applies to {events} only" in complaint(plugins, text)
 
 

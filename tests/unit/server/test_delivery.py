@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.domain.held import Decision
 from gateway.domain.model import UPLOADED, Delivery
 from gateway.errors import HandlerFailed, HandlerGone, PeerUnavailable
 from gateway.events.dispatch import RunResult
 from gateway.files.service import FilesService
+from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.server.delivery import PluginDispatcher
 
@@ -20,22 +22,28 @@ FAILED = HandlerFailed("it failed", "the traceback")
 
 
 class FakeHooks:
-    """Hooks whose runs end with `error`."""
+    """Hooks whose runs end with `error`, and leave something."""
 
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(
+        self,
+        error: Exception | None,
+        left: dict[str, Any] | None = None,
+        decision: Decision | None = None,
+    ) -> None:
         self.error = error
+        self.left = left
+        self.decision = decision
         self.events: list[dict[str, Any]] = []
 
     def submit_delivery(
-        self, _: Delivery, event: dict[str, Any], done: Callable[[Exception | None], None]
+        self, _: Delivery, event: dict[str, Any], done: Callable[[DeliveryOutcome], None]
     ) -> None:
         self.events.append(event)
-        done(self.error)
+        done(DeliveryOutcome(self.error, self.left, self.decision))
 
-    async def run_delivery(self, _: Delivery, event: dict[str, Any]) -> None:
+    async def run_delivery(self, _: Delivery, event: dict[str, Any]) -> DeliveryOutcome:
         self.events.append(event)
-        if self.error is not None:
-            raise self.error
+        return DeliveryOutcome(self.error, self.left, self.decision)
 
 
 class FakeFiles:
@@ -80,6 +88,15 @@ async def test_each_end_of_a_run_has_its_outcome(
     submitted.cancel()
     assert results == [result, result]
     assert hooks.events == [{"path": "/a", "attempt": 2}] * 2
+
+
+async def test_what_a_handler_left_and_decided_is_in_the_result_of_its_run() -> None:
+    decision = Decision(path="/b")
+    assert await dispatcher(FakeHooks(None, {"a": 1}, decision)).run(DELIVERY) == RunResult(
+        "succeeded", "", {"a": 1}, decision
+    )
+    failed = await dispatcher(FakeHooks(FAILED, {"a": 1})).run(DELIVERY)
+    assert failed == RunResult("failed", "it failed\nthe traceback", {"a": 1})
 
 
 async def test_a_defect_of_the_gateway_is_a_failed_run() -> None:
