@@ -283,3 +283,5 @@ def _apply(changes: Changes, upload: Upload) -> None:
         upload.max_bytes = changes.max_bytes
     if "on_conflict" in changes.keys:
         upload.on_conflict = changes.on_conflict
+    if changes.metadata is not None:
+        upload.metadata = changes.metadata

@@ -168,9 +168,13 @@ async def _run_test(
 ) -> list[str]:
     event, handle = _event(handler, test), Handle()
 
+    if handler.code is None:
+        raise TypeError("a webhook has no script")
+    code = handler.code
+
     async def run() -> None:
         await stubs.fill_records()
-        names = run_script(handler.code, stubs.script_context(handler.document, handler.name))
+        names = run_script(code, stubs.script_context(handler.document, handler.name))
         await names[handler.name](event, handle)
 
     error: Exception | None = None

@@ -83,9 +83,7 @@ class PluginDispatcher:
             if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return RunResult("postponed", str(unavailable))
             text = "\n".join(filter(None, (str(error), error.traceback)))
-            return RunResult(
-                "failed", text, left, retry_after=error.retry_after, final=error.final
-            )
+            return RunResult("failed", text, left, retry_after=error.retry_after, final=error.final)
         return broken_run(delivery.handler, error)
 
 

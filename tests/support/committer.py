@@ -19,7 +19,7 @@ from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
 from gateway.domain import failpoints
-from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
+from gateway.domain.model import UPLOADED, HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.files.service import FilesService, SharedDisk

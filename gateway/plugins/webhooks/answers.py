@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.domain.model import DELETING, DOWNLOADING, LISTING, UPLOADING
+from gateway.domain.model import DELETING, DOWNLOADING, LISTING, RECEIVED, UPLOADING
 from gateway.plugins.scripting.decision import JSON, TEXT, Handle, InvalidResult, Verdict
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.webhooks.sending import WebhookAnswer, failure_of
 
 KEYS: Final[Mapping[str, frozenset[str]]] = {
-    UPLOADING: frozenset({"path", "max_bytes", "on_conflict"}),
+    UPLOADING: frozenset({"path", "max_bytes", "on_conflict", "metadata", "result"}),
+    RECEIVED: frozenset({"path", "on_conflict", "metadata", "result"}),
     DOWNLOADING: frozenset({"path", "filename", "cache_control", "allow_archive"}),
     LISTING: frozenset({"path"}),
     DELETING: frozenset({"path"}),
@@ -33,6 +34,8 @@ def take_decision(event_name: str, answer: WebhookAnswer, event: Event, handle: 
         raise failure_of(answer)
     try:
         changes = _changes(event_name, answer.body)
+        if "result" in changes:
+            handle.result(changes.pop("result"))
     except InvalidResult as error:
         handle.invalid = error
         raise

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from yarl import URL
 
-from gateway.domain.model import RetryPolicy
+from gateway.domain.model import DELETED, OBJECT_CREATED, RECEIVED, UPLOADED, RetryPolicy
 from gateway.errors import ConfigError
 from gateway.plugins.kinds import Handler, Kind, ParsedPlugin, as_tuple, validate
-from gateway.plugins.models import ADMITTING, DELIVERED
+from gateway.plugins.models import ADMITTING, DECIDING, DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext
 from gateway.plugins.scripting.values import Event
@@ -32,12 +32,6 @@ WEBHOOK: Final = "webhook"
 
 TIMEOUT: Final = 30.0
 """Default time-out of a request whose answer decides nothing, in seconds."""
-
-DECISION_TIMEOUT: Final = 10.0
-"""Default time-out of a request whose answer decides while the client waits, in seconds."""
-
-CONCURRENCY: Final = 4
-"""Default number of requests of journalled events at the same time."""
 
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
@@ -81,31 +75,38 @@ class Webhook:
 
 def _parse(document: Document) -> ParsedPlugin:
     model = validate(document, WebhookModel)
-    deciding = [event for event in model.webhook.events if event in ADMITTING]
-    journalled = [event for event in model.webhook.events if event in DELIVERED]
-    if deciding and not model.webhook.decide:
-        raise document.error(
-            f"{deciding[0]} waits for a decision: add `decide: true`, or remove the event",
-            "webhook",
-            "events",
-        )
-    if model.webhook.decide and not deciding:
-        raise document.error(
-            f"`decide` applies to {', '.join(ADMITTING)}: remove it", "webhook", "decide"
-        )
-    for keys, events, homes in (
-        (("on_error", "authorization"), deciding, ADMITTING),
-        (("retry", "concurrency"), journalled, DELIVERED[:-1]),
-    ):
-        for key in keys:
-            if key in document.data and not events:
-                raise document.error(f"`{key}` applies to {', '.join(homes)} only: remove it", key)
+    _check_events(document, model)
     for index, test in enumerate(model.tests):
         if test.type is None and len(model.webhook.events) > 1:
             raise document.error("the webhook has several events: say which with `type`", "tests", index)
         if test.type is not None and test.type not in model.webhook.events:
             raise document.error("the webhook does not have this event", "tests", index, "type")
     return ParsedPlugin(WEBHOOK, model.name, document, model)
+
+
+def _check_events(document: Document, model: WebhookModel) -> None:
+    """Check which keys have a meaning for the events. Raises `ConfigError`."""
+    events = set(model.webhook.events)
+    deciding = sorted(events & set(DECIDING))
+    if deciding and not model.webhook.decide:
+        message = f"{deciding[0]} waits for a decision: add `decide: true`, or remove the event"
+        raise document.error(message, "webhook", "events")
+    if model.webhook.decide and not deciding:
+        message = f"`decide` applies to {', '.join(DECIDING)} only: remove it"
+        raise document.error(message, "webhook", "decide")
+    holding = {RECEIVED} if model.hold else set()
+    homes = {
+        "hold": {RECEIVED},
+        "on_error": set(DECIDING) - holding,
+        "authorization": set(ADMITTING),
+        "retry": {UPLOADED, DELETED, OBJECT_CREATED} | holding,
+        "concurrency": {UPLOADED, DELETED, OBJECT_CREATED} | holding,
+    }
+    for key, needed in homes.items():
+        if key in document.data and not events & needed:
+            held = ", or `hold: true`" if RECEIVED in events and not model.hold else ""
+            message = f"`{key}` applies to {', '.join(sorted(needed))}{held} only: remove it"
+            raise document.error(message, key)
 
 
 def _make(parsed: ParsedPlugin, context: PluginContext) -> Webhook:
@@ -120,15 +121,16 @@ def _make(parsed: ParsedPlugin, context: PluginContext) -> Webhook:
 def _handler(
     document: Document, model: WebhookModel, target: WebhookTarget, event: str, post: Post
 ) -> Handler:
-    decides = event in ADMITTING
+    decides = event in DECIDING
     return Handler(
         name=model.name,
         event=event,
-        timeout=model.timeout or (DECISION_TIMEOUT if decides else TIMEOUT),
+        timeout=model.timeout or (DEFAULT_TIMEOUT[event] if decides else TIMEOUT),
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
+        hold=model.hold and event == RECEIVED,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
-        concurrency=model.concurrency or CONCURRENCY,
+        concurrency=model.concurrency or DEFAULT_CONCURRENCY[UPLOADED],
         prefix=tuple(text.removeprefix("/") for text in as_tuple(model.webhook.prefix)),
         suffix=as_tuple(model.webhook.suffix),
         schedule=None,

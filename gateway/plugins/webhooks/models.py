@@ -12,6 +12,7 @@ from gateway.plugins.yaml_documents import SecretToken
 
 WebhookEvent = Literal[
     "APIGW.OnFileUploading",
+    "APIGW.OnFileReceived",
     "APIGW.OnFileUploaded",
     "APIGW.OnFileUploadFailed",
     "APIGW.OnFileDownloading",
@@ -33,7 +34,7 @@ def _name(text: str) -> str:
 
 def _text(value: object) -> object:
     if not isinstance(value, str | SecretToken):
-        raise ValueError("should be a text")  # noqa: TRY004 (pydantic reports a ValueError)
+        raise ValueError("should be a text")
     return value
 
 
@@ -86,12 +87,18 @@ class WebhookModel(Strict):
         description="Letters, digits, - and _: the name of the handler in the journal"
     )
     webhook: WebhookKeys
-    timeout: Seconds | None = Field(None, description="Seconds for the whole answer; 10 or 30 by event")
+    timeout: Seconds | None = Field(
+        None, description="Seconds for the whole answer; 10, 60 or 30 by event"
+    )
     on_error: Literal["deny", "allow"] = Field(
         "deny", description="Events that decide: what a failed request means"
     )
     authorization: Literal["keep"] | None = Field(
         None, description="Events that decide: the default authorization stays in force"
+    )
+    hold: bool = Field(
+        False,
+        description="OnFileReceived: the file is held, and the answer decides while nobody waits",
     )
     retry: RetryModel = Field(default_factory=RetryModel, description="Events that are journalled")
     concurrency: int | None = Field(

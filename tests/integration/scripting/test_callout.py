@@ -137,6 +137,6 @@ async def test_an_executor_closes_the_session_that_was_opened_in_it(server: Test
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
     executor = ScriptExecutor("calling", [callout.close])
     assert (await executor.call_script(callout, 5)).code == 200
-    assert len(callout._clients) == 1
+    assert len(callout._sessions._clients) == 1
     await executor.close(1)
-    assert not callout._clients
+    assert not callout._sessions._clients
