@@ -19,7 +19,6 @@ from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.loader import NO_FILES
-from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
@@ -111,11 +110,10 @@ def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) ->
 
 
 async def _run_all(plugins: Plugins) -> list[TestResult]:
-    handlers = [handler for event in EVENTS for handler in plugins.current.handlers[event]]
     executor = ScriptExecutor("check")
     results: list[TestResult] = []
     try:
-        for handler in handlers:
+        for handler in plugins.current.all_handlers:
             results += await run_handler_tests(handler, executor)
         for route in _routes(plugins):
             results += await run_route_tests(route, executor)

@@ -42,8 +42,8 @@ def settlement_of(
     last = result.final or delivery.attempt >= policy.attempts
     if result.status == "gone" or last or abandoned:
         return Settlement("dead", error, result=result.result)
-    asked = min(result.retry_after, policy.max_backoff)
-    delay = max(retry_delay(policy, delivery.attempt), asked)
+    requested = min(result.retry_after, policy.max_backoff)
+    delay = max(retry_delay(policy, delivery.attempt), requested)
     return Settlement("retry", error, delay, result.result)
 
 

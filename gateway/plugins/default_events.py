@@ -23,7 +23,7 @@ from gateway.domain.event_bodies import (
 )
 from gateway.domain.model import Delivery, Download, FileRequest, Upload
 from gateway.domain.schedules import Every
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 
 _UPLOAD: Final = Upload(
     id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"

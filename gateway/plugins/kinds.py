@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import RECEIVED, SCHEDULE, HandlerSpec, RetryPolicy
+from gateway.domain.model import RECEIVED, SCHEDULE, RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
+from gateway.plugins.handler import Function, Handler
 from gateway.plugins.models import (
-    ADMITTING,
     APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
@@ -29,18 +29,14 @@ from gateway.plugins.models import (
     WITHOUT_HOLD,
     ConfigModel,
     HandlerModel,
-    HandlerTestModel,
 )
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
-from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, run_script
 from gateway.plugins.scripting.suspension import never_suspends
 from gateway.plugins.scripting.trace import place_of_error
-from gateway.plugins.scripting.values import Event
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 Model = TypeVar("Model", bound=BaseModel)
-Function = Callable[[Event, Handle], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,70 +115,6 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
     return f": did you mean `{near[0]}`?" if near else f": the keys are {', '.join(model.model_fields)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
-
-    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated` and
-    for webhooks. `suspends` is False for a function that never waits. `hold`: it decides from the
-    journal, while no client waits. A webhook has a `url` and no `code`.
-    """
-
-    name: str
-    event: str
-    timeout: float
-    on_error: str
-    keeps_authorization: bool
-    hold: bool
-    retry: RetryPolicy
-    concurrency: int
-    prefix: tuple[str, ...]
-    suffix: tuple[str, ...]
-    schedule: Schedule | None
-    tests: tuple[HandlerTestModel, ...]
-    file: str
-    line: int
-    suspends: bool
-    function: Function = field(repr=False)
-    code: CodeType | None = field(repr=False)
-    document: Document = field(repr=False)
-    url: str | None = None
-
-    @property
-    def spec(self) -> HandlerSpec:
-        """What the runner of deliveries needs."""
-        return HandlerSpec(
-            self.name, self.event, self.timeout, self.concurrency, self.retry, self.prefix, self.suffix
-        )
-
-    def matches(self, path: str) -> bool:
-        """Return whether the handler subscribes to the file at `path`."""
-        return self.spec.matches_key(path.removeprefix("/"))
-
-    @property
-    def place(self) -> str:
-        """Return `file:line`."""
-        return f"{self.file}:{self.line}"
-
-    def describe(self) -> str:
-        """Return the line that is printed at start."""
-        text = f"{self.event} -> {self.name} ({self.place})"
-        if self.schedule is not None:
-            return f"{text}, {self.schedule}"
-        for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
-            text += f", {word} {' or '.join(ends)}" if ends else ""
-        text += f", webhook {self.url}" if self.url is not None else ""
-        if self.event == RECEIVED:
-            text += (
-                ", holds the file until it has decided"
-                if self.hold
-                else ", decides while the client waits"
-            )
-        if self.event in ADMITTING:
-            text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
-        return text
-
-
 def _parse_handler(document: Document) -> ParsedPlugin:
     model = validate(document, HandlerModel)
     for key, events in APPLIES.items():
@@ -229,6 +161,7 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
         hold=model.hold,
+        shadow=model.shadow,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
         prefix=as_tuple(model.prefix),

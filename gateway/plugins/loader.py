@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
-from gateway.plugins.kinds import HANDLER, Handler, Kind, ParsedPlugin, Plugin, parse
+from gateway.plugins.handler import Handler
+from gateway.plugins.kinds import HANDLER, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
 from gateway.plugins.own_kinds import KINDS
 from gateway.plugins.scripting.calls import ScriptStopped
@@ -37,9 +38,14 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
+_NONE: Final[Mapping[str, tuple[Handler, ...]]] = MappingProxyType(dict.fromkeys(EVENTS, ()))
+
+
 @dataclass(frozen=True, slots=True)
 class PluginSet:
     """All plugins of one load. Handlers of each event are in name order; `empty_folders` have no file.
+
+    `shadows` are those whose decisions do not count; `handlers` does not have them.
 
     By the name of their kind, `plugins` holds those of every kind that makes any, in name order, and
     `combined` what a kind made of all of its plugins.
@@ -52,6 +58,12 @@ class PluginSet:
     plugins: Mapping[str, tuple[Plugin, ...]] = field(default_factory=dict, repr=False)
     combined: Mapping[str, object] = field(default_factory=dict, repr=False)
     empty_folders: tuple[Path, ...] = ()
+    shadows: Mapping[str, tuple[Handler, ...]] = field(default_factory=lambda: _NONE)
+
+    @property
+    def all_handlers(self) -> list[Handler]:
+        """The handlers of all events, then their shadows, in the order of `EVENTS`."""
+        return [h for event in EVENTS for h in (*self.handlers[event], *self.shadows[event])]
 
     @property
     def schedules(self) -> dict[str, Schedule]:
@@ -65,7 +77,7 @@ class PluginSet:
         return next((handler for handler in handlers if handler.name == name), None)
 
 
-_NO_PLUGINS: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
+_NO_PLUGINS: Final = PluginSet(0, _NONE, Configs({}))
 
 
 class Plugins:
@@ -121,7 +133,7 @@ class Plugins:
 
     def describe(self) -> list[str]:
         """Return a line for each plugin in force, for the start of the server."""
-        lines = [handler.describe() for event in EVENTS for handler in self.current.handlers[event]]
+        lines = [handler.describe() for handler in self.current.all_handlers]
         for kind, plugins in self.current.plugins.items():
             lines += [plugin.describe() for plugin in plugins if kind not in (HANDLER, WEBHOOK)]
         return lines + [f"config {name}" for name in self.current.configs.names]
@@ -159,11 +171,17 @@ class Plugins:
             raise
         _show_lines([plugin.document for plugin in parsed], self._kinds)
         number = self.current.number + 1
-        handlers, empty = (
-            _by_event([*plugins[HANDLER], *plugins.get(WEBHOOK, ())]),
+        loaded = [*plugins[HANDLER], *plugins.get(WEBHOOK, ())]
+        return PluginSet(
+            number,
+            _by_event(loaded, shadow=False),
+            configs,
+            tuple(files),
+            plugins,
+            combined,
             tuple(f for f in self._folders if not find_files([f])),
+            _by_event(loaded, shadow=True),
         )
-        return PluginSet(number, handlers, configs, tuple(files), plugins, combined, empty)
 
     def _load_configs(
         self, parsed: list[ParsedPlugin], keys: SecretKeys | None, errors: list[ConfigError]
@@ -195,10 +213,10 @@ class Plugins:
                     yield result
 
 
-def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:
+def _by_event(plugins: Sequence[Plugin], *, shadow: bool) -> Mapping[str, tuple[Handler, ...]]:
     handlers = [plugin for plugin in plugins if isinstance(plugin, Handler)]
-    handlers += [one for plugin in plugins if isinstance(plugin, Webhook) for one in plugin.handlers]
-    handlers.sort(key=lambda handler: handler.name)
+    handlers += [h for plugin in plugins if isinstance(plugin, Webhook) for h in plugin.handlers]
+    handlers = sorted((h for h in handlers if h.shadow == shadow), key=lambda h: h.name)
     return MappingProxyType(
         {event: tuple(handler for handler in handlers if handler.event == event) for event in EVENTS}
     )

@@ -8,7 +8,7 @@ from types import CodeType
 
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 
 
 def shared_names_warning(template: UploadPathTemplate, handlers: Iterable[Handler]) -> str | None:

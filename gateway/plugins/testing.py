@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.domain import model
 from gateway.plugins.default_events import default_event
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
 from gateway.plugins.route_models import RouteTestModel
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
@@ -158,7 +158,9 @@ def script_failure(error: BaseException) -> str:
 
 
 async def run_handler_tests(handler: Handler, executor: ScriptExecutor) -> list[TestResult]:
-    """Run all tests of a handler in `executor`."""
+    """Run all tests of a handler in `executor`; those of a webhook are not run here."""
+    if handler.code is None:
+        return []
     run_test = functools.partial(_run_test, handler, executor)
     return await run_tests(handler.name, handler.document, handler.tests, run_test)
 

@@ -11,7 +11,8 @@ from yarl import URL
 
 from gateway.domain.model import DELETED, OBJECT_CREATED, RECEIVED, UPLOADED, RetryPolicy
 from gateway.errors import ConfigError
-from gateway.plugins.kinds import Handler, Kind, ParsedPlugin, as_tuple, validate
+from gateway.plugins.handler import Handler
+from gateway.plugins.kinds import Kind, ParsedPlugin, as_tuple, validate
 from gateway.plugins.models import ADMITTING, DECIDING, DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext
@@ -94,6 +95,9 @@ def _check_events(document: Document, model: WebhookModel) -> None:
     if model.webhook.decide and not deciding:
         message = f"`decide` applies to {', '.join(DECIDING)} only: remove it"
         raise document.error(message, "webhook", "decide")
+    if model.shadow and (others := sorted(events - set(DECIDING))):
+        message = f"`shadow` applies to events that decide, not to {others[0]}: remove it"
+        raise document.error(message, "shadow")
     holding = {RECEIVED} if model.hold else set()
     homes = {
         "hold": {RECEIVED},
@@ -122,17 +126,21 @@ def _handler(
     document: Document, model: WebhookModel, target: WebhookTarget, event: str, post: Post
 ) -> Handler:
     decides = event in DECIDING
+    prefix = tuple(text.removeprefix("/") for text in as_tuple(model.webhook.prefix))
+    suffix = as_tuple(model.webhook.suffix)
     return Handler(
         name=model.name,
         event=event,
         timeout=model.timeout or (DEFAULT_TIMEOUT[event] if decides else TIMEOUT),
         on_error=model.on_error,
-        keeps_authorization=model.authorization == "keep",
+        # Else files beside its prefix would be open to everybody.
+        keeps_authorization=model.authorization == "keep" or bool(prefix or suffix),
         hold=model.hold and event == RECEIVED,
+        shadow=model.shadow,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY[UPLOADED],
-        prefix=tuple(text.removeprefix("/") for text in as_tuple(model.webhook.prefix)),
-        suffix=as_tuple(model.webhook.suffix),
+        prefix=prefix,
+        suffix=suffix,
         schedule=None,
         tests=tuple(test for test in model.tests if test.type in (None, event)),
         file=str(document.file),

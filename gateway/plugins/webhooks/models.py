@@ -100,6 +100,10 @@ class WebhookModel(Strict):
         False,
         description="OnFileReceived: the file is held, and the answer decides while nobody waits",
     )
+    shadow: bool = Field(
+        False,
+        description="Events that decide: its answer is compared with what counts, and never counts",
+    )
     retry: RetryModel = Field(default_factory=RetryModel, description="Events that are journalled")
     concurrency: int | None = Field(
         None,

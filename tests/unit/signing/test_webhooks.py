@@ -57,7 +57,14 @@ def test_nothing_that_was_changed_is_verified(changed: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%%", "whsec_" + "A" * 100],
+    [
+        "",
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "whsec_%%%%",
+        "whsec_" + "A" * 100,
+    ],
 )
 def test_a_secret_that_is_none_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="whsec_") as refused:

@@ -74,6 +74,13 @@ class Writer:
         done(error or stored)
 
 
+class Shadows:
+    """No shadows."""
+
+    def beside_default(self, _: str, upload: Upload) -> None:
+        pass
+
+
 class Handlers:
     """Handlers of OnFileUploading that decide when the test says so."""
 
@@ -83,6 +90,7 @@ class Handlers:
         self.uploads: list[Upload] = []
         self.cancelled = 0
         self.failed: list[str] = []
+        self.shadows = Shadows()
 
     def replaces_authorization(self) -> bool:
         return self.count > 0

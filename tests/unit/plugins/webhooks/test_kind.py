@@ -93,7 +93,7 @@ def test_a_webhook_is_a_handler_of_each_of_its_events(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_with_its_line_and_without_values(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match="hook.yaml") as refused:
+    with pytest.raises(ConfigError, match=r"hook\.yaml") as refused:
         load(tmp_path, text)
     assert f"hook.yaml:{line}:" in str(refused.value), str(refused.value)
     assert message in str(refused.value)
