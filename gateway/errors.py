@@ -44,6 +44,7 @@ TABLE: Mapping[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "idle_timeout": 408,
+    "already_decided": 409,
     "conflict": 409,
     "mismatching_offset": 409,
     "superseded": 410,
@@ -131,7 +132,10 @@ def descriptor_refusal(error: BaseException) -> Refusal | None:
 
 
 class Terminated(Refusal):
-    """A handler called `terminate(code >= 400)`: the client gets its status and output unchanged."""
+    """A handler called `terminate(code >= 400)`: the client gets its status and output unchanged.
+
+    `rejected_by` names the handler of OnFileReceived that refused a whole file, None for other refusals.
+    """
 
     def __init__(self, status: int, body: bytes, content_type: str) -> None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "refused"
@@ -140,6 +144,7 @@ class Terminated(Refusal):
         self.status = status
         self.body = body
         self.content_type = content_type
+        self.rejected_by: str | None = None
 
 
 class UnknownOutcome(GatewayError):

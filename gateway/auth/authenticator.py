@@ -1,7 +1,8 @@
 """Authenticates requests and applies the default authorization.
 
 A token is compared as a SHA-256 with every known token in constant time; it is never stored, logged or
-quoted. JSON Web Tokens count only where the settings name an issuer.
+quoted. An API key is looked up, and counts where a token does, for what it is for alone. JSON Web Tokens
+count only where the settings name an issuer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from gateway.auth.api_keys import API_KEY, KEY_PREFIX, ApiKey, ApiKeys
 from gateway.auth.installation import Installation
 from gateway.auth.local_only import LocalOnly
 from gateway.auth.request import Caller, RequestHead
@@ -58,9 +60,11 @@ class Auth:
         tokens: Sequence[Token],
         installation: Installation | None = None,
         verifier: TokenVerifier | None = None,
+        keys: ApiKeys | None = None,
     ) -> None:
         self._installation = installation
         self._verifier = verifier
+        self._keys = keys
         self.mode = settings.auth
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
         self.local_only = LocalOnly(settings)
@@ -72,9 +76,11 @@ class Auth:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
 
         A signed URL comes first. Then a known token in `Authorization: Bearer T` (RFC 6750 section
-        2.1) or `X-Auth-Token: T`, then a JSON Web Token in the former, then the internal credential
-        of a gateway of this installation, which is valid for exactly one method and target. The
-        token precedes the credential: a script that passes on its user's token acts for that user.
+        2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the former, then the
+        internal credential of a gateway of this installation, which is valid for exactly one method
+        and target. The token precedes the credential: a script that passes on its user's token acts
+        for that user. A key is nobody's for a request that it is not for, whatever else decides about
+        it: that is refused (`forbidden`), and so is one above its rate (`too_many_requests`).
 
         With `jwt` a JSON Web Token that is not accepted is refused with the reason (Refusal
         `unauthorized`), else its sender is unknown. Waits, and raises `issuer_unavailable`, only
@@ -90,7 +96,8 @@ class Auth:
     def authenticate_now(self, head: RequestHead, *, jwt: bool = False) -> Caller | None:
         """Return the same at once, None for a JSON Web Token that was not verified lately.
 
-        Raises as `authenticate` does, but not `issuer_unavailable`.
+        None also for a key with a rate: what asks here may leave the request, which counts once. Raises
+        as `authenticate` does, but not `issuer_unavailable`.
         """
         caller = head.caller
         if caller is None:
@@ -118,18 +125,25 @@ class Auth:
         if grant is not None:
             return Caller(dict(SIGNED), grant)
         principal = self._bearer(head.headers) if self._tokens else None
-        if principal is None and self._verifier is not None and (token := _authorization(head)):
+        if principal is None and (key := self._key(head)) is not None:
+            key.scope.check(head.method, head.raw_path)
+            return None if key.rate is not None else Caller(key.principal, key=key)
+        if principal is None and self._verifier is not None and (token := _web_token(head)):
             principal = self._verifier.cached_principal(token)
             if principal is None:
                 return None
         return Caller(principal or self._peer(head))
 
     async def _verified_caller(self, head: RequestHead) -> Caller:
-        """Return the sender of a JSON Web Token, whose verification may wait."""
+        """Return the sender of a key that counts requests, or of a JSON Web Token, which may wait."""
         principal, rejected = None, None
-        if self._verifier is not None:
+        key = self._key(head)
+        if key is not None and self._keys is not None:
+            self._keys.count_request(key)
+            return Caller(key.principal, key=key)
+        if self._verifier is not None and (token := _web_token(head)):
             try:
-                principal = await self._verifier.verify(_authorization(head))
+                principal = await self._verifier.verify(token)
             except Refusal as refusal:
                 if refusal.code != "unauthorized":
                     raise
@@ -147,8 +161,17 @@ class Auth:
         return grant
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether a line of these headers has a known token, which belongs to us alone."""
+        """Tell whether a line of these headers has a known token or any key: those are ours alone."""
+        if any(token.startswith(KEY_PREFIX) for token in _presented_tokens(headers)):
+            return True
         return self._bearer(headers) is not None
+
+    def replace_tokens(self, tokens: Sequence[Token]) -> None:
+        """Know these tokens from now on, and no others."""
+        self._tokens = tuple(tokens)
+
+    def _key(self, head: RequestHead) -> ApiKey | None:
+        return None if self._keys is None else self._keys.find(_presented_tokens(head.headers))
 
     def _peer(self, head: RequestHead) -> dict[str, Any] | None:
         credential = head.headers.get(INTERNAL_HEADER)
@@ -172,7 +195,7 @@ class Auth:
         """
         if self.mode == "none" or (principal and (self.mode == JWT or principal["kind"] != JWT)):
             return
-        kind = "a JSON Web Token" if self.mode == JWT else "a token"
+        kind = "a JSON Web Token" if self.mode == JWT else "a valid token or key"
         other = "" if self.mode == JWT else " or `X-Auth-Token: <token>`"
         raise Refusal(
             "unauthorized", f"{kind} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
@@ -182,9 +205,14 @@ class Auth:
         """Return the principal of an operator, None where everyone may use operators' endpoints.
 
         Beyond the default authorization, the sender of a JSON Web Token needs one of the groups of
-        `--jwt-operators`: it is one of many users. Raises Refusal `unauthorized` or `forbidden`.
+        `--jwt-operators`: it is one of many users. A key is no operator's. Raises Refusal `unauthorized`
+        or `forbidden`.
         """
         self.authorize(principal)
+        if principal is not None and principal["kind"] == API_KEY:
+            raise Refusal(
+                "forbidden", "this endpoint is for operators: a key is not enough, send a token"
+            )
         if principal is None or principal["kind"] != JWT:
             return principal
         if self._operators.intersection(principal["groups"]):
@@ -205,8 +233,10 @@ def _accepted(caller: Caller) -> Caller:
     return caller
 
 
-def _authorization(head: RequestHead) -> str:
-    return _credentials(head.headers.get("Authorization", ""))
+def _web_token(head: RequestHead) -> str:
+    """Return what may be a JSON Web Token, or nothing."""
+    token = _credentials(head.headers.get("Authorization", ""))
+    return "" if token.startswith(KEY_PREFIX) else token
 
 
 def _credentials(value: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from gateway.auth.api_keys import ApiKey
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
@@ -17,12 +18,13 @@ class Caller(NamedTuple):
     """Who sends a request.
 
     `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
-    allows. `rejected` says why its JSON Web Token is not accepted.
+    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key.
     """
 
     principal: dict[str, Any] | None
     grant: Grant | None = None
     rejected: Refusal | None = None
+    key: ApiKey | None = None
 
 
 class RequestHead:

@@ -25,6 +25,7 @@ VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
     "check": "load settings and plugins, run the plugins' tests",
     "worker": "run handlers only, for gateways on other machines",
+    "keys": "create, list, rotate and revoke API keys for programs",
     "token": "create a token; prints it once, with its line for the settings file",
     "sign": "print a signed URL",
     "uploads": "list uploads: by whom, when, how they ended",

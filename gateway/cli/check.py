@@ -14,7 +14,8 @@ from typing import Final
 
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.routing.plugin import KIND, NO_ISSUER, RoutePlugin, routing_kind
+from gateway.endpoints.routing.plugin import NO_ISSUER, routing_kind
+from gateway.endpoints.routing.script_faults import routes_of, script_faults
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
@@ -24,6 +25,7 @@ from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.plugins.testing import TestResult, run_handler_tests
+from gateway.plugins.webhooks.samples import samples
 from gateway.settings import Settings
 from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
@@ -77,7 +79,10 @@ def check(
         plugins.load()
         for line in plugins.describe():
             print(line, flush=True)
+        for line in samples(plugins.current.all_handlers, plugins.mask):
+            print(line, flush=True)
         _warn(plugins, upload_path, issuer=issuer)
+        faults = list(script_faults(plugins.current))
         results = asyncio.run(_run_all(plugins))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -87,21 +92,23 @@ def check(
         for unset in missing:
             print(f"warning: {unset} (an error for `gateway serve`)", file=sys.stderr)
         plugins.close()
+    for fault in faults:
+        print(fault, file=sys.stderr)
     for result in results:
         _print_result(result, plugins.mask)
     failed = sum(bool(result.failures) for result in results)
     files, tests = _count(len(plugins.current.files), "file"), _count(len(results), "test")
     print(f"{files}, {tests}, {failed} failed")
-    return 1 if failed else 0
+    return 1 if failed or faults else 0
 
 
 def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) -> None:
     """Print what is doubtful in the plugins, and what they need of a deployment."""
     warnings = [f"{folder}: {NO_FILES}" for folder in plugins.current.empty_folders]
-    warnings += [text for route in _routes(plugins) for text in route.warnings()]
+    warnings += [text for route in routes_of(plugins.current) for text in route.warnings()]
     if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
         warnings.append(shared)
-    for route in _routes(plugins):
+    for route in routes_of(plugins.current):
         if route.route.auth == "jwt" and not issuer:
             place = f"{route.document.file}:{route.document.line('proxy', 'authorization', 'auth')}"
             warnings.append(f"{place}: {NO_ISSUER} (an error for `gateway serve`)")
@@ -114,24 +121,19 @@ async def _run_all(plugins: Plugins) -> list[TestResult]:
     results: list[TestResult] = []
     try:
         for handler in plugins.current.all_handlers:
-            results += await run_handler_tests(handler, executor)
-        for route in _routes(plugins):
-            results += await run_route_tests(route, executor)
+            results += await run_handler_tests(handler, plugins.current.configs, executor)
+        for route in routes_of(plugins.current):
+            results += await run_route_tests(route, plugins.current.configs, executor)
     finally:
         await executor.close(0)
     return results
-
-
-def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
-    return tuple(plugin for plugin in plugins.current.plugins[KIND] if isinstance(plugin, RoutePlugin))
 
 
 def _print_result(result: TestResult, mask: Mask) -> None:
     if not result.failures:
         print(f"ok    {result.plugin}: {result.test}")
     for failure in result.failures:
-        line = f"{result.place}: FAILED {result.plugin}: {result.test}: {mask(failure)}"
-        print(line, file=sys.stderr)
+        print(f"{result.place}: FAILED {result.plugin}: {result.test}: {mask(failure)}")
 
 
 def _count(number: int, noun: str) -> str:

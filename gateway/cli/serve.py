@@ -1,16 +1,19 @@
-"""`gateway serve`: runs the server until SIGTERM or SIGINT; SIGHUP reloads plugins and certificates.
+"""`gateway serve`: runs the server until SIGTERM or SIGINT; SIGHUP reloads plugins and more.
 
 This module has what belongs to processes: their number, log, limits, signals and exit codes.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -25,16 +28,16 @@ from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
-from gateway.settings import Settings
+from gateway.settings import Settings, flag_values, load
 from gateway.telemetry import log_output
 from gateway.telemetry.logs import event
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
 log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace)
-and returns unfinished deliveries to the queue. SIGHUP reloads plugins and certificates, all or
-nothing. With --processes N (auto: one for each core) a supervisor keeps N servers alive behind one
-port; send signals to it.
+and returns unfinished deliveries to the queue. SIGHUP reloads plugins, certificates and the tokens
+of the settings, all or nothing. With --processes N (auto: one for each core) a supervisor keeps N
+servers alive behind one port; send signals to it.
 """
 
 log = logging.getLogger("gateway")
@@ -43,12 +46,12 @@ MAX_OPEN_FILES = 65_536
 """Limit of open files to request from the system: an upload needs a connection and a file."""
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, args: argparse.Namespace) -> int:
     """Serve until a stop signal; return the exit code. Raises `ConfigError` before the start."""
     log_output.configure(settings.log_format, settings.log_level)
     log_output.log_thread_failures()
     _raise_file_limit()
-    shared = open_shared_resources(settings)
+    shared = open_shared_resources(settings, partial(load, flag_values(args), os.environ))
     with contextlib.closing(shared):
         if settings.processes > 1:
             return _supervise(shared)

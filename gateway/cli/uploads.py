@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from gateway.cli.events import parse_time
 from gateway.cli.events.formatting import printable, when
-from gateway.cli.journals import read_uploads
+from gateway.cli.journals import find_upload, read_uploads
 from gateway.cli.owner import AnswerError, OwnerClient, run_printing, running_server
 from gateway.domain.units import format_size, unix_time
-from gateway.endpoints.admin.uploads import NEWEST, STATES, UploadSelection
+from gateway.endpoints.admin.upload_sources import NEWEST, STATES, UploadSelection
 from gateway.errors import ConfigError
 from gateway.settings import Settings
 
@@ -109,9 +109,7 @@ class _Uploads:
     async def find(self, upload_id: str) -> Json | None:
         """Return what is known of one upload."""
         if self._server is None:
-            # The first one below a text that sorts right behind its id.
-            rows = (await self.page(UploadSelection(), f"{upload_id}!", 1))["uploads"]
-            return next((row for row in rows if row["upload_id"] == upload_id), None)
+            return await find_upload(self._settings, upload_id)
         try:
             path = f"/-/uploads/{quote(upload_id, safe='').replace('.', '%2E')}"
             shown: Json = await self._server.request("GET", path, {})

@@ -248,7 +248,7 @@ class BatchCommitter:
         if upload.on_conflict == "replace" and not upload.must_be_new:
             publish.replace(incoming, upload.id, parent)
             return True
-        for _ in range(publish.MAX_NUMBERED_NAMES):
+        for _ in range(paths.MAX_NUMBERED_NAMES):
             try:
                 return publish.add(incoming, upload.id, parent)
             except publish.NameTakenError:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from gateway.commit.publish import names_beside
 from gateway.commit.writer import media_type
 from gateway.domain.model import Upload
+from gateway.domain.paths import names_beside
 from gateway.errors import Refusal
 from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient

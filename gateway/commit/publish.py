@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container
 
 from gateway.domain import failpoints
 from gateway.domain.model import Upload
+from gateway.domain.paths import names_beside
 from gateway.errors import Refusal
 from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingDirectory
@@ -22,12 +23,6 @@ log = logging.getLogger("gateway.commit")
 
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""
-
-MAX_NUMBERED_NAMES = 20
-"""`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it appends a part of the upload's id."""
-
-MAX_SUFFIX_BYTES = 32
-"""Bytes behind the last dot that count as a suffix to be kept; more is part of the name."""
 
 
 class NameTakenError(Exception):
@@ -69,16 +64,6 @@ def free_name(upload: Upload, parent: OpenDirectory, batch_names: Container[Name
         if not _exists(parent, name, batch_names):
             return name
     raise Refusal("conflict", "no free name was found beside the existing file")
-
-
-def names_beside(name: str, upload_id: str) -> Iterator[str]:
-    """Yield names to try where `name` exists: `a-1.bin`, `a-2.bin`, then parts of the upload's id."""
-    stem, dot, suffix = name.rpartition(".")
-    if not stem or len(suffix.encode()) > MAX_SUFFIX_BYTES:
-        stem, dot, suffix = name, "", ""
-    for mark in (*map(str, range(1, MAX_NUMBERED_NAMES)), upload_id[10:26], upload_id):
-        tail = f"-{mark}{dot}{suffix}"
-        yield _shorten(stem, 255 - len(tail.encode())) + tail
 
 
 def replace(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
@@ -125,7 +110,3 @@ def _exists(parent: OpenDirectory, name: str, batch_names: Container[Name]) -> b
     except FileNotFoundError:
         return False
     return True
-
-
-def _shorten(stem: str, max_bytes: int) -> str:
-    return stem.encode()[: max(max_bytes, 1)].decode(errors="ignore")

@@ -18,6 +18,7 @@ class Access(Enum):
         " --downloads serves"
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
+    UPLOADER = "as OPERATOR; with an API key, its own uploads"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -48,12 +49,12 @@ API_ROUTES: Final = (
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),
-    ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
+    ApiRoute("GET", "/-/uploads/{upload_id}", Access.UPLOADER, "upload", "What became of an upload"),
     ApiRoute(
         "POST",
-        "/-/uploads/{upload_id}/release",
+        "/-/uploads/{upload_id}/give-up",
         Access.OWNER,
-        "upload.release",
+        "upload.give_up",
         "End the request that has a partial upload open",
     ),
     ApiRoute("GET", "/-/files", Access.OPERATOR, "files", "Stored files of a folder, or one file"),

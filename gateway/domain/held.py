@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import OnConflict
+
+MAX_OUTPUT_LENGTH: Final = 2000
+"""Characters of the output of a refusal that are told at `/-/uploads/<id>`."""
 
 
 class Held(NamedTuple):
@@ -50,3 +53,9 @@ class HandlerRefusal(NamedTuple):
     status: int
     body: bytes
     content_type: str
+
+
+def shown_refusal(handler: str, refusal: HandlerRefusal) -> dict[str, Any]:
+    """Return what is told of a refused file at `/-/uploads/<id>`: who refused it, and with what."""
+    output = refusal.body[: 4 * MAX_OUTPUT_LENGTH].decode(errors="replace")[:MAX_OUTPUT_LENGTH]
+    return {"handler": handler, "status": refusal.status, "output": output}

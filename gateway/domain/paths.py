@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -30,6 +30,12 @@ MAX_NEW_FOLDERS: Final = 16
 
 Each costs an inode and two syncs: 98 of them made an upload fifty times as slow as a flat one.
 """
+
+MAX_NUMBERED_NAMES: Final = 20
+"""`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it appends a part of the upload's id."""
+
+MAX_SUFFIX_BYTES: Final = 32
+"""Bytes behind the last dot that count as a suffix to be kept; more is part of the name."""
 
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -80,6 +86,16 @@ def _refuse_broken(segments: Sequence[str]) -> None:
             end = ": it ends with a slash, and needs the name of a file"
             advice = end if not name and 1 < position == len(segments) else ""
             raise Refusal("bad_path", f"segment {position} of the path {rule}{advice}")
+
+
+def names_beside(name: str, upload_id: str) -> Iterator[str]:
+    """Yield names to try where `name` exists: `a-1.bin`, `a-2.bin`, then parts of the upload's id."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or len(suffix.encode()) > MAX_SUFFIX_BYTES:
+        stem, dot, suffix = name, "", ""
+    for mark in (*map(str, range(1, MAX_NUMBERED_NAMES)), upload_id[10:26], upload_id):
+        tail = f"-{mark}{dot}{suffix}"
+        yield _shorten(stem, MAX_SEGMENT_BYTES - len(tail.encode())) + tail
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -144,3 +160,7 @@ def parse_query(raw_query: str) -> dict[str, list[str]]:
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return fields
+
+
+def _shorten(stem: str, max_bytes: int) -> str:
+    return stem.encode()[: max(max_bytes, 1)].decode(errors="ignore")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|[smhdw]?)", re.ASCII)
@@ -14,6 +14,8 @@ _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE | re
 """Numbers as JSON writes them (RFC 8259 section 6): Python itself reads `1_0` and other digits."""
 
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+_RATE_UNITS: Final = ("s", "m", "h", "d")
 
 _LAST: Final = 253_402_300_799.0
 """The last second of the year 9999, behind which ISO 8601 has no plain form."""
@@ -78,3 +80,26 @@ def unix_time(text: str) -> float:
     if not 0 <= moment < math.inf:
         raise ValueError("the time must not be before 1970")
     return moment
+
+
+class RequestRate(NamedTuple):
+    """At most `requests` in `seconds`."""
+
+    requests: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return it as people write it: `10/m`, `100/30s`."""
+        unit = next((unit for unit in _RATE_UNITS if _UNITS[unit] == self.seconds), None)
+        return f"{self.requests}/{unit or format_duration(self.seconds)}"
+
+
+def parse_rate(text: str) -> RequestRate:
+    """Return the rate of `10/m`, `5/s`, `1000/d` or `100/30s`. Raises `ValueError`."""
+    count, slash, window = text.strip().partition("/")
+    window = f"1{window}" if window in _RATE_UNITS else window
+    if slash and count.isascii() and count.isdigit() and 0 < int(count[:10]) < 10**9:
+        seconds = parse_duration(window)
+        if 0 < seconds <= _UNITS["w"]:
+            return RequestRate(int(count), seconds)
+    raise ValueError("must be a number of requests and a time, such as 10/m, 5/s or 1000/d")

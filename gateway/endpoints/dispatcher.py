@@ -267,7 +267,7 @@ class Dispatcher:
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.local_only.refuse_proxy(incoming.request.headers)
             try:
-                incoming.operator = await self._operator(incoming)
+                incoming.operator = await self._operator(incoming, access)
             except Refusal:
                 if access is not Access.DEFAULT:
                     raise
@@ -280,10 +280,12 @@ class Dispatcher:
         incoming.variables = match.variables
         return await self.api[route.endpoint](incoming)
 
-    async def _operator(self, incoming: IncomingRequest) -> Mapping[str, Any] | None:
-        """Return the principal of an operator; None: everyone is one. Raises `Refusal`."""
+    async def _operator(self, incoming: IncomingRequest, access: Access) -> Mapping[str, Any] | None:
+        """Return the principal of an operator; None: everyone is one, or a key sees its uploads."""
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT)
         incoming.reject_unenforceable_grant()
+        if caller.key is not None and access is Access.UPLOADER:
+            return None
         return self.auth.operator(caller.principal)
 
     def _record(self, request: web.BaseRequest, status: int | None, started: float, level: int) -> None:

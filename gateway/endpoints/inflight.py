@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +25,10 @@ MAX_FAILED: Final = 1_000
 
 @dataclass(slots=True)
 class Progress:
-    """One upload in flight: `state` is admitting, receiving, committing or failed."""
+    """One upload in flight: `state` is admitting, receiving, deciding, committing, failed or rejected.
+
+    `refusal` is what is told of a rejected one, see `shown_refusal`.
+    """
 
     upload: Upload
     lease: Lease | None
@@ -33,6 +36,7 @@ class Progress:
     received: int
     since: float
     error: str | None = None
+    refusal: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the JSON object of the status page."""
@@ -46,8 +50,24 @@ class Progress:
             "principal": named_principal(self.upload.principal),
             "remote": self.upload.remote,
             "error": self.error,
-            "handlers": [],
+            **({} if self.refusal is None else {"refusal": self.refusal}),
+            **results_before_commit(self.upload.results),
         }
+
+
+def results_before_commit(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of the handlers that left a result before the commit, and all results as one."""
+    handlers: list[dict[str, Any]] = [
+        {"handler": name, "state": "done", "attempt": 1, "error": None, "runs": [], "result": result}
+        for name, result in results.items()
+    ]
+    return {"handlers": handlers, **merged_result(results.values())}
+
+
+def merged_result(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the field `result`: the results in their order as one object. No field without results."""
+    merged = [(name, value) for result in results for name, value in result.items()]
+    return {"result": dict(merged)} if merged else {}
 
 
 def named_principal(principal: Mapping[str, Any] | None) -> dict[str, str] | None:
@@ -79,19 +99,25 @@ class Inflight:
         if progress is not None and progress.lease is not None:
             progress.lease.close()
 
-    def end_failed(self, progress: Progress, error: str) -> None:
+    def end_failed(self, progress: Progress, error: str, refusal: dict[str, Any] | None = None) -> None:
         """Count a failed upload out; its end (`error`: an error code) can be queried for a while."""
         self.end_upload(progress.upload.id)
-        self.record_failed(progress.upload, error, progress.received, progress)
+        progress.refusal = refusal
+        self._record(progress, error, progress.received)
 
     def record_failed(
-        self, upload: Upload, error: str, received: int, progress: Progress | None = None
+        self, upload: Upload, error: str, received: int, refusal: dict[str, Any] | None = None
     ) -> None:
         """Keep for a while how an upload ended, also one of which no request is in flight."""
-        progress = progress or self._active.get(upload.id) or Progress(upload, None, "", 0, time.time())
-        progress.state, progress.error, progress.received = "failed", error, received
+        progress = self._active.get(upload.id) or Progress(upload, None, "", 0, time.time())
+        progress.refusal = refusal
+        self._record(progress, error, received)
+
+    def _record(self, progress: Progress, error: str, received: int) -> None:
+        progress.state = "failed" if progress.refusal is None else "rejected"
+        progress.error, progress.received = error, received
         # Not the upload itself: its headers may have megabytes.
-        self._failed[upload.id] = progress.describe()
+        self._failed[progress.upload.id] = progress.describe()
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
 

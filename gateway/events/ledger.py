@@ -23,6 +23,7 @@ from gateway.events import ledger_queries as queries
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, select
 from gateway.events.deletions import prune_deletions
+from gateway.events.held_log import find_held
 from gateway.events.ledger_queries import MAX_WINDOW, LedgerQuery, MatchedRows
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import (
@@ -108,11 +109,16 @@ class JournalLedger:
         return frozenset(handler for (handler,) in rows)
 
     def upload_history(self, upload_id: str) -> Future[dict[str, Any] | None]:
-        """Return an upload with each handler's deliveries and runs, or None."""
+        """Return an upload with each handler's deliveries and runs, or None.
+
+        `held` is what the journal has of it as a held upload; one that was never committed has only
+        this and its `handlers`.
+        """
 
         def operation(db: sqlite3.Connection) -> dict[str, Any] | None:
             uploads = select(db, "SELECT * FROM uploads WHERE id = ?", (upload_id,))
-            if not uploads:
+            held = find_held(db, upload_id)
+            if not uploads and held is None:
                 return None
             events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
             deliveries = [
@@ -120,7 +126,7 @@ class JournalLedger:
                 for (event,) in events.fetchall()
                 for delivery in queries.deliveries(db, event)
             ]
-            return {**uploads[0], "handlers": deliveries}
+            return {**(uploads[0] if uploads else {}), "held": held, "handlers": deliveries}
 
         return self._database.submit(operation)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from gateway.domain.model import RECEIVED, HandlerSpec, RetryPolicy
 from gateway.domain.schedules import Schedule
-from gateway.plugins.models import ADMITTING, HandlerTestModel
+from gateway.plugins.models import ADMITTING
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.testing_models import HandlerTestModel
 from gateway.plugins.yaml_documents import Document
 
 Function = Callable[[Event, Handle], Awaitable[Any]]

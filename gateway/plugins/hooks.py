@@ -240,6 +240,11 @@ class Hooks:
         """Return the latest `done` and `total` of a running delivery, None if it reported none."""
         return self._deliveries.progress(event_id, handler)
 
+    def deciding_event(self, handler: str) -> str | None:
+        """Return the event before the commit of which a handler has this name, None of neither."""
+        current, events = self._plugins.current, (UPLOADING, RECEIVED)
+        return next((event for event in events if current.handler(event, handler)), None)
+
     def notify_upload_failed(self, upload: Upload, reason: str, received: int) -> None:
         """Run the `OnFileUploadFailed` handlers in the background: `reason` is a code."""
         if handlers := self._handlers(UPLOAD_FAILED, upload.path):

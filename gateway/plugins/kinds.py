@@ -16,17 +16,15 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import RECEIVED, SCHEDULE, RetryPolicy
+from gateway.domain.model import RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
 from gateway.plugins.handler import Function, Handler
+from gateway.plugins.handler_keys import check_keys
 from gateway.plugins.models import (
-    APPLIES,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
     HOLD_TIMEOUT,
-    WITH_HOLD,
-    WITHOUT_HOLD,
     ConfigModel,
     HandlerModel,
 )
@@ -117,34 +115,8 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
 
 def _parse_handler(document: Document) -> ParsedPlugin:
     model = validate(document, HandlerModel)
-    for key, events in APPLIES.items():
-        if key in document.data and model.event not in events:
-            *rest, last = events
-            where = f"{', '.join(rest)} and {last}" if rest else last
-            raise document.error(f"`{key}` applies to {where} only: remove it", key)
-    if model.event == SCHEDULE:
-        _check_schedule(document, model)
-    if model.event == RECEIVED:
-        _check_hold(document, model)
+    check_keys(document, model)
     return ParsedPlugin(HANDLER, model.name, document, model)
-
-
-def _check_schedule(document: Document, model: HandlerModel) -> None:
-    if model.cron is None and model.every is None:
-        raise document.error('a Schedule needs `cron: "5 3 * * *"` or `every: 15m`: add one', "event")
-    if model.cron is not None and model.every is not None:
-        raise document.error("`cron` and `every` exclude each other: remove one", "every")
-    if model.every is not None and "timezone" in document.data:
-        raise document.error("`timezone` belongs to `cron`, not to `every`: remove it", "timezone")
-
-
-def _check_hold(document: Document, model: HandlerModel) -> None:
-    for key in WITHOUT_HOLD if model.hold else WITH_HOLD:
-        if key in document.data:
-            state = (
-                "does not apply with `hold: true`" if model.hold else "applies with `hold: true` only"
-            )
-            raise document.error(f"`{key}` {state}: remove it", key)
 
 
 def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:

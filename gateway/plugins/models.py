@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from gateway.domain.model import (
     DELETED,
@@ -21,10 +21,10 @@ from gateway.domain.model import (
     UPLOAD_FAILED,
     UPLOADED,
     UPLOADING,
-    OnConflict,
 )
 from gateway.domain.schedules import parse_cron, parse_every, zone
-from gateway.domain.units import parse_duration, parse_size
+from gateway.plugins.model_types import KeyEnds, Seconds, Strict
+from gateway.plugins.testing_models import HandlerTestModel
 
 EventName = Literal[
     "APIGW.OnFileUploading",
@@ -58,6 +58,9 @@ DECIDING: Final = (*ADMITTING, RECEIVED)
 
 DELIVERED: Final = (UPLOADED, DELETED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
+
+WITH_FILE: Final = (RECEIVED, UPLOADED, OBJECT_CREATED, DOWNLOADING, DELETING)
+"""Events about a file that their handlers can read."""
 
 DEFAULT_TIMEOUT: Final = {
     UPLOADING: 10.0,
@@ -102,31 +105,6 @@ WITHOUT_HOLD: Final = ("on_error",)
 """Keys that exclude `hold: true`."""
 
 
-def _seconds(value: object) -> object:
-    """Return the seconds of `10m`; a text without a unit is no number. Raises `ValueError`."""
-    return parse_duration(value) if isinstance(value, str) and value[-1:].isalpha() else value
-
-
-def _bytes(value: object) -> object:
-    """Return the bytes of `10M`; a text without a unit is no number. Raises `ValueError`."""
-    return parse_size(value) if isinstance(value, str) and value[-1:].isalpha() else value
-
-
-KeyPart = Annotated[str, Field(min_length=1, max_length=1024)]
-KeyEnds = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
-    Field(gt=0, le=30 * 86400, allow_inf_nan=False),
-]
-"""A number of seconds, or a text with a unit."""
-
-Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
-"""A number of bytes, or a text with a unit."""
-
-Items = dict[str, dict[str, Any]]
-
-
 def _function_name(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError("must be a name that a Python function can have")
@@ -143,66 +121,12 @@ def _interval(text: str) -> str:
     return text
 
 
-class Strict(BaseModel):
-    """No unknown keys and no conversions: `"10"` is not a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
 class RetryModel(Strict):
     """How often a failing handler runs again, with pauses that double."""
 
     attempts: int = Field(8, ge=1, le=1000, description="Total number of runs")
     backoff: Seconds = Field(1.0, description="Seconds before the second run")
     max_backoff: Seconds = Field(300.0, description="Longest pause in seconds")
-
-
-class AnswerModel(Strict):
-    """The response of a stubbed callout."""
-
-    code: int = Field(200, ge=100, le=599)
-    body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
-    headers: dict[str, str] = Field(default_factory=dict)
-
-
-class CalledModel(Strict):
-    """An expected callout; keys that are not given are not compared."""
-
-    endpoint: str | None = None
-    path: str | None = None
-    method: str | None = None
-    body: Any = None
-    headers: dict[str, str] | None = None
-
-
-class ExpectModel(Strict):
-    """The expected result of a handler; keys that are not given are not compared."""
-
-    path: str | None = Field(None, description="The path after the handler")
-    max_bytes: int | None = None
-    on_conflict: OnConflict | None = None
-    status: int | None = Field(None, ge=100, le=599, description="The code of terminate()")
-    output: Any = Field(None, description="The output of terminate()")
-    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
-    records: Items | None = Field(
-        None, description="Items afterwards: collection to key to item, null for none"
-    )
-    raises: bool = Field(False, description="The handler must fail")
-
-
-class HandlerTestModel(Strict):
-    """A test that `gateway check` runs."""
-
-    name: str
-    event: dict[str, Any] = Field(
-        default_factory=dict, description="Keys of the event; the others have defaults"
-    )
-    configs: Items = Field(default_factory=dict, description="Config plugins of the test")
-    callout: list[AnswerModel] = Field(default_factory=list, description="Stubbed responses, in order")
-    records: dict[str, Items] = Field(
-        default_factory=dict, description="Items before: collection to key to item"
-    )
-    expect: ExpectModel
 
 
 class HandlerModel(Strict):

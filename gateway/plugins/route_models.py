@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.domain.grant import Method
-from gateway.plugins.models import AnswerModel, Bytes, CalledModel, Items, Seconds, Strict
+from gateway.plugins.model_types import Bytes, Seconds, Strict
+from gateway.plugins.testing_models import AnswerModel, ExpectedStores, StubsModel
 
 Scheme = Literal["http", "https", "http:", "https:"]
 Code = Annotated[int, Field(ge=100, le=599)]
@@ -156,8 +157,11 @@ class RouteRequestModel(Strict):
     resources: dict[str, str] = Field(default_factory=dict)
     body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
     principal: dict[str, Any] | None = Field(
-        None, description="Who calls, null for an unknown caller; not given: authorization is skipped"
+        None,
+        description="Who calls, null for an unknown caller; not given: authorization is skipped,"
+        " unless 401 is expected",
     )
+    repeat: int = Field(1, ge=1, le=10_000, description="How often it is sent; the last response counts")
 
 
 class SentModel(Strict):
@@ -168,30 +172,23 @@ class SentModel(Strict):
     body: Any = Field(None, description="Text, or the value of its JSON")
 
 
-class RouteExpectModel(Strict):
+class RouteExpectModel(ExpectedStores):
     """The expected result of a route; keys that are not given are not compared."""
 
     status: int | None = Field(None, ge=100, le=599)
     output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
-    sent: SentModel | None = Field(None, description="The rest of the request that goes upstream")
-    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
-    records: Items | None = Field(
-        None, description="Items afterwards: collection to key to item, null for none"
+    response_headers: dict[str, str] | None = Field(
+        None, description="Headers of the response, some of them"
     )
+    sent: SentModel | None = Field(None, description="The rest of the request that goes upstream")
 
 
-class RouteTestModel(Strict):
+class RouteTestModel(StubsModel):
     """A test of a route that `gateway check` runs."""
 
-    name: str
     request: RouteRequestModel
-    configs: Items = Field(default_factory=dict, description="Config plugins of the test")
-    callout: list[AnswerModel] = Field(default_factory=list, description="Stubbed responses, in order")
     upstream: AnswerModel = Field(default_factory=AnswerModel, description="The stubbed response")
-    records: dict[str, Items] = Field(
-        default_factory=dict, description="Items before: collection to key to item"
-    )
     expect: RouteExpectModel
 
 

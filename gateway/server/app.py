@@ -30,6 +30,7 @@ from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
+from gateway.server.reread_settings import reread_tokens
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
 from gateway.settings import Settings, describe_processes
@@ -89,10 +90,11 @@ class Gateway:
                 log.warning("%s", shared, extra=event("stored_path.shared"))
 
     async def reload(self) -> None:
-        """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
+        """Load tokens, plugins and certificates anew (SIGHUP); any error keeps the old."""
         resources, settings = self.resources, self.resources.settings
         tree = resources.base.disk.tree
         try:
+            tokens = await asyncio.to_thread(reread_tokens, resources.base.shared)
             # On a context of its own: one that takes half of a pair could serve no client any more.
             await asyncio.to_thread(tls_context, settings)
             await asyncio.to_thread(resources.base.installation.read_certificate)
@@ -106,6 +108,7 @@ class Gateway:
         except Exception:
             log.exception("the reload failed, nothing has changed", extra=event("plugins.rejected"))
             return
+        self.endpoints.dispatcher.auth.replace_tokens(tokens)
         if resources.tls is not None:
             with suppress(ConfigError):  # it was good just now
                 load_certificate(resources.tls, settings)
@@ -137,6 +140,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         await scheduler.start(_schedules(resources))
         stack.push_async_callback(scheduler.stop)
         _start_background(stack, resources)
+        stack.callback(endpoints.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
         await _listen(resources, *servers)
         yield Gateway(resources, metrics, delivery, endpoints, scheduler, servers)

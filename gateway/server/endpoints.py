@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gateway.auth.api_keys import ApiKeys
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
+from gateway.auth.key_store import KeyStore
+from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -65,6 +71,7 @@ class Endpoints:
     body_receiver: BodyReceiver
     downloads: DownloadHandler
     metrics_endpoint: MetricsEndpoint
+    streams: UploadStreams
 
 
 async def open_endpoints(
@@ -99,10 +106,11 @@ async def open_endpoints(
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
     partials = open_resumable(stack, resources, context)
+    streams = UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes),
+        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **notifications.handlers(),
@@ -112,7 +120,7 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
@@ -144,7 +152,12 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
         metrics.gauge(
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
-    return Auth(settings, tokens_of(settings), resources.base.installation, verifier)
+    keys = ApiKeys(resources.base.shared.rate_counters)
+    watcher = KeyWatcher(KeyStore(settings.state), keys, reports=resources.base.state.slot == 0)
+    await asyncio.to_thread(watcher.load)
+    stack.push_async_callback(asyncio.to_thread, watcher.close)
+    watcher.start()
+    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, keys)
 
 
 async def _open_routing(

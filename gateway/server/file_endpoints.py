@@ -9,8 +9,10 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.removals import Removals
-from gateway.endpoints.admin.status import UploadStatusEndpoint
-from gateway.endpoints.admin.uploads import InflightUploads, StoredUploads, UploadsEndpoint
+from gateway.endpoints.admin.upload_sources import HeldUploads, InflightUploads, StoredUploads
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
+from gateway.endpoints.admin.uploads import UploadsEndpoint
 from gateway.endpoints.admin.waiting_uploads import WaitingUploads
 from gateway.endpoints.deletes import DeleteHandler
 from gateway.endpoints.downloads.archive import ArchiveHandler
@@ -58,15 +60,20 @@ def operator_endpoints(
     status: UploadStatusEndpoint,
     inflight: Inflight,
     processes: ProcessClients,
+    streams: UploadStreams,
 ) -> dict[str, ApiHandler]:
     """Return the handlers of `API_ROUTES` below `/-/files` and `/-/uploads`."""
     journal, slot = resources.journal, resources.base.state.slot
     files = OperatorFilesEndpoint(resources.parts.storage, existing.deletes, urls, slot)
     removals = Removals(journal.deletions, processes)
-    own = InflightUploads(inflight), StoredUploads(journal.uploads)
+    own = (
+        InflightUploads(inflight),
+        StoredUploads(journal.uploads),
+        HeldUploads(journal.held_log),
+    )
     store = resources.parts.partials
     shared = () if store is None else (WaitingUploads(store),)
-    uploads = UploadsEndpoint(status, own, processes, removals, shared)
+    uploads = UploadsEndpoint(status, own, processes, removals, streams, shared)
     return {
         **existing.stored.handlers(),
         **files.handlers(),

@@ -46,7 +46,7 @@ from gateway.server.process import (
     open_base,
     open_shared_resources,
 )
-from gateway.server.script_services import connect_services, make_plugins
+from gateway.server.script_services import connect_services, load_plugins, make_plugins
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.cached_read import CachedReader
@@ -143,7 +143,7 @@ def open_resources(
         parts = _open_storage(base, hooks, clients)
         scripts = _open_script_storage(base, parts.storage, stack)
         _connect_scripts(base.installation, parts.storage, scripts, plugins)
-        plugins.load()
+        load_plugins(plugins, warns=slot == 0)
         base.state.journal.open()
         stack.callback(base.state.journal.close)
         _recover(base, parts.backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from gateway.auth.installation import Installation
 from gateway.auth.links import SignedUrlFactory
 from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.script_faults import script_faults
 from gateway.files.service import FilesService
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services
@@ -16,6 +18,9 @@ from gateway.plugins.secrets import secret_keys
 from gateway.records.collection import Records, secrets_of
 from gateway.settings import Settings
 from gateway.telemetry import log_output
+from gateway.telemetry.logs import event
+
+log = logging.getLogger("gateway.plugins")
 
 HOOKS_GRACE: Final = 1.0
 """Seconds that handlers in flight may go on once no request and no delivery needs them."""
@@ -45,3 +50,13 @@ def connect_services(
     services.records = records
     services.sign_url = links.sign_url
     services.credentials_for = installation.credentials_for
+
+
+def load_plugins(plugins: Plugins, *, warns: bool = True) -> None:
+    """Load the plugins, and log the names in scripts that nothing defines. Raises `ConfigError`.
+
+    Such names are errors for `gateway check`; a script may still never come to their line.
+    """
+    plugins.load()
+    for fault in script_faults(plugins.current) if warns else ():
+        log.warning("%s", fault, extra=event("script.faulty", file=fault.file, line=fault.line))

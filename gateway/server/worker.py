@@ -37,7 +37,7 @@ from gateway.plugins.hooks import Hooks
 from gateway.records.collection import open_records
 from gateway.server import forking
 from gateway.server.delivery import PluginDispatcher
-from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
+from gateway.server.script_services import HOOKS_GRACE, connect_services, load_plugins, make_plugins
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.storage import LocalStorage
@@ -102,7 +102,7 @@ def open_worker_resources(settings: Settings) -> WorkerResources:
             settings, installation.urls, lambda: settings.public_url or no_public_url()
         )
         connect_services(plugins.services, files, records, links, installation)
-        plugins.load()
+        load_plugins(plugins)
         nats = make_engine(settings, f"{socket.gethostname()}/{os.getpid()}")
         hooks = Hooks(plugins)
         return WorkerResources(

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal
 from gateway.storage.local.state_dir import StateDirectory
 
@@ -24,6 +25,11 @@ PROCESS_TIMEOUT: Final = 5.0
 """Seconds that a request to another process may take."""
 
 OWN_SCOPE: Final = {"scope": "slot"}
+
+
+def this_process_only(incoming: IncomingRequest) -> bool:
+    """Tell whether a request, such as that of another process, asks for the part of this one."""
+    return incoming.params.get("scope") == ["slot"]
 
 
 class ProcessUnreachable(Exception):
@@ -120,7 +126,7 @@ class ProcessClients:
         is being restarted, has none that would let go.
         """
         query = {} if offset is None else {"offset": str(offset)}
-        path = f"/-/uploads/{quote(upload_id, safe='')}/release"
+        path = f"/-/uploads/{quote(upload_id, safe='')}/give-up"
         answers = await asyncio.gather(*(self._release(slot, path, query) for slot in self._slots))
         return next((answer for answer in answers if answer != "none"), "none")
 

@@ -1,29 +1,23 @@
-"""Endpoints that report on the gateway: liveness, readiness, metrics and the state of an upload."""
+"""Endpoints that report on the gateway: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.disk import DiskSpace
-from gateway.commit.partials import PartialStore
-from gateway.domain.units import iso_time
-from gateway.endpoints.admin.partial_status import progress_of, waiting_upload
-from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.inflight import Inflight, named_principal
+from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
-from gateway.events.upload_log import logged_upload
 from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.http.sockets import descriptors_left
 from gateway.plugins.hooks import Hooks
@@ -37,9 +31,6 @@ JOURNAL_TIMEOUT: Final = 5.0
 
 ENGINE_TIMEOUT: Final = 2.0
 """Seconds that a shared engine may take to answer; after that what it knows is left out."""
-
-KEPT_HEADERS: Final = "kept_headers"
-"""The headers of an upload that responses to HEAD repeat: for its client, and for the operator."""
 
 _HANGS: Final = "look at the state of these processes, or restart the gateway"
 
@@ -134,7 +125,7 @@ class MetricsEndpoint:
             zip(shared, await asyncio.gather(*map(_shared_depth, shared.values())), strict=True)
         )
         body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
-        if self.processes.sessions and not _this_process_only(incoming):
+        if self.processes.sessions and not this_process_only(incoming):
             bodies = {self.slot: body, **await self.processes.get_all("/-/metrics")}
             body = await asyncio.to_thread(merge_expositions, bodies)
         return Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -146,117 +137,6 @@ class MetricsEndpoint:
             many = sum(row.count for row in depth) >= MANY_DELIVERIES
             self._cached = (time.monotonic() + (MANY_DELIVERIES_TTL if many else 0.0), depth)
         return depth
-
-
-_HANDLER_STATES: Final[Mapping[str, str]] = {"ready": "queued", "relayed": "queued", "delayed": "retry"}
-"""States of a handler that have another name on the page of an upload. `done` needs a known run."""
-
-
-@dataclass(slots=True)
-class UploadStatusEndpoint:
-    """Describes one upload: active, failed lately, or stored, with its handlers' runs.
-
-    `engines` are asked for the deliveries that the journal has relayed to them.
-    """
-
-    ledger: JournalLedger
-    inflight: Inflight
-    hooks: Hooks
-    processes: ProcessClients
-    engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
-    partials: PartialStore | None = None
-
-    async def describe(self, incoming: IncomingRequest) -> dict[str, Any]:
-        """Describe the upload of a request. Raises `Refusal`: `not_found`, `process_unavailable`."""
-        upload_id = incoming.variables["upload_id"]
-        if _this_process_only(incoming):
-            status = await self._own_status(upload_id)
-        else:
-            status = await self._status(upload_id)
-        if status is None:
-            raise Refusal("not_found", "no upload of this id is known (any more)")
-        if not incoming.owner:
-            status.pop(KEPT_HEADERS, None)  # what one client sent is not for all that may see the status
-        return status
-
-    async def _status(self, upload_id: str) -> dict[str, Any] | None:
-        """Return the status of an upload of any process, a partial one too."""
-        partial = None if self.partials is None else await self.partials.status(upload_id)
-        if partial is None:
-            return await self.find(upload_id)
-        try:
-            status = await self.find(upload_id)
-        except Refusal:  # a process does not respond: the store knows as much as it can
-            status = None
-        if status is None or status["state"] == "failed":  # an earlier request
-            status = waiting_upload(partial)
-        return {**status, **progress_of(partial)}
-
-    async def find(self, upload_id: str) -> dict[str, Any] | None:
-        """Return what is told of an upload of any process, None where there is none.
-
-        Raises `Refusal("process_unavailable")`.
-        """
-        status = await self._own_status(upload_id)
-        return status or await self.processes.upload_status(upload_id)
-
-    async def _own_status(self, upload_id: str) -> dict[str, Any] | None:
-        status = self.inflight.describe(upload_id)
-        if status is None or status["state"] == "failed":
-            # The row of an active upload may yet be undone; of an ended one the journal knows more.
-            row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
-            status = status if row is None else self._stored(await self._with_engines(row))
-        return status
-
-    async def _with_engines(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return an upload with what the engines know of relayed deliveries, as far as they answer."""
-        relayed = {d["event_id"] for d in row["handlers"] if d["state"] == "relayed"}
-        in_engines: dict[tuple[str, str], dict[str, Any]] = {}
-        try:
-            async with asyncio.timeout(ENGINE_TIMEOUT):
-                queries = [engine.history(e) for engine in self.engines.values() for e in relayed]
-                for history in await asyncio.gather(*queries):
-                    for delivery in history.deliveries if history is not None else ():
-                        in_engines[delivery.row.event_id, delivery.row.handler] = delivery.fields()
-        except (EventEngineUnavailable, TimeoutError):
-            pass
-        handlers = [in_engines.get((d["event_id"], d["handler"]), d) for d in row["handlers"]]
-        return {**row, "handlers": handlers}
-
-    def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Describe a committed upload."""
-        return {
-            "upload_id": row["id"],
-            "state": "unsettled" if row["pending"] else "stored",
-            **{name: row[name] for name in ("path", "bytes", "mime")},
-            **{name: iso_time(row[name]) for name in ("created", "committed")},
-            "principal": named_principal(json.loads(row["principal"] or "null")),
-            "remote": row["remote"],
-            **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
-            "etag": logged_upload(row).etag,
-            **({"place": shown_place(json.loads(row["place"]))} if row["place"] else {}),
-            **({KEPT_HEADERS: json.loads(row[KEPT_HEADERS])} if row[KEPT_HEADERS] else {}),
-            "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
-        }
-
-    def _handler_status(self, delivery: dict[str, Any]) -> dict[str, Any]:
-        """Describe a handler's runs; of an error only the first line: the log has the rest."""
-        progress = self.hooks.delivery_progress(delivery["event_id"], delivery["handler"])
-        return {
-            **{name: delivery[name] for name in ("handler", "event_id")},
-            "state": _HANDLER_STATES.get(delivery["state"], delivery["state"]),
-            "attempt": delivery["attempt"],
-            "error": _first_line(delivery["error"]),
-            "runs": [
-                {**run, "ended": iso_time(run["ended"]), "error": _first_line(run["error"])}
-                for run in delivery["runs"]
-            ],
-            **({} if progress is None else {"progress": progress}),
-        }
-
-
-def _this_process_only(incoming: IncomingRequest) -> bool:
-    return incoming.params.get("scope") == ["slot"]
 
 
 async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
@@ -271,12 +151,3 @@ async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
 
 def _rows(depth: list[Depth]) -> list[Waiting]:
     return [(row.handler, row.state, row.count, row.oldest) for row in depth]
-
-
-def shown_place(place: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the object of an upload as it is told."""
-    return {name: place.get(name) for name in ("bucket", "key", "etag")}
-
-
-def _first_line(text: str | None) -> str | None:
-    return text.splitlines()[0] if text else text

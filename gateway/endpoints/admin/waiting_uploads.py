@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gateway.commit.partials import PartialStore
 from gateway.endpoints.admin.partial_status import waiting_upload
-from gateway.endpoints.admin.uploads import Json, SourcePage, UploadSelection
+from gateway.endpoints.admin.upload_sources import Json, SourcePage, UploadSelection
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class WaitingUploads:
     """The partial uploads of all processes: an `UploadSource`. What is receiving another one knows."""
 
     store: PartialStore
+    has_held: ClassVar[bool] = False
 
     async def page(self, selection: UploadSelection, before: str, limit: int) -> SourcePage:
         """See `UploadSource`. All are looked at, `limit` of them kept in memory. Raises `Refusal`."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiohttp import hdrs
 
+from gateway.auth.api_keys import API_KEY
 from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.endpoints.routing.proxy.forwarding import GATEWAY_PREFIX
@@ -22,7 +23,7 @@ from gateway.limits import FixedWindowCounters, client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
-    "token": frozenset({"token", "internal"}),
+    "token": frozenset({"token", API_KEY, "internal"}),
     "jwt": frozenset({"jwt"}),
 }
 """The kinds of principals that a route with `auth: token` or `auth: jwt` accepts."""
@@ -70,6 +71,8 @@ class AuthorizeStep:
         route, mode = context.route, self._mode(context.route)
         caller = context.incoming.caller
         context.principal = None if caller is None else caller.principal
+        if caller is not None and caller.key is not None and caller.key.scope.methods:
+            _refuse_override(context)
         context.incoming.reject_unenforceable_grant()
         self._remove_gateway_credentials(context)
         if route.auth == "default":
@@ -108,7 +111,12 @@ def _refuse_other_method(context: RequestContext) -> None:
     Frameworks can be told to (Rails, Laravel, Express, ASP.NET). Where a route lists its methods, naming
     another must not avoid what it asks of that one. Raises `Refusal("bad_request")`.
     """
-    if not context.route.operations or not context.route.upstreams:
+    if context.route.operations:
+        _refuse_override(context)
+
+
+def _refuse_override(context: RequestContext) -> None:
+    if not context.route.upstreams:
         return
     names = [name for name in METHOD_OVERRIDES if name in context.headers]
     if not names and METHOD_PARAMETER not in context.params:

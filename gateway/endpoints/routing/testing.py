@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -34,7 +33,6 @@ from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.limits import FixedWindowCounters
-from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import (
     RouteExpectModel,
     RouteRequestModel,
@@ -42,14 +40,10 @@ from gateway.plugins.route_models import (
     SentModel,
 )
 from gateway.plugins.scripting.executor import ScriptExecutor
-from gateway.plugins.testing import (
-    MAX_TEST_SECONDS,
-    Stubs,
-    TestResult,
-    body_bytes,
-    run_tests,
-    script_failure,
-)
+from gateway.plugins.scripting.values import Configs
+from gateway.plugins.stubs import Stubs, body_bytes, is_body
+from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, script_failure
+from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
 
 REMOTE: Final = "192.0.2.1"
@@ -90,10 +84,12 @@ class StubbedUpstream:
         return BufferedResponse(answer.code, CIMultiDict(answer.headers), body_bytes(answer.body))
 
 
-async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
-    """Run all tests of a route in `executor`."""
+async def run_route_tests(
+    plugin: RoutePlugin, configs: Configs, executor: ScriptExecutor
+) -> list[TestResult]:
+    """Run all tests of a route in `executor`; `configs` are those of the folders."""
     run_test = functools.partial(_run_test, plugin, executor)
-    return await run_tests(plugin.route.name, plugin.document, plugin.tests, run_test)
+    return await run_tests(plugin.route.name, plugin.document, plugin.tests, configs, run_test)
 
 
 async def _run_test(
@@ -109,45 +105,69 @@ async def _find_failures(
     plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     try:
-        await stubs.fill_records()
-    except ValueError as error:
-        return [script_failure(error)]
-    headers: Mapping[str, str] = {}
+        await stubs.fill()
+    except (ValueError, Refusal) as error:
+        return [f"it cannot begin: {error}"]
+    sent_headers: Mapping[str, str] = {}
     upstream = StubbedUpstream(test.upstream)
+    reason = ""
     try:
-        context = _context(_route(plugin, test, stubs), test.request)
-        headers = context.headers
-        response = await _respond(context, upstream, executor)
-        headers = context.headers  # a script may have replaced them
-    except Refusal as refusal:
-        if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
-            return [script_failure(refusal.__cause__)]
-        response = refusal_response(refusal)
-    failures = _failures(test.expect, response, headers)
+        route, counters = _route(plugin, test, stubs), FixedWindowCounters()
+        for _ in range(test.request.repeat):
+            context = _context(route, test.request)
+            sent_headers = context.headers
+            response, reason = await _respond(context, upstream, executor, counters)
+            sent_headers = context.headers  # a script may have replaced them
+    except _ScriptFailed as failed:
+        return [script_failure(failed.error)]
+    failures = _failures(test.expect, response, reason)
+    failures += _wrong_headers("header", test.expect.headers, sent_headers)
+    failures += _wrong_headers("response header", test.expect.response_headers, response.headers)
     return [*failures, *_sent_failures(test.expect.sent, upstream)]
 
 
+class _ScriptFailed(Exception):
+    """A script of the route failed with `error`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 def _is_about_authorization(route: Route, test: RouteTestModel) -> bool:
-    """Tell whether a test expects 401 or 403 and names no caller, on a route that authorizes."""
-    names_caller = "principal" in test.request.model_fields_set
-    return test.expect.status in {401, 403} and not names_caller and route.auth != "none"
+    """Tell whether a test expects 403 and names no caller, on a route that authorizes."""
+    return test.expect.status == 403 and not _is_authorized(test) and route.auth != "none"
+
+
+def _is_authorized(test: RouteTestModel) -> bool:
+    """Tell whether a test names its caller, or expects 401: then an unknown one calls."""
+    return "principal" in test.request.model_fields_set or test.expect.status == 401
 
 
 async def _respond(
-    context: RequestContext, upstream: StubbedUpstream, executor: ScriptExecutor
-) -> GatewayResponse:
+    context: RequestContext,
+    upstream: StubbedUpstream,
+    executor: ScriptExecutor,
+    counters: FixedWindowCounters,
+) -> tuple[GatewayResponse, str]:
+    """Return the response, and why it is a refusal. Raises `_ScriptFailed`."""
+
     async def run_script(
         function: Callable[[], Awaitable[Any]],
         timeout: float,  # noqa: ASYNC109
     ) -> Any:
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
-    method = preflight_method(context.request) or context.request.method
-    if not context.route.allows(method):
-        raise MethodNotAllowed(context.route.methods)
-    scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
-    steps = RouteSteps(_auth(context), scripts, upstream, None, None, FixedWindowCounters())
-    return await steps.respond(context)
+    try:
+        method = preflight_method(context.request) or context.request.method
+        if not context.route.allows(method):
+            raise MethodNotAllowed(context.route.methods)
+        scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
+        steps = RouteSteps(_auth(context), scripts, upstream, None, None, counters)
+        return await steps.respond(context), ""
+    except Refusal as refusal:
+        if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
+            raise _ScriptFailed(refusal.__cause__) from None
+        return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -159,7 +179,7 @@ def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
         return make_script(code, context, plugin.document, key) if code is not None else None
 
     route = replace(plugin.route, request_script=script(REQUEST), response_script=script(RESPONSE))
-    if "principal" in test.request.model_fields_set:
+    if _is_authorized(test):
         return route
     return replace(route, auth="none", scopes=(), groups=())
 
@@ -217,22 +237,25 @@ def _principal(route: Route, model: RouteRequestModel) -> dict[str, Any] | None:
     return {"kind": kind, **model.principal}
 
 
-def _failures(
-    expect: RouteExpectModel, response: GatewayResponse, headers: Mapping[str, str]
-) -> list[str]:
+def _failures(expect: RouteExpectModel, response: GatewayResponse, reason: str) -> list[str]:
     failures = []
     status = response.status
     body = response.body if isinstance(response, Response) and isinstance(response.body, bytes) else b""
     if expect.status is None and status >= 400:
-        failures.append(f"it answered {status}")
+        failures.append(f"it answered {status}{reason}")
     if expect.status not in (None, status):
-        failures.append(f"status is {status}, expected {expect.status}")
-    if "output" in expect.model_fields_set and not _is_output(expect.output, body):
+        failures.append(f"status is {status}{reason}, expected {expect.status}")
+    if "output" in expect.model_fields_set and not is_body(expect.output, body):
         failures.append(f"output is {body[:1000]!r}, expected {expect.output!r}")
-    for name, value in (expect.headers or {}).items():
-        if headers.get(name) != value:
-            failures.append(f"header {name} is {headers.get(name)!r}, expected {value!r}")
     return failures
+
+
+def _wrong_headers(
+    what: str, expected: Mapping[str, str] | None, headers: Mapping[str, str]
+) -> Iterator[str]:
+    for name, value in (expected or {}).items():
+        if headers.get(name) != value:
+            yield f"{what} {name} is {headers.get(name)!r}, expected {value!r}"
 
 
 def _sent_failures(expected: SentModel | None, upstream: StubbedUpstream) -> Iterator[str]:
@@ -245,14 +268,5 @@ def _sent_failures(expected: SentModel | None, upstream: StubbedUpstream) -> Ite
         wanted, sent = getattr(expected, name), getattr(upstream.sent, name)
         if wanted not in (None, sent):
             yield f"{name} sent is {sent!r}, expected {wanted!r}"
-    if "body" in expected.model_fields_set and not _is_output(expected.body, upstream.body):
+    if "body" in expected.model_fields_set and not is_body(expected.body, upstream.body):
         yield f"body sent is {upstream.body[:1000]!r}, expected {expected.body!r}"
-
-
-def _is_output(expected: Any, body: bytes) -> bool:
-    if expected is None or isinstance(expected, str):
-        return body == body_bytes(expected)
-    try:
-        return bool(json.loads(body) == expected)
-    except ValueError:
-        return False

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.auth.links import StoredUrls
+from gateway.domain.held import HandlerRefusal, shown_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, Terminated, UnknownOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -48,12 +50,12 @@ class UploadOutcomes:
         progress = self.inflight.find(upload_id)
         if progress is None or progress.state == "admitting":
             if progress is not None:
-                self.inflight.end_failed(progress, failure_reason(error))
+                self.inflight.end_failed(progress, failure_reason(error), refusal_record(error))
             if isinstance(error, Refusal):
                 self.metrics.unsent_bytes.inc(withheld)
             return
         committing, reason = progress.state == "committing", failure_reason(error)
-        self.inflight.end_failed(progress, reason)
+        self.inflight.end_failed(progress, reason, refusal_record(error))
         if committing and not isinstance(error, Refusal):
             return  # interrupted or unanswered: it may be stored, the journal knows
         log.warning(
@@ -61,10 +63,20 @@ class UploadOutcomes:
         )
         self.hooks.notify_upload_failed(progress.upload, reason, progress.received)
 
-    def partial_ended(self, upload: Upload, reason: str, received: int) -> None:
-        """Record the end of a partial upload that is not stored: cancelled, expired, refused."""
-        self.inflight.record_failed(upload, reason, received)
+    def partial_ended(
+        self, upload: Upload, reason: str, received: int, error: Refusal | None = None
+    ) -> None:
+        """Record the end of a partial upload that is not stored: cancelled, expired, or by `error`."""
+        self.inflight.record_failed(upload, reason, received, refusal_record(error))
         self.hooks.notify_upload_failed(upload, reason, received)
+
+
+def refusal_record(error: BaseException | None) -> dict[str, Any] | None:
+    """Return what is told of a whole file that a handler of OnFileReceived refused, None otherwise."""
+    if not isinstance(error, Terminated) or error.rejected_by is None:
+        return None
+    refusal = HandlerRefusal(error.status, error.body, error.content_type)
+    return shown_refusal(error.rejected_by, refusal)
 
 
 def failure_reason(error: BaseException) -> str:

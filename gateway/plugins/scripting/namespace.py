@@ -21,8 +21,10 @@ import aiohttp
 
 from gateway.domain.grant import METHODS
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
-from gateway.plugins.scripting.files import Files, FilesInMemory
+from gateway.plugins.scripting.files import Files
+from gateway.plugins.scripting.fixed_clock import FixedClock
 from gateway.plugins.scripting.http_sessions import HttpSessions
+from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
 from gateway.plugins.secrets import PluginSecrets
@@ -48,16 +50,18 @@ class Services:
     """What the gateway provides for scripts.
 
     `own_endpoint` returns `host:port` or a URL of this gateway, `credentials_for` how to call a gateway
-    of this installation. `closers` run on the loop of each executor before it ends.
+    of this installation. `closers` run on the loop of each executor before it ends. `clock` is that of a
+    test, None for the real one.
     """
 
     own_endpoint: Callable[[], str] = _no_endpoint
-    files: Files = field(default_factory=FilesInMemory)
+    files: Files = field(default_factory=TemporaryFiles)
     records: Records = field(default_factory=Records)
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     sessions: HttpSessions = field(default_factory=HttpSessions)
+    clock: FixedClock | None = None
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,8 +102,10 @@ def run_script(code: CodeType, context: ScriptContext) -> dict[str, Any]:
 def _names(context: ScriptContext) -> dict[str, Any]:
     logger = logging.getLogger(f"gateway.plugin.{context.name}")
     services = context.plugin.services
+    clock = services.clock
     return {
         "__name__": f"plugin.{context.name}",
+        **({} if clock is None else {"__builtins__": clock.builtins()}),
         MARK: context.folder,
         **{method: method for method in METHODS},
         "MU": MU,
@@ -116,8 +122,13 @@ def _names(context: ScriptContext) -> dict[str, Any]:
         "records": services.records.__call__,  # scripts reach nothing else of it
         "sign_url": services.sign_url,
         "state": context.plugin.state,
-        "time": time,
+        "time": time if clock is None else clock.modules["time"],
     }
+
+
+def script_names() -> frozenset[str]:
+    """Return the names that every script finds."""
+    return frozenset(_names(ScriptContext("", "", PluginContext(Services(), Configs({}), {}))))
 
 
 def _config_reader(configs: Configs) -> Callable[..., Any]:

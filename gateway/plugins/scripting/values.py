@@ -182,6 +182,10 @@ class Configs:
         config = _masked_copy(self._values[name])
         return MaskedMU(config) if mu_conversion else MaskedConfig(config)
 
+    def replaced(self, values: Mapping[str, Mapping[str, Any]]) -> Configs:
+        """Return other configs with the same secrets."""
+        return Configs(values, mask=self._mask)
+
     def mask(self, text: str) -> str:
         """Return `text` without the values that came from `!secret`, `${env:}` and `${file:}`."""
         return self._mask(text)

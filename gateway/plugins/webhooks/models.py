@@ -7,7 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from gateway.plugins.models import HandlerTestModel, KeyEnds, RetryModel, Seconds, Strict
+from gateway.plugins.model_types import KeyEnds, Seconds, Strict
+from gateway.plugins.models import RetryModel
+from gateway.plugins.testing_models import HandlerTestModel
 from gateway.plugins.yaml_documents import SecretToken
 
 WebhookEvent = Literal[

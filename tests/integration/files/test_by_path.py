@@ -15,8 +15,8 @@ from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.plugins import Plugins
-from gateway.plugins.scripting.files import FilesInMemory
 from gateway.plugins.scripting.namespace import Services
+from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import (
@@ -33,11 +33,11 @@ from tests.support.s3.servers import SeaweedFS
 Files = Any
 
 
-@pytest.fixture(params=["directory", "memory"])
+@pytest.fixture(params=["directory", "temporary"])
 async def files(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Files:
     """Each thing that scripts may know as `files`."""
-    if request.param == "memory":
-        return FilesInMemory()
+    if request.param == "temporary":
+        return TemporaryFiles()
     return (await start_gateway(auth="none")).resources.scripts.files
 
 
@@ -292,5 +292,5 @@ def test_in_a_check_nothing_is_stored(tmp_path: Path) -> None:
     folder = write_plugin(tmp_path / "p", "name: c\nconfig: {}\n")
     plugins = Plugins((folder,), Services())
     plugins.load()
-    assert isinstance(plugins.services.files, FilesInMemory)
+    assert isinstance(plugins.services.files, TemporaryFiles)
     plugins.close()

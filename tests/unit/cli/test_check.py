@@ -123,9 +123,9 @@ def test_a_case_that_holds_passes(check_text: Check, case: str) -> None:
 def test_a_case_that_does_not_hold_is_told_with_file_and_line(
     check_text: Check, case: str, fault: str
 ) -> None:
-    code, _, err = check_text(text_of(case))
+    code, out, _ = check_text(text_of(case))
     assert code == 1
-    assert err.startswith(f"x.yaml:15: FAILED h: the case: {fault}")
+    assert out.splitlines()[1].startswith(f"x.yaml:15: FAILED h: the case: {fault}")
 
 
 def test_a_handler_that_swallows_the_surplus_callout_fails_all_the_same(check_text: Check) -> None:
@@ -133,8 +133,8 @@ def test_a_handler_that_swallows_the_surplus_callout_fails_all_the_same(check_te
         "          answer =",
         "          try: await callout()\n          except BaseException: return\n          answer =",
     )
-    _, _, err = check_text(text + CALL + "  expect: {}\n")
-    assert "it made a callout beyond the list of the test" in err
+    _, out, _ = check_text(text + CALL + "  expect: {}\n")
+    assert "it made a callout beyond the list of the test" in out
 
 
 def test_values_of_configs_are_not_shown(check_text: Check, monkeypatch: pytest.MonkeyPatch) -> None:

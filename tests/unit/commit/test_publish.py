@@ -170,7 +170,7 @@ def test_any_name_leads_to_new_legal_names_of_its_kind(
     stem, dot, suffix = name.rpartition(".")
     for renamed in names:
         assert paths.check_path(renamed) == (renamed,)
-        if stem and len(suffix.encode()) <= publish.MAX_SUFFIX_BYTES:
+        if stem and len(suffix.encode()) <= paths.MAX_SUFFIX_BYTES:
             assert renamed.endswith(dot + suffix)
 
 

@@ -35,7 +35,7 @@ from gateway.endpoints.routing.proxy import proxy
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
-from gateway.plugins.models import Strict
+from gateway.plugins.model_types import Strict
 from gateway.plugins.schema import SCHEMA_FILE
 from gateway.plugins.scripting import callout, executor
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.domain.units import format_duration, iso_time, parse_duration, parse_size, unix_time
+from gateway.domain.units import (
+    format_duration,
+    iso_time,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    unix_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +61,20 @@ def test_a_time_is_a_number_as_json_writes_it_or_an_iso_time(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         unix_time(text)
     assert unix_time("5") == unix_time("5.0") == unix_time("0.5e1") == 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("10/m", (10, 60)), ("5/s", (5, 1)), ("1000/d", (1000, 86_400)), ("100/30s", (100, 30))],
+)
+def test_a_rate_is_a_number_of_requests_in_a_time(text: str, rate: tuple[int, float]) -> None:
+    assert parse_rate(text) == rate
+    assert str(parse_rate(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "10/", "/m", "0/m", "-1/m", "1.5/m", "10/0s", "10/mo", "10/60d", "\u0661/m"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="such as"):
+        parse_rate(text)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway.endpoints.routing.model import RouteScript
 from gateway.errors import ConfigError
-from gateway.plugins.scripting.compile import compile_source, provide_get_session
+from gateway.plugins.scripting.compile import ScriptSource, compile_source, provide_get_session
 from gateway.plugins.scripting.namespace import ScriptContext, run_script
 from gateway.plugins.yaml_documents import Document
 
@@ -32,12 +32,17 @@ _UNIMPORTANT: Final = frozenset({"EXTENDED_ARG", "COPY"})
 
 def compile_script(document: Document, key: str, arguments: str) -> CodeType:
     """Compile the script body under `key`. Raises `ConfigError` with the line in the YAML."""
+    provide_get_session(document.source(key).text)
+    return compile_source(function_source(document, key, arguments))
+
+
+def function_source(document: Document, key: str, arguments: str) -> ScriptSource:
+    """Return the script body under `key` as the function that is compiled."""
     source = document.source(key)
-    provide_get_session(source.text)
     # The `def` is on the line above, where the YAML has the key.
     line = max(source.line, 2)
     text = f"async def {FUNCTION}({arguments}):\n{_indented(source.text)}\n pass\n"
-    return compile_source(replace(source, text=text, line=line - 1))
+    return replace(source, text=text, line=line - 1)
 
 
 def make_script(

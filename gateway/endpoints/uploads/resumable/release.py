@@ -12,13 +12,13 @@ from gateway.http.responses import ApiHandler, Response, json_response
 
 @dataclass(slots=True, frozen=True)
 class ReleaseEndpoint:
-    """Serves `/-/uploads/<id>/release`; `running` is None where there are no partial uploads."""
+    """Serves `/-/uploads/<id>/give-up`; `running` is None where there are no partial uploads."""
 
     running: RunningRequests | None
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
-        return {"upload.release": self._release}
+        return {"upload.give_up": self._release}
 
     async def _release(self, incoming: IncomingRequest) -> Response:
         """End the request of this process that has the upload open, as `RunningRequests.release`."""

@@ -303,7 +303,7 @@ async def test_a_process_that_is_stopped_keeps_its_upload_and_no_client_waits_fo
 
 async def test_nobody_from_outside_ends_a_request(three: GatewayProcess) -> None:
     resource = await created(three)
-    answer = await request(three, "POST", f"/-/uploads/{upload_id(resource)}/release", body=b"")
+    answer = await request(three, "POST", f"/-/uploads/{upload_id(resource)}/give-up", body=b"")
     assert answer.status == 404
 
 

@@ -56,10 +56,10 @@ def test_a_case_that_holds_passes(check_text: Check, case: str) -> None:
 def test_a_case_that_does_not_hold_is_told_with_its_line(
     check_text: Check, case: str, fault: str
 ) -> None:
-    code, _, err = check_text(TEXT + case)
+    code, out, _ = check_text(TEXT + case)
     assert code == 1
     line = (TEXT + case).splitlines().index("- name: the case") + 1
-    assert f"x.yaml:{line}: FAILED /users/{{id}}: the case: {fault}" in err
+    assert f"x.yaml:{line}: FAILED /users/{{id}}: the case: {fault}" in out
 
 
 ASSIGNS = route(
@@ -90,9 +90,9 @@ def test_a_case_compares_the_request_that_a_script_has_assigned(check_text: Chec
     ],
 )
 def test_a_case_tells_what_was_sent_instead(check_text: Check, sent: str, fault: str) -> None:
-    code, _, err = check_text(ASSIGNS + ASSIGNED.replace("SENT", sent))
+    code, out, _ = check_text(ASSIGNS + ASSIGNED.replace("SENT", sent))
     assert code == 1
-    assert fault in err
+    assert fault in out
 
 
 def test_a_case_meets_the_schemas(check_text: Check) -> None:
@@ -144,10 +144,31 @@ def test_a_case_that_says_who_calls_meets_the_authorization(
 def test_a_case_that_expects_a_refusal_and_names_no_caller_is_told_how_to(
     check_text: Check, script: str, auth: str, hinted: bool
 ) -> None:
-    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 401}\n"
-    code, _, err = check_text(route(script=script, more=more, auth=auth))
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 403}\n"
+    code, out, _ = check_text(route(script=script, more=more, auth=auth))
     assert code == 1
-    assert ("authorization was skipped: add to its request `principal: null`" in err) is hinted
+    assert ("authorization was skipped: add to its request `principal: null`" in out) is hinted
+
+
+@pytest.mark.parametrize("auth", ["token", "default", "jwt"])
+def test_a_case_that_expects_401_is_sent_by_an_unknown_caller(check_text: Check, auth: str) -> None:
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 401}\n"
+    assert check_text(route(script="return 'x'", more=more, auth=auth))[::2] == (0, "")
+
+
+def test_a_case_that_repeats_its_request_meets_the_rate_limit(check_text: Check) -> None:
+    more = (
+        "rate_limit: {count: 2, seconds: 60}\n"
+        "tests:\n- name: asks\n  request: {method: GET, repeat: 3}\n"
+        "  expect: {status: 429, response_headers: {RateLimit-Remaining: '0'}}\n"
+    )
+    text = route(script="return 'x'", more=more)
+    assert check_text(text)[::2] == (0, "")
+    _, out, _ = check_text(text.replace("repeat: 3", "repeat: 2"))
+    assert "FAILED /r: asks: status is 200, expected 429" in out
+    _, out, _ = check_text(text.replace("status: 429", "status: 200").replace("'0'", "'1'"))
+    assert "status is 429 (too_many_requests: at most 2 requests in 60 seconds" in out
+    assert "response header RateLimit-Remaining is '0', expected '1'" in out
 
 
 def test_a_case_may_expect_what_the_script_refuses(check_text: Check) -> None:
@@ -171,9 +192,9 @@ def test_a_case_passes_every_step_of_its_route(check_text: Check) -> None:
 
 def test_a_script_that_fails_fails_its_case_whatever_status_is_expected(check_text: Check) -> None:
     more = "tests:\n- name: fails\n  request: {method: GET}\n  expect: {status: 500}\n"
-    code, _, err = check_text(route(script="return 1 / 0", more=more))
+    code, out, _ = check_text(route(script="return 1 / 0", more=more))
     assert code == 1
-    assert "FAILED /r: fails: it failed at x.yaml:4: ZeroDivisionError: division by zero" in err
+    assert "FAILED /r: fails: it failed at x.yaml:4: ZeroDivisionError: division by zero" in out
 
 
 @pytest.mark.parametrize(

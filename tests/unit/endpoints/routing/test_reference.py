@@ -11,7 +11,7 @@ import pytest
 from gateway.endpoints.routing.scripts.request import ScriptRequest
 from gateway.endpoints.routing.scripts.values import ScriptResponse
 from gateway.plugins import route_models
-from gateway.plugins.models import Strict
+from gateway.plugins.model_types import Strict
 from tests.support.reference_pages import keys, page, rows, section
 
 MODELS: Final = [

@@ -198,7 +198,7 @@ def test_a_client_with_its_share_of_uploads_is_left_untouched(monkeypatch: pytes
 def test_a_token_is_decided_anew_for_each_request() -> None:
     gateway = Gateway(auth="token")
     assert gateway.take(Exchange(("Authorization", "Bearer secret-a")))
-    with pytest.raises(Refusal, match="a token is needed"):
+    with pytest.raises(Refusal, match="a valid token or key is needed"):
         gateway.take(Exchange(("Authorization", "Bearer secret-b")))
 
 

@@ -1,0 +1,160 @@
+"""API keys and tokens change while the processes of a gateway serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.auth.key_store import KeyStore
+from gateway.auth.tokens import token_digest
+from tests.support import PROJECT
+from tests.support.harness import (
+    TIMEOUT,
+    GatewayProcess,
+    RawResponse,
+    get,
+    put,
+    raw_connection,
+    request_head,
+    wait_until,
+    write_plugin,
+)
+
+REWRITES = """
+- name: rewrites
+  event: APIGW.OnFileUploading
+  authorization: keep
+  script: |
+    async def rewrites(event, handle):
+        event["path"] = event["path"].replace("/moved/", "/elsewhere/")
+- name: api
+  upstreams: []
+  proxy: {path: "/api/{rest}", authorization: {auth: default}}
+  request_script: |
+    return {"who": request.principal}
+"""
+
+PROCESSES = 2
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    plugins = write_plugin(tmp_path / "plugins", REWRITES)
+    settings = tmp_path / "data" / "config" / "gateway.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(_settings("secret-a"))
+    flags = ["--auth=token", "--downloads", "--listing", "--deletes", f"--processes={PROCESSES}"]
+    with GatewayProcess(tmp_path / "data", [*flags, f"--plugins={plugins}"]) as process:
+        yield process
+
+
+def _settings(token: str) -> str:
+    return f"tokens:\n- {{name: alice, sha256: {token_digest(token)}}}\n"
+
+
+async def keys(gateway: GatewayProcess, *words: str) -> str:
+    """Run `gateway keys`, and return the key that it prints, or nothing."""
+    command = ["-m", "gateway", "keys", *words, "--directory", str(gateway.directory)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, cwd=PROJECT
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return str(json.loads(out)["key"]) if "--json" in words else ""
+
+
+async def delete(gateway: GatewayProcess, target: str, *lines: str) -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", target, *lines))
+        return await connection.answer()
+
+
+async def wait_known(gateway: GatewayProcess, secret: str, *, known: bool = True) -> int:
+    """Wait until every process knows a key, or none does: the id of an upload ends with the process.
+
+    Return how many requests were made with a key that was known.
+    """
+    accepted, processes = 0, set[str]()
+    async with asyncio.timeout(TIMEOUT):
+        while len(processes) < PROCESSES:
+            uploads = (put(gateway, "/upload/acme/a", b"x", f"X-Auth-Token: {secret}") for _ in range(4))
+            for response in await asyncio.gather(*uploads):
+                accepted += response.status != 401
+                if (response.status != 401) == known:
+                    processes.add(response.json["upload_id"].rpartition("-")[2])
+    return accepted
+
+
+async def test_keys_are_created_rotated_and_revoked_while_all_processes_serve(
+    gateway: GatewayProcess,
+) -> None:
+    everywhere = await keys(gateway, "create", "all", "--json")
+    limits = ("--prefix=/upload/acme/", "--methods=PUT,GET")
+    narrow = await keys(gateway, "create", "narrow", *limits, "--json")
+    await wait_known(gateway, narrow)
+    auth, other = f"X-Auth-Token: {narrow}", f"Authorization: Bearer {everywhere}"
+    stored = await put(gateway, "/upload/acme/a", b"x", auth)
+    assert stored.status == 200
+    assert (await put(gateway, "/upload/acme/moved/b", b"x", auth)).status == 201
+    assert (await get(gateway, "/upload/acme/a", auth)).body == b"x"
+    for target in ("/upload/b", "/upload/acme2/a", "/upload/acme/%2e%2e/b", "/api/acme"):
+        assert (await put(gateway, target, b"x", auth)).status in {400, 403}, target
+        assert (await get(gateway, target, auth)).status in {400, 403}, target
+    assert (await delete(gateway, "/upload/acme/a", auth)).status == 403
+    assert (await get(gateway, "/api/x", other)).json == {"who": {"name": "all", "kind": "key"}}
+    status = f"/-/uploads/{stored.json['upload_id']}"
+    assert (await get(gateway, status, auth)).json["principal"] == {"name": "narrow", "kind": "key"}
+    assert (await get(gateway, status, other)).status == 404
+    for endpoint in ("/-/uploads", "/-/metrics", "/-/events", "/-/files?path=/upload/"):
+        assert (await get(gateway, endpoint, other)).status == 403
+
+    newer = await keys(gateway, "rotate", "narrow", "--overlap=1h", "--json")
+    await wait_known(gateway, newer)
+    assert (await get(gateway, "/upload/acme/a", auth)).status == 200
+    await keys(gateway, "revoke", "narrow")
+    await wait_known(gateway, newer, known=False)
+    assert (await get(gateway, "/upload/acme/a", auth)).status == 401
+    assert {narrow, newer, everywhere} & {*gateway.log().split()} == set()
+    table = KeyStore(gateway.directory / ".gateway").read
+    await wait_until(lambda: table().keys["narrow"].last_used)
+    await wait_until(lambda: "key narrow: revoked" in gateway.log())
+    for word in ("created", "rotated", "revoked"):
+        assert gateway.log().count(f"key narrow: {word}") == 1
+
+
+async def test_a_rate_counts_the_requests_of_all_processes(gateway: GatewayProcess) -> None:
+    limited = await keys(gateway, "create", "limited", "--rate=400/h", "--json")
+    auth = f"X-Auth-Token: {limited}"
+    before = await wait_known(gateway, limited)
+    responses = await asyncio.gather(*(get(gateway, "/api/x", auth) for _ in range(400)))
+    late = [response for response in responses if response.status == 429]
+    assert before + len(responses) - len(late) == 400
+    assert all(0 < int(response.headers["Retry-After"]) <= 3600 for response in late)
+    assert (await put(gateway, "/upload/x", b"x", auth)).status == 429
+
+
+async def test_sighup_takes_the_tokens_of_the_settings_or_keeps_the_old(gateway: GatewayProcess) -> None:
+    async def status(token: str) -> int:
+        return (await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {token}")).status
+
+    settings = gateway.directory / "config" / "gateway.yaml"
+    assert await status("secret-a") == 201
+    settings.write_text("tokens:\n- {name: alice, sha256: short}\nmax_bytes: -1\n")
+    gateway.signal(signal.SIGHUP)
+    await wait_until(lambda: gateway.log().count("the reload failed, nothing has changed") == PROCESSES)
+    assert "gateway.yaml:2" in gateway.log()
+    assert "Traceback" not in gateway.log()
+    assert await status("secret-a") == 200
+    settings.write_text(f"{_settings('secret-b')}max_bytes: 1\n")
+    gateway.signal(signal.SIGHUP)
+    await wait_until(lambda: gateway.log().count("reloaded: plugin set") == PROCESSES)
+    for _ in range(8):
+        assert await status("secret-b") == 200
+        assert await status("secret-a") == 401
+    assert "the settings have changed, and take a restart: max_bytes" in gateway.log()

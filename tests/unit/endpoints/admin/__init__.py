@@ -1,0 +1,1 @@
+"""Pages about uploads, made of a real journal."""
