@@ -24,8 +24,8 @@ class Handler:
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated` and
     for webhooks. `suspends` is False for a function that never waits. `hold`: it decides from the
-    journal, while no client waits. `shadow`: its decision is compared and never counts. A webhook has a
-    `url` and no `code`.
+    journal, while no client waits; with `on_error` `hold` that is so once it has failed. `shadow`: its
+    decision is compared and never counts. A webhook has a `url` and no `code`.
     """
 
     name: str
@@ -66,6 +66,11 @@ class Handler:
         return not self.prefix or any(
             key.startswith(prefix) or prefix.startswith(key) for prefix in self.prefix
         )
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may decide from the journal before a file is visible."""
+        return self.hold or self.on_error == "hold"
 
     @property
     def place(self) -> str:

@@ -40,6 +40,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
@@ -96,7 +97,9 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
-    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
+    redaction = Redaction(settings.redact)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
@@ -104,7 +107,7 @@ async def open_endpoints(
     whole = _whole_ledger(resources, processes, ledgers)
     kept = resources.parts.partials
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
-    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     streams = UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
@@ -112,7 +115,7 @@ async def open_endpoints(
         **metrics_endpoint.handlers(),
         **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
+        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }

@@ -98,17 +98,20 @@ def _check_events(document: Document, model: WebhookModel) -> None:
     if model.shadow and (others := sorted(events - set(DECIDING))):
         message = f"`shadow` applies to events that decide, not to {others[0]}: remove it"
         raise document.error(message, "shadow")
-    holding = {RECEIVED} if model.hold else set()
+    if model.on_error == "hold" and set(deciding) != {RECEIVED}:
+        message = f"`on_error: hold` applies to {RECEIVED} only: use deny or allow"
+        raise document.error(message, "on_error")
+    holding = {RECEIVED} if model.hold or model.on_error == "hold" else set()
     homes = {
         "hold": {RECEIVED},
-        "on_error": set(DECIDING) - holding,
+        "on_error": set(DECIDING) - ({RECEIVED} if model.hold else set()),
         "authorization": set(ADMITTING),
         "retry": {UPLOADED, DELETED, OBJECT_CREATED} | holding,
         "concurrency": {UPLOADED, DELETED, OBJECT_CREATED} | holding,
     }
     for key, needed in homes.items():
         if key in document.data and not events & needed:
-            held = ", or `hold: true`" if RECEIVED in events and not model.hold else ""
+            held = ", or `hold: true`" if RECEIVED in events and not holding else ""
             message = f"`{key}` applies to {', '.join(sorted(needed))}{held} only: remove it"
             raise document.error(message, key)
 
@@ -132,7 +135,7 @@ def _handler(
         name=model.name,
         event=event,
         timeout=model.timeout or (DEFAULT_TIMEOUT[event] if decides else TIMEOUT),
-        on_error=model.on_error,
+        on_error=model.on_error if decides else "deny",
         # Else files beside its prefix would be open to everybody.
         keeps_authorization=model.authorization == "keep" or bool(prefix or suffix),
         hold=model.hold and event == RECEIVED,

@@ -92,8 +92,10 @@ class WebhookModel(Strict):
     timeout: Seconds | None = Field(
         None, description="Seconds for the whole answer; 10, 60 or 30 by event"
     )
-    on_error: Literal["deny", "allow"] = Field(
-        "deny", description="Events that decide: what a failed request means"
+    on_error: Literal["deny", "allow", "hold"] = Field(
+        "deny",
+        description="Events that decide: what a failed request means; OnFileReceived: `hold` responds"
+        " 202, and the receiver is asked again from the journal",
     )
     authorization: Literal["keep"] | None = Field(
         None, description="Events that decide: the default authorization stays in force"
