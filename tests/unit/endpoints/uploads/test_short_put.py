@@ -14,6 +14,8 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
+from gateway.commit.quota_writer import QuotaWriter
+from gateway.commit.quotas import Quotas
 from gateway.domain.model import RECEIVED, Stored, Upload
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
@@ -74,11 +76,18 @@ class Writer:
         done(error or stored)
 
 
-class Shadows:
+class NoShadows:
     """No shadows."""
 
     def beside_default(self, _: str, upload: Upload) -> None:
         pass
+
+
+class Uncounted:
+    """Quotas that no upload counts for."""
+
+    def count(self, _: Upload) -> bool:
+        return False
 
 
 class Handlers:
@@ -91,7 +100,7 @@ class Handlers:
         self.uploads: list[Upload] = []
         self.cancelled = 0
         self.failed: list[str] = []
-        self.shadows = Shadows()
+        self.shadows = NoShadows()
 
     def replaces_authorization(self) -> bool:
         return self.count > 0
@@ -121,7 +130,8 @@ class Gateway:
         auth, marks = Auth(parsed, (ALICE,), verifier=verifier), cast(OneTimeMarks, None)
         admission = Admission(parsed, auth, hooks, self.inflight, marks)
         outcomes = UploadOutcomes(self.inflight, self.metrics, hooks, URLS)
-        self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), outcomes, 0)
+        counting = QuotaWriter(cast(LocalWriter, self.writer), cast(Quotas, Uncounted()))
+        self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), counting, outcomes, 0)
 
     def take(self, exchange: Exchange) -> bool:
         return self.uploads.take(cast(ShortExchange, exchange), MATCH)
