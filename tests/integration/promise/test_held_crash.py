@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.slow]
 
 NOTHING = ("mid body", "before held row")
 UNANSWERED = ("after held row", "after held move")
-UNDECIDED = (
+UNDECIDED = ("mid handler", "before held decision", "within held decision")
+DECIDED = (
     "after held decision",
     "before held publish",
     "after held publish move",
