@@ -108,7 +108,7 @@ def publish_here(harness: CommitterHarness, accepted: HeldUpload) -> None:
     upload = upload_of_fields(accepted.upload)
     fd = harness.held.give(harness.incoming.fd, upload.id)
     body = harness.incoming.attach(upload.id, fd, accepted.bytes)
-    events = UploadEvents(lambda: Subscribers(("h",)), Redaction(), 0)
+    events = UploadEvents(lambda: Subscribers(), Redaction(), 0)
     batch = BatchCommitter(harness.local_disk, harness.state, events)
     request = CommitRequest(upload, body, "text/plain", {}, from_client=True, was_held=True)
     batch.commit([request], BatchResult())
