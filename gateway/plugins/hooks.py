@@ -163,7 +163,8 @@ class Hooks:
 
             changes = await result_of(submit)
             if changes is not None:
-                upload.path, upload.on_conflict, upload.metadata = changes
+                upload.path, upload.on_conflict, upload.metadata, quotas = changes
+                upload.quotas |= quotas
             upload.results |= chain.results
             undecided = chain.undecided
         return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
@@ -291,3 +292,4 @@ def _apply(changes: Changes, upload: Upload) -> None:
         upload.max_bytes = changes.max_bytes
     if "on_conflict" in changes.keys:
         upload.on_conflict = changes.on_conflict
+    upload.quotas |= changes.quotas

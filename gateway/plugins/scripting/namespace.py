@@ -23,6 +23,7 @@ from gateway.domain.grant import METHODS
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files
 from gateway.plugins.scripting.fixed_clock import FixedClock
+from gateway.plugins.scripting.quotas import LeftOf, nothing_used, quota_function
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
@@ -57,6 +58,7 @@ class Services:
     records: Records = field(default_factory=Records)
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
+    quota_left: LeftOf = nothing_used
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     clock: FixedClock | None = None
     callout: Callout = field(init=False)
@@ -114,6 +116,7 @@ def _names(context: ScriptContext) -> dict[str, Any]:
         "json": json,
         "logger": logger,
         "print": _printer(logger),
+        "quota": quota_function(services.quota_left),
         "records": services.records.__call__,  # scripts reach nothing else of it
         "sign_url": services.sign_url,
         "state": context.plugin.state,
