@@ -168,7 +168,7 @@ class Quotas:
     async def left_of(self, key: str, limits: QuotaLimits) -> QuotaLeft:
         """Return what is left of a quota now. Raises `RecordsUnavailable`."""
         quota = BoundQuota(key, limits)
-        (left,) = await self.files.run(lambda: left_of([quota], day_of(self.now())))
+        (left,) = await self.files.store.run(lambda: left_of([quota], day_of(self.now())))
         return left
 
     async def report(self, limit: int) -> dict[str, Any]:
