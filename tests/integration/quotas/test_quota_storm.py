@@ -1,8 +1,8 @@
-"""Quotas in a storm: uploads of every protocol in three processes, removals, and SIGKILL again and again.
+"""Quotas in a storm: uploads of all protocols in three processes, removals, and SIGKILL again and again.
 
 While nothing runs, never more is stored than is allowed. After each start, before a client is served,
-whatever is stored counts, and nothing is reserved but by partial uploads that are there; what was removed
-counts no more once the start's scan has seen it.
+whatever is stored counts, and nothing is reserved but by partial uploads that are there; what was
+removed counts no more once the start's scan has seen it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POINTS: Final = (
     "", "", "after quota reserved", "before quota settled", "after rename",
     "after journal commit", "mid body", "after unlink", "after deletion sync", "before answer",
 )  # fmt: skip
-"""Where the gateway kills itself, at the first upload or removal that comes there, or the test kills it."""
+"""Where the gateway kills itself, at the first upload or removal that comes there; or the test does."""
 
 
 class Storm:
@@ -61,7 +61,8 @@ class Storm:
             await self.up.wait()
             work = self.random.choice((self.put, self.put, self.put_chunked, self.tus, self.remove))
             folder = self.random.choice(("", "few/"))
-            name = self.random.choice((f"own-{number}-{self.random.randrange(9)}", "shared-1", "shared-2"))
+            own = f"own-{number}-{self.random.randrange(9)}"
+            name = self.random.choice((own, "shared-1", "shared-2"))
             try:
                 async with asyncio.timeout(20):
                     await work(f"/upload/{folder}{name}")
@@ -116,7 +117,7 @@ class Storm:
         assert len([path for path in stored if path.startswith("/upload/few/")]) <= FILES
 
     def counters_match(self) -> bool:
-        """Compare the counters with the rows, with what is stored and with partial uploads that are kept.
+        """Compare the counters with the rows, with what is stored and with the partial uploads.
 
         A removal that was killed before it was given back is found by the scan of the start.
         """
