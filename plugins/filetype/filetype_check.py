@@ -34,6 +34,9 @@ HEAD_BYTES: Final = 8192
 SURE_BYTES: Final = 4
 """Bytes of a signature that are hardly there by chance."""
 
+SURE_VALUES: Final = 3
+"""Bytes of it that are not zero: files begin with zeros for many reasons."""
+
 SURE_TEXT_BYTES: Final = 5
 """The same for a text, which may begin with any word: RIFF, FORM."""
 
@@ -98,7 +101,9 @@ class Signature(NamedTuple):
 
     def is_sure(self, least: int = SURE_BYTES) -> bool:
         """Tell whether it is hardly there by chance."""
-        return len(self.content) >= least or self.content in SHORT_SURE
+        if self.content in SHORT_SURE:
+            return True
+        return len(self.content) >= least and len(self.content.replace(b"\0", b"")) >= SURE_VALUES
 
 
 def check(head: bytes, path: str, content_type: str | None, settings: CheckSettings) -> Checked:
@@ -161,7 +166,7 @@ def _agrees(declared: DeclaredType, signatures: Sequence[Signature], *, text: bo
     """Tell whether the bytes are what is declared, or may be."""
     confirmed = any(_means(declared, signature) for signature in signatures)
     if declared.is_text:
-        return text and (confirmed or not any(map(_is_no_text, signatures)))
+        return text and (confirmed or not _is_no_text(signatures))
     if confirmed:
         return True
     if declared.is_signed:
@@ -169,9 +174,10 @@ def _agrees(declared: DeclaredType, signatures: Sequence[Signature], *, text: bo
     return not declared.is_known or not any(one.is_sure() for one in signatures)
 
 
-def _is_no_text(signature: Signature) -> bool:
-    media_type = signature.media_type
-    return signature.is_sure(SURE_TEXT_BYTES) and bool(media_type) and not is_text_type(media_type)
+def _is_no_text(signatures: Sequence[Signature]) -> bool:
+    """Tell whether all that the bytes can be is no text."""
+    types = [one.media_type for one in signatures if one.is_sure(SURE_TEXT_BYTES) and one.media_type]
+    return bool(types) and not any(map(is_text_type, types))
 
 
 def _means(declared: DeclaredType, signature: Signature) -> bool:
@@ -188,10 +194,13 @@ def _detected(
             media_type = one.text if "/" in one.text else type_of_suffix(one.text)
             known = next((s.media_type for s in signatures if _means(one, s) and s.media_type), None)
             return canonical_type(media_type or known or "application/octet-stream")
-    sure = next((one for one in signatures if one.is_sure() and one.media_type), None)
-    if text and (sure is None or not sure.is_sure(SURE_TEXT_BYTES)):
+    if text and not _is_no_text(signatures):
         named = (
             one.text if "/" in one.text else type_of_suffix(one.text) for one in declared if one.is_text
         )
-        return next((media_type for media_type in named if media_type), TEXT)
-    return None if sure is None else canonical_type(sure.media_type)
+        if media_type := next(filter(None, named), None):
+            return media_type
+    least = SURE_TEXT_BYTES if text else SURE_BYTES
+    sure = (one.media_type for one in signatures if one.is_sure(least) and one.media_type)
+    found = next(sure, TEXT if text else None)
+    return None if found is None else canonical_type(found)
