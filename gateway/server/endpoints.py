@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,11 +15,8 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
-from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -47,14 +43,12 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
 from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
-from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.protocols import Ledger
-from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
-from gateway.server.file_endpoints import open_existing_files, operator_endpoints
+from gateway.server.file_endpoints import open_existing_files
+from gateway.server.operator_api import OperatorApi, OperatorContext, open_operator_api
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
@@ -71,18 +65,16 @@ class Endpoints:
     inflight: Inflight
     body_receiver: BodyReceiver
     downloads: DownloadHandler
-    metrics_endpoint: MetricsEndpoint
-    streams: UploadStreams
+    operators: OperatorApi
 
 
 async def open_endpoints(
     stack: AsyncExitStack, resources: Resources, metrics: Metrics, delivery: EventDelivery
 ) -> Endpoints:
     """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
-    ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
-    inflight, space = Inflight(), resources.base.disk.space
-    _add_gauges(metrics, inflight, space)
+    inflight = Inflight()
+    _add_gauges(metrics, inflight, resources.base.disk.space)
     processes = _other_processes(resources)
     stack.push_async_callback(processes.close)
     processes.start()
@@ -102,21 +94,16 @@ async def open_endpoints(
     decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
-    ledger, backend = resources.journal.ledger, resources.parts.backend
-    is_reachable = None if backend is None else backend.is_reachable
-    metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
-    whole = _whole_ledger(resources, processes, ledgers)
-    kept = resources.parts.partials
-    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
+    ledger, kept = resources.journal.ledger, resources.parts.partials
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, delivery.ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
-    streams = UploadStreams(auth.client_of)
+    operators = open_operator_api(
+        OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status)
+    )
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
-        **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
+        **operators.handlers,
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
@@ -124,7 +111,7 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
@@ -206,22 +193,4 @@ def _open_notifications(
     authenticator = NotificationAuthenticator(resources.notification_secrets, open_here=open_here)
     return NotificationHandler(
         authenticator, processor, SnsVerifier(), auth.client_of, processes.sessions.get(0)
-    )
-
-
-def _whole_ledger(
-    resources: Resources, processes: ProcessClients, ledgers: Mapping[str, Ledger]
-) -> Ledger:
-    """Return one ledger of all processes and event engines."""
-    own, sessions = resources.journal.ledger, processes.sessions
-    if not sessions and not ledgers:
-        return own
-    parts: dict[int, Ledger] = {resources.base.state.slot: own}
-    parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
-    names = {f"slot-{slot}": parts[slot] for slot in sorted(parts)}
-    return CombinedLedger(
-        names | dict(ledgers),
-        ledgers or None,
-        processes=names,
-        unresponsive=lambda: [f"slot-{slot}" for slot in processes.unresponsive()],
     )
