@@ -124,6 +124,7 @@ class Gateway:
 async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
     """Run a gateway on resources, which are closed with it. Raises `ConfigError`, `OSError`."""
     settings, metrics = resources.settings, Metrics()
+    resources.hooks.shadows.counts = metrics
     async with AsyncExitStack() as stack:
         await _start_backends(stack, resources)
         delivery = EventDelivery(resources, metrics)

@@ -41,6 +41,11 @@ class SharedQueueDepth:
 
 Engines = Mapping[str, SharedQueueDepth | None]
 _NONE: Engines = MappingProxyType({})
+_SHADOWS = (
+    ("differed", "differences", "Shadows whose decision was not the one that counted"),
+    ("agreed", "agreements", "Shadows whose decision was the one that counted"),
+    ("skipped", "skipped", "Shadows that were not run: too many at once, or no file"),
+)
 
 
 class LoopCounter(Collector):
@@ -147,6 +152,10 @@ class Metrics:
             "Responses with a status that their route does not list as normal",
             "route",
         )
+        self._shadows = {
+            outcome: self._counter(f"shadow_{name}", meaning, "handler")
+            for outcome, name, meaning in _SHADOWS
+        }
         self.run_seconds = Histogram(
             "gateway_handler_seconds",
             "Durations of handler runs",
@@ -165,6 +174,10 @@ class Metrics:
         """Count a run of an event handler."""
         self.runs.labels(handler, outcome).inc()
         self.run_seconds.labels(handler).observe(seconds)
+
+    def record_shadow(self, handler: str, outcome: str) -> None:
+        """Count a run of a shadow: `differed`, `agreed` or `skipped`."""
+        self._shadows[outcome].labels(handler).inc()
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
