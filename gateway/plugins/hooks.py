@@ -161,7 +161,8 @@ class Hooks:
 
             changes = await result_of(submit)
             if changes is not None:
-                upload.path, upload.on_conflict, upload.metadata = changes
+                upload.path, upload.on_conflict, upload.metadata, quotas = changes
+                upload.quotas |= quotas
             upload.results |= chain.results
             undecided = chain.undecided
         return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
@@ -264,3 +265,4 @@ def _apply(changes: Changes, upload: Upload) -> None:
         upload.on_conflict = changes.on_conflict
     if changes.metadata is not None:
         upload.metadata = changes.metadata
+    upload.quotas |= changes.quotas
