@@ -13,7 +13,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -78,13 +78,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"gateway.cli.{verb or DEFAULT_VERB}")
         parser = _parser(verb, module)
         args = _parsed(parser, rest)
-        settings = load(flag_values(args), os.environ, listening=(verb or DEFAULT_VERB) in LISTENING)
+        listening = (verb or DEFAULT_VERB) in LISTENING
+        missing: list[ConfigError] | None = [] if verb == "check" else None
+        settings = load(flag_values(args), os.environ, listening=listening, missing=missing)
+        print_missing(missing or ())
         if (verb or DEFAULT_VERB) == DEFAULT_VERB:
             _require_directory(settings, parser, bare=not rest)
         return _call(module.run, settings, args)
     except* ConfigError as group:  # a single error is wrapped in a group
         print_errors(group)
     return 2
+
+
+def print_missing(missing: Iterable[ConfigError]) -> None:
+    """Print what only a deployment has as warnings on stderr."""
+    for error in missing:
+        print(f"warning: {error} (an error for `gateway serve`)", file=sys.stderr)
 
 
 def print_errors(group: BaseExceptionGroup[ConfigError]) -> int:
