@@ -19,6 +19,8 @@ from gateway.commit.object_partial_ends import PartialEnds
 from gateway.commit.object_partial_locks import PartialLocks
 from gateway.commit.object_partials import ObjectPartialStore
 from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.object_staging import ObjectStaging
+from gateway.commit.object_staging_ends import PrivateObjectEnds
 from gateway.commit.object_writer import MAX_STREAMS, ObjectWriter
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.errors import GatewayError
@@ -29,6 +31,7 @@ from gateway.signing.keys import ObjectMarker
 from gateway.storage.local.named_locks import NamedLocks
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
+from gateway.storage.s3.copies import ObjectCopier
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
 from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
@@ -36,7 +39,7 @@ from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.partial_objects import PartialObjects
 from gateway.storage.s3.parts import BufferedPart
 from gateway.storage.s3.private_objects import PROBE_PATH, PrivateObjects
-from gateway.storage.s3.retries import KeyExistsError
+from gateway.storage.s3.retries import KeyExistsError, RequestRetrier
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -80,10 +83,12 @@ class ObjectBackend:
             settings.idle_timeout,
             settings.computed_digest,
         )
-        self.writer = ObjectWriter(names, context, self._committer, disk)
+        self.staging = self._open_staging(bucket, names, context, state)
+        self.writer = ObjectWriter(names, context, self._committer, self.staging, disk)
         self._locks = NamedLocks(settings.state / "partials.lock")
         self.partials = self._open_partials(bucket, names, context)
         self.reconciler.claims = self.partials
+        self.reconciler.settled = self.staging.ends.ended
         self._sweeper = MultipartSweeper(
             self.objects,
             multiparts,
@@ -93,6 +98,14 @@ class ObjectBackend:
             settings.processes,
         )
         self._background: list[asyncio.Task[None]] = []
+
+    def _open_staging(
+        self, bucket: Bucket, names: ReservedNames, context: UploadContext, state: ProcessState
+    ) -> ObjectStaging:
+        private, rows = PrivateObjects(self._clients, bucket, "held"), state.journal.private_objects
+        copier = ObjectCopier(self.objects, RequestRetrier(self._clients), bucket.key(PROBE_PATH))
+        ends = PrivateObjectEnds(private, bucket.name, rows, self.is_in_use)
+        return ObjectStaging(private, context, copier, names, rows, ends)
 
     def _open_partials(
         self, bucket: Bucket, names: ReservedNames, context: UploadContext
@@ -125,7 +138,12 @@ class ObjectBackend:
 
     async def start(self) -> None:
         """Begin to settle, to sweep and to probe what the store can do."""
-        tasks = (self.reconciler.run(), self._sweeper.run(), self._probe())
+        tasks = (
+            self.reconciler.run(),
+            self._sweeper.run(),
+            self.staging.ends.run(),
+            self._probe(),
+        )
         self._background = [asyncio.create_task(task) for task in tasks]
 
     async def close(self) -> None:
@@ -134,6 +152,7 @@ class ObjectBackend:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.staging.ends.close()
         await self.partials.close()
         await self._clients.close()
         self._locks.close()

@@ -31,6 +31,10 @@ class ObjectBody(Protocol):
         """S3's id of its multipart upload, None where it is stored by one request."""
 
     @property
+    def staged_at(self) -> str | None:
+        """Key of the private object that is copied; None where the bytes are published themselves."""
+
+    @property
     def can_retarget(self) -> bool:
         """Whether `target` can still be changed."""
 
@@ -57,7 +61,8 @@ _UNRECORDED: Final = PendingUpload("", "", {}, ())
 class ObjectCommit:
     """One upload that is being committed. `row` is what the journal has of it.
 
-    `is_resumed` says that an earlier try has written the row, and may have published it.
+    `is_resumed` says that an earlier try has written the row, and may have published it. `is_held`: it
+    is a held upload, which stays one whatever comes of this try; its one-time URL is used up.
     """
 
     upload: Upload
@@ -66,6 +71,7 @@ class ObjectCommit:
     from_client: bool
     row: PendingUpload = _UNRECORDED
     is_resumed: bool = False
+    is_held: bool = False
 
     @property
     def new(self) -> bool:

@@ -11,19 +11,20 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_body import ObjectBody, ObjectCommit
+from gateway.commit.object_body import ObjectCommit
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.object_rows import pending_record, place_of
 from gateway.commit.publish import name_taken
-from gateway.commit.records import ProcessState, StoredContent, UploadEvents
+from gateway.commit.records import ProcessState, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Identity, Stored
+from gateway.domain.model import Stored
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
-from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import ObjectHead
 from gateway.storage.s3.private_objects import ChangedError
@@ -31,6 +32,8 @@ from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
+
+T = TypeVar("T")
 
 OUTCOME_DELAYS: Final = (0.0, 1.0, 3.0)
 """Seconds before each query whether S3 did what it did not answer, while the client still waits."""
@@ -52,11 +55,15 @@ class ObjectCommitter:
         self._journal = state.journal
         self._events = events
         self._reconciler = reconciler
-        self._running: set[asyncio.Task[Stored]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def commit(self, commit: ObjectCommit) -> Stored:
         """Publish a finished body, even if the caller is cancelled. Raises as `PendingWrite.commit`."""
-        task = asyncio.create_task(self._commit(commit))
+        return await self.run(self.publish(commit))
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what ends an upload, even if the caller is cancelled; `close` waits for it."""
+        task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -79,14 +86,15 @@ class ObjectCommitter:
         if self._running:
             await asyncio.wait(self._running)
 
-    def _forget(self, task: asyncio.Task[Stored]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # mark it as retrieved
 
     # -- the steps
 
-    async def _commit(self, commit: ObjectCommit) -> Stored:
+    async def publish(self, commit: ObjectCommit) -> Stored:
+        """Publish a finished body. Raises as `PendingWrite.commit`. Within `run`."""
         body = commit.body
         async with self._names.exclusive(body.target.key if commit.new else None):
             published = ""
@@ -133,6 +141,9 @@ class ObjectCommitter:
 
     async def _check_target(self, commit: ObjectCommit) -> bool:
         """Return whether an object is replaced. Raises `Refusal` where it may not be."""
+        if commit.renames and commit.body.staged_at is not None:  # its name is chosen now
+            await self._rename(commit)
+            return False
         if await self._objects.head_object(commit.body.target.key) is None:
             return False
         if not commit.new:
@@ -144,30 +155,9 @@ class ObjectCommitter:
 
     async def _record(self, commit: ObjectCommit) -> None:
         """Write the row, pending; its deliveries are held. Raises `Refusal`."""
-        upload, body, mime = commit.upload, commit.body, media_type(commit.upload)
-        path, location = body.target.path, self._location(body)
-        content = StoredContent(path, body.received, mime, "", self._objects.bucket, commit.digests)
-        events = tuple(
-            self._events.records(
-                self._events.subscribers(), upload, content, from_client=commit.from_client
-            )
-        )
-        record = UploadRecord(
-            upload_id=upload.id,
-            path=path,
-            identity=Identity(0, body.received, 0),  # no inode: the place has the etag
-            mime=mime,
-            digests=commit.digests,
-            principal=upload.principal,
-            remote=upload.remote,
-            created=upload.created,
-            events=events,
-            metadata=upload.metadata,
-            kept_headers=upload.kept_headers,
-            place=location,
-            pending=True,
-        )
-        commit.row = PendingUpload(upload.id, path, location, tuple([e.event_id for e in events]))
+        record = pending_record(commit, self._events, self._objects.bucket)
+        event_ids = tuple([event.event_id for event in record.events])
+        commit.row = PendingUpload(commit.upload.id, record.path, record.place or {}, event_ids)
         failpoints.hit("before journal commit")
         try:
             await asyncio.wrap_future(self._journal.outbox.record_uploads([record]))
@@ -177,7 +167,7 @@ class ObjectCommitter:
 
     async def _consume_url(self, commit: ObjectCommit) -> None:
         """Use up a one-time URL. After the row: while that is pending the reconciler may release it."""
-        if commit.upload.grant is None:
+        if commit.upload.grant is None or commit.is_held:
             return
         try:
             if await asyncio.to_thread(self._state.consume_url, commit.upload):
@@ -186,10 +176,6 @@ class ObjectCommitter:
         except Exception as error:
             await self._undo(commit)
             raise refusal_of(error) from error
-
-    def _location(self, body: ObjectBody) -> dict[str, Any]:
-        place = {"bucket": self._objects.bucket, "key": body.target.key, "multipart": body.multipart}
-        return place if body.claim is None else {**place, "claim": body.claim}
 
     async def _publish(self, commit: ObjectCommit) -> str:
         """Make it visible; return its entity tag. Raises `Refusal` (undone) or `UnknownOutcome`."""
@@ -253,7 +239,8 @@ class ObjectCommitter:
 
     def _unknown_outcome(self, commit: ObjectCommit, error: Exception | None) -> UnknownOutcome:
         """Leave it to the reconciler: the row is there, its deliveries stay held."""
-        self._reconciler.add(commit.row)
+        place = {**commit.row.place, "multipart": commit.body.multipart}  # that of a copy begins later
+        self._reconciler.add(commit.row._replace(place=place))
         commit.body.release_memory()
         commit.body.done()
         return UnknownOutcome(f"it is not known whether S3 has upload {commit.upload.id}: {error}")
@@ -263,7 +250,8 @@ class ObjectCommitter:
         try:
             with contextlib.suppress(ChangedError):  # another one has it
                 await commit.body.withdraw()
-            if commit.upload.grant is not None and self._state.release_urls([commit.upload]):
+            release = commit.upload.grant is not None and not commit.is_held
+            if release and self._state.release_urls([commit.upload]):
                 await asyncio.to_thread(self._state.one_time_marks.sync)
             await asyncio.wrap_future(self._journal.outbox.forget_uploads([commit.upload.id]))
         except (GatewayError, sqlite3.Error, OSError):
@@ -284,7 +272,7 @@ class ObjectCommitter:
         """Take the next name and put it into the row. Raises `Refusal`."""
         try:
             await self._rename(commit)
-            location, path = self._location(commit.body), commit.body.target.path
+            location, path = place_of(commit, self._objects.bucket), commit.body.target.path
             await asyncio.wrap_future(
                 self._journal.pending_uploads.move(commit.upload.id, path, location)
             )

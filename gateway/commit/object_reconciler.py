@@ -12,6 +12,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -64,13 +65,15 @@ class UploadReconciler:
     """Settles pending uploads, in the background. Runs on the server's event loop.
 
     A row with a `claim` is of an upload in several requests. Where another commit has the claim, the
-    object is that one's. Its multipart upload is never aborted: the upload goes on.
+    object is that one's. Its multipart upload is never aborted: the upload goes on. `settled` is called
+    with the id of what is settled.
     """
 
     objects: BucketClient
     state: ProcessState
     multiparts: MultipartLog
     claims: ClaimedUploads | None = None
+    settled: Callable[[str], None] = lambda _: None
     _unsettled: dict[str, _Unsettled] = field(default_factory=dict)
     _added: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -118,6 +121,7 @@ class UploadReconciler:
             for upload in [upload for upload in self._unsettled.values() if upload.due <= now]:
                 if self._unsettled.get(upload.row.upload_id) is upload and await self._query(upload):
                     del self._unsettled[upload.row.upload_id]
+                    self.settled(upload.row.upload_id)
             self._added.clear()
             due = min((upload.due for upload in self._unsettled.values()), default=None)
             try:
@@ -189,7 +193,8 @@ class UploadReconciler:
 
     async def _forget(self, row: PendingUpload) -> None:
         """Forget an upload that is not published, and never will be by what was sent."""
-        await asyncio.to_thread(self.state.one_time_marks.release_all, [row.upload_id])
+        if not row.place.get("held"):  # a held upload stays one
+            await asyncio.to_thread(self.state.one_time_marks.release_all, [row.upload_id])
         await asyncio.wrap_future(self.state.journal.outbox.forget_uploads([row.upload_id]))
         await asyncio.to_thread(self.multiparts.remove, row.upload_id)
         log.info(

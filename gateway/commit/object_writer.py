@@ -10,14 +10,18 @@ from typing import Final
 from gateway.commit.object_body import ObjectCommit
 from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_names import ReservedNames
+from gateway.commit.object_staged_write import ObjectStagedWrite
+from gateway.commit.object_staging import ObjectStaging
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk
+from gateway.commit.writer import PendingWrite
 from gateway.domain import paths
 from gateway.domain.digests import named_digests
 from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload
 from gateway.errors import Refusal
 from gateway.limits import FairShare, Lease, client_key
+from gateway.storage.s3.encoding import ObjectTarget
 from gateway.storage.s3.part_sender import UploadContext
 from gateway.storage.s3.parts import UNRESERVED_BYTES
 from gateway.storage.s3.upload import MultipartUpload
@@ -33,11 +37,17 @@ class ObjectWriter:
     """A bucket as a `StorageWriter`. The local `disk` needs space for the journal."""
 
     def __init__(
-        self, names: ReservedNames, context: UploadContext, committer: ObjectCommitter, disk: LocalDisk
+        self,
+        names: ReservedNames,
+        context: UploadContext,
+        committer: ObjectCommitter,
+        staging: ObjectStaging,
+        disk: LocalDisk,
     ) -> None:
         self._names = names
         self._context = context
         self._committer = committer
+        self._staging = staging
         self._disk = disk
         self.streams = FairShare("uploads into the bucket of more than 64 KiB", MAX_STREAMS)
         self._active: dict[str, Lease] = {}
@@ -53,12 +63,14 @@ class ObjectWriter:
         *,
         must_exist: bool = False,
         staged: bool = False,
-    ) -> ObjectPendingWrite:
+    ) -> PendingWrite:
         """See `StorageWriter.begin`."""
         key = self._names.keys.key_of("/" + "/".join(paths.check_path(upload.path)))
         exists = await self._context.objects.head_object(key) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         await self.check_space()
+        if staged:
+            return self._begin_staged(upload, algorithms)
         return await self._begin(upload, algorithms)
 
     async def check_space(self) -> None:
@@ -79,25 +91,40 @@ class ObjectWriter:
     async def _begin(self, upload: Upload, algorithms: Sequence[str] = ()) -> ObjectPendingWrite:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check_path(upload.path))
+        client = self._activate(upload)
+        try:
+            if upload.on_conflict == "rename" and not upload.must_be_new:
+                path = await self._names.reserve_free_path(upload, path)
+            body = self._body(upload, client, self._names.target(upload, path), algorithms)
+        except BaseException:
+            self._end(upload.id)  # there is no body that would
+            raise
+        body.done = partial(self._end, upload.id)
+        return ObjectPendingWrite(upload, body, self._committer)
+
+    def _begin_staged(self, upload: Upload, algorithms: Sequence[str]) -> ObjectStagedWrite:
+        """Begin a body that goes to a private key: its name is chosen when it is published."""
+        client = self._activate(upload)
+        try:
+            body = self._body(upload, client, self._staging.target(upload), algorithms)
+        except BaseException:
+            self._end(upload.id)
+            raise
+        done = partial(self._end, upload.id)
+        return ObjectStagedWrite(upload, body, self._committer, self._staging, done)
+
+    def _activate(self, upload: Upload) -> str:
+        """Note that an upload is on its way; return its client. Raises `Refusal`."""
         client = client_key(upload.principal, upload.remote)
         size = upload.content_length
         streams = 0 if size is not None and size <= UNRESERVED_BYTES else 1
         self._active[upload.id] = self.streams.acquire(client, streams)
-        try:
-            if upload.on_conflict == "rename" and not upload.must_be_new:
-                path = await self._names.reserve_free_path(upload, path)
-            body = MultipartUpload(
-                self._context,
-                self._names.target(upload, path),
-                client,
-                upload.content_length,
-                algorithms,
-                done=lambda: self._end(upload.id),
-            )
-        except BaseException:
-            self._end(upload.id)  # there is no body that would
-            raise
-        return ObjectPendingWrite(upload, body, self._committer)
+        return client
+
+    def _body(
+        self, upload: Upload, client: str, target: ObjectTarget, algorithms: Sequence[str]
+    ) -> MultipartUpload:
+        return MultipartUpload(self._context, target, client, upload.content_length, algorithms)
 
     def _end(self, upload_id: str) -> None:
         if (lease := self._active.pop(upload_id, None)) is not None:
@@ -130,11 +157,11 @@ class ObjectPendingWrite:
 
     async def stage(self) -> PrivateFile:
         """See `PendingWrite.stage`."""
-        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+        raise Refusal("not_implemented", "this body did not begin as one that handlers read")
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `PendingWrite.hold`."""
-        raise Refusal("not_implemented", "this body cannot be held yet")
+        raise Refusal("not_implemented", "this body did not begin as one that handlers read")
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""

@@ -23,6 +23,8 @@ NAMES: Final = (
     "after multipart begun",
     "before partial settle",
     "after partial settle",
+    "before staged",
+    "after staged",
     "before complete",
     "after complete",
     "before answer",

@@ -22,6 +22,7 @@ from gateway.events.ledger import JournalLedger
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.outbox import JournalOutbox
 from gateway.events.pending_uploads import PendingUploads
+from gateway.events.private_objects import PrivateObjectLog
 from gateway.events.published_notes import PublishedNotes
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
@@ -43,6 +44,7 @@ class Journal:
         self.queue = JournalQueue(self._database, unpublished, memory, wakeups, node)
         self.outbox = JournalOutbox(self._database, unpublished, memory, wakeups)
         self.pending_uploads = PendingUploads(self._database, unpublished)
+        self.private_objects = PrivateObjectLog(self._database)
         self.deletions = DeletionLog(self._database, unpublished, wakeups)
         self.published_notes = PublishedNotes(self._database)
         self.uploads = UploadLog(self._database)
@@ -84,7 +86,13 @@ class Journal:
 
 _COPY_CHUNK: Final = 500
 
-_KEYED: Final = (("uploads", "id"), ("events", "id"), ("deletions", "id"), ("paused", "handler"))
+_KEYED: Final = (
+    ("uploads", "id"),
+    ("events", "id"),
+    ("deletions", "id"),
+    ("private_objects", "id"),
+    ("paused", "handler"),
+)
 """Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
 
 

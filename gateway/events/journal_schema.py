@@ -136,6 +136,10 @@ _VERSION_5: Final = (
         created REAL NOT NULL, decided REAL
     )""",
     "CREATE INDEX held_by_state ON held (state, decided)",
+    # Private objects of whole bodies, see `private_objects`.
+    """CREATE TABLE private_objects (
+        id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, claim TEXT
+    ) WITHOUT ROWID""",
 )
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (

@@ -17,12 +17,10 @@ from gateway.commit.partials import OpenPartial, PartialBusy
 from gateway.domain.model import UPLOADED, id_prefix
 from gateway.domain.partial import MAX_PARTIALS_PER_CLIENT, DigestOfWhole
 from gateway.errors import Refusal
-from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import put
 from tests.support.partials import StorePartials, partial_head
 from tests.support.recorders import recording_events
-from tests.support.s3.servers import S3Server
 
 LARGE = 20_000_000
 """More than two parts of an object, and not a multiple of their size."""
@@ -30,36 +28,10 @@ LARGE = 20_000_000
 SIZES = pytest.mark.parametrize("size", [1, 1000, 200_000, LARGE])
 
 
-@pytest.fixture(
-    params=[
-        "file",
-        pytest.param("s3", marks=pytest.mark.slow),
-        pytest.param("rclone", marks=pytest.mark.slow),
-    ]
-)
-async def start(
-    request: pytest.FixtureRequest,
-    start_gateway: StartGateway,
-    bucket: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> StartGateway:
-    """Start gateways on one of the storages."""
-    if request.param == "file":
-        return start_gateway
-    server: S3Server = request.getfixturevalue(request.param)
-    await server.make(bucket)
-    server.set_environment(monkeypatch)
-
-    async def on_bucket(**values: object) -> Gateway:
-        return await start_gateway(storage=f"s3://{bucket}/a prefix", **values)
-
-    return on_bucket
-
-
 @pytest.fixture
-async def partials(start: StartGateway) -> StorePartials:
+async def partials(begin: StartGateway) -> StorePartials:
     """A gateway on one of the storages, and its store."""
-    return StorePartials(await start())
+    return StorePartials(await begin())
 
 
 async def receive(opened: OpenPartial, body: bytes, *, piece: int = 70_000) -> int:
@@ -244,9 +216,9 @@ async def test_a_length_that_is_told_later_stays(partials: StorePartials) -> Non
 
 @SIZES
 async def test_the_digest_of_the_setting_is_known_of_what_came_in_several_requests(
-    start: StartGateway, size: int
+    begin: StartGateway, size: int
 ) -> None:
-    partials, body = StorePartials(await start(digest="sha256")), os.urandom(size)
+    partials, body = StorePartials(await begin(digest="sha256")), os.urandom(size)
     upload_id = await create(partials, body[: size // 2], length=size)
     opened = await partials.store.open(upload_id)
     await receive(opened, body[size // 2 :])
@@ -260,11 +232,11 @@ async def test_the_digest_of_the_setting_is_known_of_what_came_in_several_reques
 
 
 async def test_a_commit_emits_one_event_and_keeps_type_metadata_and_digests(
-    start: StartGateway, tmp_path: Path
+    begin: StartGateway, tmp_path: Path
 ) -> None:
     with recording_events() as recorder:
         plugins = recorder.write_handler(tmp_path / "plugins", UPLOADED, "hears")
-        partials = StorePartials(await start(plugins=plugins))
+        partials = StorePartials(await begin(plugins=plugins))
         digest = base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
         head = partial_head(length=3, content_type="image/x-odd", metadata={"color": "blue"})
         opened = await partials.store.create(head)

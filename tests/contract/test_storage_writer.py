@@ -16,36 +16,9 @@ from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import get, handlers_done, put, raw_connection, request_head
 from tests.support.recorders import recording_events, write_handler
-from tests.support.s3.servers import S3Server
 
 LARGE = 20_000_000
 """Three parts of a multipart upload, the last one smaller."""
-
-
-@pytest.fixture(
-    params=[
-        "file",
-        pytest.param("s3", marks=pytest.mark.slow),
-        pytest.param("rclone", marks=pytest.mark.slow),
-    ]
-)
-async def begin(
-    request: pytest.FixtureRequest,
-    start_gateway: StartGateway,
-    bucket: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> StartGateway:
-    """Start gateways on one of the storages."""
-    if request.param == "file":
-        return start_gateway
-    server: S3Server = request.getfixturevalue(request.param)
-    await server.make(bucket)
-    server.set_environment(monkeypatch)
-
-    async def on_bucket(**values: object) -> Gateway:
-        return await start_gateway(storage=f"s3://{bucket}/a prefix", **values)
-
-    return on_bucket
 
 
 async def visible(gateway: Gateway) -> dict[str, bytes]:

@@ -19,6 +19,9 @@ from gateway.storage.s3.parts import BufferedPart
 class PartialBody(PartialAppender):
     """A partial upload that is appended to, and then published."""
 
+    staged_at: str | None = None
+    """Key of the private object that has all bytes; None where they are published themselves."""
+
     async def finish(self) -> None:
         """Settle; let no more bytes come; send the last part. Raises `Refusal`, `ChangedError`."""
         await self.settle()

@@ -64,13 +64,28 @@ class S3Storage:
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenObject]:
         """Open a part of an object, with one request."""
+        async with self._open_key(self._keys.key_of(path), path, start, length, etag) as opened:
+            yield opened
+
+    @contextlib.asynccontextmanager
+    async def open_private(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AsyncIterator[OpenObject]:
+        """Open a part of a private object of the gateway, by its key: a `PrivateFile`."""
+        async with self._open_key(key, "a private object", start, length, None) as opened:
+            yield opened
+
+    @contextlib.asynccontextmanager
+    async def _open_key(
+        self, key: str, path: str, start: int, length: int | None, etag: str | None
+    ) -> AsyncIterator[OpenObject]:
+        client = await self._clients.client()
         if length == 0:  # without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)
-            stat = await self.stat(path)
+            with as_refusals(f"reading the head of {path}"):
+                stat = _described(path, await client.head_object(Bucket=self._bucket, Key=key))
             stat.check_etag(etag)
             yield OpenObject(stat, None, 0)
             return
-        key = self._keys.key_of(path)
-        client = await self._clients.client()
         params = {"Bucket": self._bucket, "Key": key, **_range(start, length), **_if_match(etag)}
         with as_refusals(f"reading {path}"), _same_or_superseded(path):
             response = await client.get_object(**params)

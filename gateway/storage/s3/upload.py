@@ -64,6 +64,9 @@ class MultipartUpload:
         self._kept = context.digest
         self._hashes = {name: new_digest(name) for name in algorithms_of(algorithms, context.digest)}
 
+    staged_at = None
+    """Its bytes are published themselves."""
+
     @property
     def can_retarget(self) -> bool:
         """Tell whether `target` can still be changed: nothing of the body has been sent."""
@@ -107,18 +110,21 @@ class MultipartUpload:
 
     async def publish(self, *, new: bool) -> str:
         """Publish the object; return its etag. With `new` it replaces none. Raises as `put_object`."""
-        target, objects = self.target, self._context.objects
         failpoints.hit("before complete")
-        if self.multipart is not None:
-            tag = await objects.complete_multipart(
-                target.key, self.multipart, self._sender.tags, new=new
-            )
-        else:
-            content = (self._part and self._part.buffer) or BufferedPart()
-            params = with_digest(target.params, digest_field(named_digests(self.kept_digest())))
-            tag = await objects.put_object(target.key, content, params, new=new)
+        tag = await self.complete(new=new)
         failpoints.hit("after complete")
         return tag
+
+    async def complete(self, *, new: bool) -> str:
+        """Make one object of what was sent, see `publish`."""
+        target, objects = self.target, self._context.objects
+        if self.multipart is not None:
+            return await objects.complete_multipart(
+                target.key, self.multipart, self._sender.tags, new=new
+            )
+        content = (self._part and self._part.buffer) or BufferedPart()
+        params = with_digest(target.params, digest_field(named_digests(self.kept_digest())))
+        return await objects.put_object(target.key, content, params, new=new)
 
     def release_memory(self) -> None:
         """Give the memory back; nothing can be sent again."""
