@@ -1,8 +1,8 @@
 """The command line: `gateway [VERB] [flags]`. Each verb is a module here, imported when it is run.
 
 A verb has `HELP`, `run(settings, args)`, which returns the exit code, and optionally `USAGE` and
-`add_arguments(parser)`. Every verb accepts every setting as a flag. A `ConfigError` becomes one line
-on stderr and exit code 2.
+`add_arguments(parser)`. `args.words` are the words behind the verb. Every verb accepts every setting as
+a flag. A `ConfigError` becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.settings import Settings, add_flags, flag_values, load, with_hyphen
 VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
     "check": "load settings and plugins, run the plugins' tests",
+    "reload": "let the running server load plugins, tokens and certificates anew",
     "worker": "run handlers only, for gateways on other machines",
     "keys": "create, list, rotate and revoke API keys for programs",
     "token": "create a token; prints it once, with its line for the settings file",
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"gateway.cli.{verb or DEFAULT_VERB}")
         parser = _parser(verb, module)
         args = _parsed(parser, rest)
+        args.words = rest
         listening = (verb or DEFAULT_VERB) in LISTENING
         missing: list[ConfigError] | None = [] if verb == "check" else None
         settings = load(flag_values(args), os.environ, listening=listening, missing=missing)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from gateway.errors import ConfigError
-from gateway.events.remote_ledger import OWNER_URL, socket_session
+from gateway.events.remote_ledger import OWNER_URL, REQUEST_TIMEOUT, socket_session
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
 
@@ -33,12 +33,18 @@ class OwnerClient:
         self._session = session
 
     async def request(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+        timeout: float = REQUEST_TIMEOUT,  # noqa: ASYNC109
     ) -> Any:
         """Return the JSON of a 2xx, None of a 204. Raises `AnswerError`, `ConfigError` without one."""
+        limit, url = aiohttp.ClientTimeout(total=timeout), f"{OWNER_URL}{path}"
         try:
             async with self._session.request(
-                method, f"{OWNER_URL}{path}", params=query, headers=headers, allow_redirects=False
+                method, url, params=query, headers=headers, allow_redirects=False, timeout=limit
             ) as response:
                 if response.status == 204:
                     return None

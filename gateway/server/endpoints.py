@@ -18,6 +18,7 @@ from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
@@ -70,6 +71,7 @@ class Endpoints:
     body_receiver: BodyReceiver
     downloads: DownloadHandler
     metrics_endpoint: MetricsEndpoint
+    reload: ReloadEndpoint
 
 
 async def open_endpoints(
@@ -104,7 +106,9 @@ async def open_endpoints(
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
     partials = open_resumable(stack, resources, context)
+    reload = ReloadEndpoint(processes)
     api: dict[str, ApiHandler] = {
+        **reload.handlers(),
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
         **operator_endpoints(resources, existing, urls, status, inflight, processes),
@@ -117,7 +121,7 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint)
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, reload)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
