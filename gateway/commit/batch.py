@@ -191,19 +191,7 @@ class BatchCommitter:
             item.events = tuple(
                 self._events.records(subscribers, upload, content, from_client=request.from_client)
             )
-        return UploadRecord(
-            upload_id=upload.id,
-            path=path,
-            identity=identity,
-            mime=request.mime,
-            digests=request.digests,
-            principal=upload.principal,
-            remote=upload.remote,
-            created=upload.created,
-            events=item.events,
-            metadata=upload.metadata,
-            kept_headers=upload.kept_headers,
-        )
+        return item.row()
 
     def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
         lock = self._disk.rename_lock

@@ -37,6 +37,7 @@ def pending_record(commit: ObjectCommit, events: UploadEvents, bucket: str) -> U
         events=tuple(records),
         metadata=upload.metadata,
         kept_headers=upload.kept_headers,
+        results=upload.results,
         place=place_of(commit, bucket),
         pending=True,
     )

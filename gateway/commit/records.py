@@ -13,7 +13,7 @@ from gateway.domain.event_bodies import object_created_body, uploaded_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.journal import Journal
-from gateway.events.outbox import EventRecord
+from gateway.events.outbox import EventRecord, UploadRecord
 from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -120,6 +120,24 @@ class StagedUpload:
     def path(self) -> str:
         """The path as clients and handlers know it, with the name that was chosen."""
         return "/" + "/".join([*self.segments[:-1], self.parent.name])
+
+    def row(self) -> UploadRecord:
+        """Return the row of the journal, with the events that are known by now."""
+        upload, request = self.upload, self.request
+        return UploadRecord(
+            upload_id=upload.id,
+            path=self.path,
+            identity=self.identity,
+            mime=request.mime,
+            digests=request.digests,
+            principal=upload.principal,
+            remote=upload.remote,
+            created=upload.created,
+            events=self.events,
+            metadata=upload.metadata,
+            kept_headers=upload.kept_headers,
+            results=upload.results,
+        )
 
 
 @dataclass(slots=True, frozen=True)

@@ -153,29 +153,6 @@ def received_id(upload_id: object) -> str:
     return f"{upload_id}.received"
 
 
-def received_event(
-    upload_id: str,
-    body: dict[str, Any],
-    address: str | None,
-    port: int | None,
-    filepath: Path | None,
-) -> dict[str, Any]:
-    """Return the event of `APIGW.OnFileReceived` for handlers that decide while the client waits.
-
-    `filepath` is where the private file lies, None where it is an object.
-    """
-    return {
-        **_copy(body),
-        "address": address,
-        "port": port,
-        "id": received_id(upload_id),
-        "event_version": EVENT_VERSION,
-        "attempt": 1,
-        "upload_id": upload_id,
-        "filepath": filepath and str(filepath),
-    }
-
-
 def object_created_body(
     upload: Upload,
     *,

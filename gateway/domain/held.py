@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from gateway.domain.model import OnConflict
+from gateway.domain.model import OnConflict, Stored, Upload
 
 MAX_OUTPUT_LENGTH: Final = 2000
 """Characters of the output of a refusal that are told at `/-/uploads/<id>`."""
 
 
 class Held(NamedTuple):
-    """An upload that is whole and durable, and not visible before its handlers have decided."""
+    """An upload that is whole and durable, and not visible before its handlers have decided.
+
+    `result` is as in `Stored`.
+    """
 
     upload_id: str
     path: str
     bytes: int
     mime: str
     digests: dict[str, str]
+    result: dict[str, Any] | None = None
 
 
 class PrivateFile(NamedTuple):
@@ -53,6 +58,32 @@ class HandlerRefusal(NamedTuple):
     status: int
     body: bytes
     content_type: str
+
+
+Outcome = TypeVar("Outcome", Stored, Held)
+
+
+def merge_results(results: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what handlers left for the client, in their order, as one object; None if nothing."""
+    merged: dict[str, Any] = {}
+    for result in results:
+        merged |= result
+    return merged or None
+
+
+def add_result(outcome: Outcome, upload: Upload) -> Outcome:
+    """Return an outcome of an upload with what its handlers left for the client."""
+    return outcome._replace(result=merge_results(upload.results.values())) if upload.results else outcome
+
+
+def limit_to_grant(upload: Upload) -> None:
+    """Limit an upload to what its URL was signed for; no handler can allow more."""
+    grant = upload.grant
+    if grant is None:
+        return
+    limits = [limit for limit in (grant.max_body_bytes, upload.max_bytes) if limit is not None]
+    upload.max_bytes = min(limits, default=None)
+    upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
 def shown_refusal(handler: str, refusal: HandlerRefusal) -> dict[str, Any]:

@@ -211,7 +211,10 @@ class Identity(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A committed upload: its path, size, type and digests; whether it replaced a file."""
+    """A committed upload: its path, size, type and digests; whether it replaced a file.
+
+    `result` is what its handlers left for the client, None if nothing.
+    """
 
     upload_id: str
     path: str
@@ -219,6 +222,7 @@ class Stored(NamedTuple):
     mime: str
     replaced: bool
     digests: dict[str, str]
+    result: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.domain.held import merge_results
 from gateway.domain.model import Upload
 from gateway.domain.units import iso_time
 from gateway.limits import FairShare, Lease, client_key
@@ -66,8 +67,8 @@ def results_before_commit(results: Mapping[str, dict[str, Any]]) -> dict[str, An
 
 def merged_result(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the field `result`: the results in their order as one object. No field without results."""
-    merged = [(name, value) for result in results for name, value in result.items()]
-    return {"result": dict(merged)} if merged else {}
+    merged = merge_results(results)
+    return {"result": merged} if merged else {}
 
 
 def named_principal(principal: Mapping[str, Any] | None) -> dict[str, str] | None:

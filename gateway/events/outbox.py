@@ -27,7 +27,7 @@ from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
 _UPLOADS: Final = (
     "(id, path, bytes, mime, digests, device, inode, mtime_ns, principal, remote, created, committed,"
-    " metadata, place, pending, kept_headers)"
+    " metadata, place, pending, kept_headers, results)"
 )
 _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
 _DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
@@ -59,7 +59,7 @@ class UploadRecord(NamedTuple):
 
     An event without handlers is not recorded. `metadata` is the client's. `place` is the object that
     holds the upload, None for a file; `pending`: it is not known yet whether that was published.
-    `kept_headers` are those of the upload.
+    `kept_headers` and `results` are those of the upload.
     """
 
     upload_id: str
@@ -75,6 +75,7 @@ class UploadRecord(NamedTuple):
     place: dict[str, Any] | None = None
     pending: bool = False
     kept_headers: dict[str, str] | None = None
+    results: dict[str, dict[str, Any]] | None = None
 
 
 class JournalOutbox:
@@ -260,6 +261,7 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
         None if record.place is None else json.dumps(record.place),
         int(record.pending),
         json.dumps(record.kept_headers) if record.kept_headers else None,
+        json.dumps(record.results) if record.results else None,
     )
 
 

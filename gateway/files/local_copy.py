@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import IO
 
 from gateway.files.versions import FileVersion
@@ -32,9 +32,14 @@ async def open_local(
         version.check_upload(opened.stat)
         if opened.fd is not None:
             return stack.enter_context(os.fdopen(os.dup(opened.fd), "rb"))
-        fetched = await finish_in_thread(_temporary_file, stack)
-        async for piece in opened:
-            await finish_in_thread(fetched.write, piece)
+        return await fetch(opened, stack)
+
+
+async def fetch(pieces: AsyncIterable[bytes], stack: contextlib.ExitStack) -> io.BufferedReader:
+    """Return a temporary copy of what is stored elsewhere, open until `stack` is closed."""
+    fetched = await finish_in_thread(_temporary_file, stack)
+    async for piece in pieces:
+        await finish_in_thread(fetched.write, piece)
     await finish_in_thread(fetched.seek, 0)
     return stack.enter_context(os.fdopen(os.dup(fetched.fileno()), "rb"))
 

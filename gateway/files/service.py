@@ -19,11 +19,12 @@ from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.domain.addresses import host_port
-from gateway.domain.event_bodies import delivered_event
-from gateway.domain.model import Delivery, OnConflict, Stored
+from gateway.domain.event_bodies import delivered_event, received_id
+from gateway.domain.model import RECEIVED, Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
 from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
+from gateway.files.private import PrivateFiles, is_received_event, open_private
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
@@ -50,7 +51,8 @@ class FilesService:
     """What scripts know as `files`. Callable from any event loop.
 
     `versions` finds the files of uploads, None in a worker. `peers` are the gateways that may own the
-    file of an event. `disk` is None where every gateway reaches the one `storage`, a bucket.
+    file of an event. `disk` is None where every gateway reaches the one `storage`, a bucket. `private`
+    are the files of events of OnFileReceived.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class FilesService:
         disk: SharedDisk | None = None,
     ) -> None:
         self.saver = saver or FileSaver()
+        self.private = PrivateFiles()
         self._storage = storage
         self._versions = versions
         self._peers = peers
@@ -76,7 +79,19 @@ class FilesService:
         if delivery.holder is not None:
             return None
         host, port = (self._peers and self._peers.own()) or (None, None)
-        return delivered_event(delivery, host, port, self._disk.directory if self._disk else None)
+        event = delivered_event(delivery, host, port, self._disk.directory if self._disk else None)
+        if delivery.event == RECEIVED:
+            path = self.private.path_of(delivery.upload_id)
+            event["filepath"] = path and str(path)
+        return event
+
+    def received_event(self, upload_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the event of OnFileReceived for handlers that run while the client waits."""
+        event_id = received_id(upload_id)
+        event = self.event_now(Delivery(None, event_id, upload_id, RECEIVED, "", 1, body))
+        if event is None:
+            raise AssertionError("the file is here")
+        return event
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
@@ -107,10 +122,15 @@ class FilesService:
     async def open(self, event: Mapping[str, Any]) -> AsyncIterator[AsyncBufferedReader]:
         """Open the committed version for reading, as `aiofiles.open(..., "rb")` would.
 
-        What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
-        been replaced, changed or removed since, `PeerUnavailable`.
+        Of OnFileReceived, the private file. What is no local file is fetched into a temporary file
+        first. Raises `Superseded` where it has been replaced, changed or removed since, and where a
+        private file is decided about; `PeerUnavailable`.
         """
         async with closed_in_thread() as stack:
+            if is_received_event(event):
+                private = self.private.of_event(event)
+                yield wrap(await open_private(self._storage, private, stack))
+                return
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
@@ -119,6 +139,8 @@ class FilesService:
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the committed version, durably. Raises as `open` does."""
+        if is_received_event(event):
+            raise RuntimeError("a file without a name is refused by handle.terminate(), not removed")
         version = await self._version_of(event)
         storage = self._storage if version.owner is None else self._peer(version.owner)
         with _event_errors(version):

@@ -11,8 +11,9 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from gateway.domain.model import RECEIVED
 from gateway.errors import Refusal, Terminated
 from gateway.plugins import Handler
 from gateway.plugins.handler_runs import HandlerRun, log
@@ -28,7 +29,8 @@ class AdmissionChain(Generic[T]):
     """One run of all handlers of an event. All methods belong to the server's loop.
 
     `read` takes the changes out of an event after its handler and raises `InvalidResult`; `mask` hides
-    secrets in log lines. `results` are what the handlers left for the client, by their names.
+    secrets in log lines. `results` are what the handlers left for the client, by their names. Those of
+    `undecided` have failed, and are to decide later.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class AdmissionChain(Generic[T]):
         "_read",
         "_started",
         "results",
+        "undecided",
     )
 
     def __init__(
@@ -63,6 +66,7 @@ class AdmissionChain(Generic[T]):
         self._mask = mask
         self._next = 0
         self.results: dict[str, dict[str, Any]] = {}
+        self.undecided: list[str] = []
         self._changes: T | None = None
         self._done: Callable[[T | None, Exception | None], None] | None = None
         self._call: ScriptCall | None = None
@@ -102,7 +106,7 @@ class AdmissionChain(Generic[T]):
         while self._next < len(self._handlers):
             handler = self._handlers[self._next]
             # No copy for the first handler if its failure ends the chain: no other one sees it.
-            sole_reader = self._next == 0 and handler.on_error != "allow"
+            sole_reader = self._next == 0 and handler.on_error == "deny"
             self._own_event = event = self._event if sole_reader else self._event.copy()
             self._handle = handle = Handle()
             self._started = time.monotonic()
@@ -151,7 +155,10 @@ class AdmissionChain(Generic[T]):
                 if log.isEnabledFor(logging.INFO):
                     self._context.run(self._run(None).log_outcome, "accepted")
                 return
-        self._context.run(_take_failure, self._run(error))
+        run = self._run(error)
+        self._context.run(_take_failure, run)
+        if run.handler.on_error == "hold":
+            self.undecided.append(run.handler.name)
 
     def _run(self, error: Exception | None) -> HandlerRun:
         milliseconds = (time.monotonic() - self._started) * 1000
@@ -164,17 +171,21 @@ def _take_failure(run: HandlerRun) -> None:
     handler, handle = run.handler, run.handle
     if (refusal := handle.refusal) is not None:
         run.log_outcome(f"refused {refusal.code}")
-        raise Terminated(refusal.code, refusal.body, refusal.content_type)
+        terminated = Terminated(refusal.code, refusal.body, refusal.content_type)
+        terminated.rejected_by = handler.name if handler.event == RECEIVED else None
+        raise terminated
     if isinstance(run.error, Refusal):
         run.log_outcome(run.error.message)
         raise run.error
     if handle.invalid is not None:
         run.log_outcome(f"invalid result: {handle.invalid}")
         raise _hook_failed(handler)
-    allowed = handler.on_error == "allow"
-    run.log_outcome(f"{run.failure_message()}{' (allowed by on_error)' if allowed else ''}")
-    if not allowed:
+    run.log_outcome(f"{run.failure_message()}{_CONSEQUENCES[handler.on_error]}")
+    if handler.on_error == "deny":
         raise _hook_failed(handler)
+
+
+_CONSEQUENCES: Final = {"deny": "", "allow": " (allowed by on_error)", "hold": " (held by on_error)"}
 
 
 def _hook_failed(handler: Handler) -> Refusal:

@@ -15,7 +15,7 @@ from gateway.domain.event_bodies import (
     listing_event,
     object_created_body,
     received_body,
-    received_event,
+    received_id,
     tick_body,
     upload_failed_event,
     uploaded_body,
@@ -106,10 +106,10 @@ def _uploaded(handler: Handler, _now: float | None) -> dict[str, Any]:
     return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
 
 
-def _received(_: Handler, _now: float | None) -> dict[str, Any]:
+def _received(handler: Handler, _now: float | None) -> dict[str, Any]:
     body = received_body(_UPLOAD, mime=_MIME, size=4, digests={}, params={}, headers={})
-    filepath = Path("/srv/.gateway/incoming/0") / _UPLOAD.id
-    return received_event(_UPLOAD.id, body, "127.0.0.1", 8080, filepath)
+    event = _delivered(handler, received_id(_UPLOAD.id), _UPLOAD.id, body)
+    return event | {"filepath": f"/srv/.gateway/held/{_UPLOAD.id}"}
 
 
 def _object_created(handler: Handler, _now: float | None) -> dict[str, Any]:

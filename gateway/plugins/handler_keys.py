@@ -19,6 +19,10 @@ def check_keys(document: Document, model: HandlerModel) -> None:
         _check_schedule(document, model)
     if model.event == RECEIVED:
         _check_hold(document, model)
+    elif model.on_error == "hold":
+        raise document.error(
+            f"`on_error: hold` applies to {RECEIVED} only: use deny or allow", "on_error"
+        )
     if model.event not in WITH_FILE:
         for index, test in enumerate(model.tests):
             _refuse_body(document, index, test)
@@ -42,9 +46,13 @@ def _check_schedule(document: Document, model: HandlerModel) -> None:
 
 
 def _check_hold(document: Document, model: HandlerModel) -> None:
-    for key in WITHOUT_HOLD if model.hold else WITH_HOLD:
+    keys: tuple[str, ...]
+    if model.hold:
+        keys, state = WITHOUT_HOLD, "does not apply with `hold: true`"
+    elif model.on_error == "hold":
+        return
+    else:
+        keys, state = WITH_HOLD, "applies with `hold: true` or `on_error: hold` only"
+    for key in keys:
         if key in document.data:
-            state = (
-                "does not apply with `hold: true`" if model.hold else "applies with `hold: true` only"
-            )
             raise document.error(f"`{key}` {state}: remove it", key)

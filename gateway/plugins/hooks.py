@@ -144,14 +144,16 @@ class Hooks:
     async def decide_received(self, upload: Upload, event: dict[str, Any]) -> tuple[str, ...]:
         """Run the `OnFileReceived` handlers without `hold`; their changes go into `upload`.
 
-        `event` is of that event, for them alone. Returns the names of the handlers with `hold`, of the
-        same plugins. Raises as `admit_upload`. The caller checks the new path.
+        They get a copy of `event`, which is that of the whole file. Returns the names of the handlers
+        with `hold`, of the same plugins, and of those that failed and have `on_error: hold`. Raises as
+        `admit_upload`. The caller checks the new path.
         """
         handlers = self._plugins.current.handlers[RECEIVED]
         waiting = [handler for handler in handlers if not handler.hold]
+        undecided: list[str] = []
         if waiting:
             chain = AdmissionChain(
-                self._admission, waiting, Event(event), read_received, self._plugins.mask
+                self._admission, waiting, Event(event).copy(), read_received, self._plugins.mask
             )
             context = logs.context_with(upload_id=upload.id, event_id=event["id"])
 
@@ -163,7 +165,8 @@ class Hooks:
             if changes is not None:
                 upload.path, upload.on_conflict, upload.metadata = changes
             upload.results |= chain.results
-        return tuple(handler.name for handler in handlers if handler.hold)
+            undecided = chain.undecided
+        return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
 
     async def admit_download(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers; None without any. Raises as `admit_upload`."""
@@ -199,9 +202,9 @@ class Hooks:
         return tuple(handler.spec for event in events or DELIVERED for handler in handlers[event])
 
     def holding_specs(self) -> tuple[HandlerSpec, ...]:
-        """Return the specs of the `OnFileReceived` handlers with `hold`, in name order."""
+        """Return the specs of the `OnFileReceived` handlers that may hold a file, in name order."""
         handlers = self._plugins.current.handlers[RECEIVED]
-        return tuple(handler.spec for handler in handlers if handler.hold)
+        return tuple(handler.spec for handler in handlers if handler.may_hold)
 
     def submit_delivery(
         self, delivery: Delivery, event: dict[str, Any], done: Callable[[DeliveryOutcome], None]

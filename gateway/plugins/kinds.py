@@ -123,7 +123,7 @@ class Handler:
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
     `suspends` is False for a function that never waits. `hold`: it decides from the journal, while no
-    client waits.
+    client waits; with `on_error` `hold` that is so once it has failed.
     """
 
     name: str
@@ -151,6 +151,11 @@ class Handler:
         return HandlerSpec(
             self.name, self.event, self.timeout, self.concurrency, self.retry, self.prefix, self.suffix
         )
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may decide from the journal before a file is visible."""
+        return self.hold or self.on_error == "hold"
 
     @property
     def place(self) -> str:

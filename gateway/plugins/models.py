@@ -98,7 +98,7 @@ APPLIES: Final = {
 """Keys that have a meaning for some events only."""
 
 WITH_HOLD: Final = ("retry", "concurrency")
-"""Keys that OnFileReceived has with `hold: true` only."""
+"""Keys that OnFileReceived has with `hold: true` or `on_error: hold` only."""
 
 WITHOUT_HOLD: Final = ("on_error",)
 """Keys that exclude `hold: true`."""
@@ -152,8 +152,10 @@ class HandlerModel(Strict):
         "UTC", description="Schedule: time zone of `cron`, such as Europe/Rome"
     )
     catch_up: bool = Field(False, description="Schedule: run once for ticks missed while stopped")
-    on_error: Literal["deny", "allow"] = Field(
-        "deny", description="Events that decide: what the failure of a handler means"
+    on_error: Literal["deny", "allow", "hold"] = Field(
+        "deny",
+        description="Events that decide: what the failure of a handler means; OnFileReceived: `hold`"
+        " responds 202, and the handler runs again from the journal",
     )
     authorization: Literal["keep"] | None = Field(
         None,

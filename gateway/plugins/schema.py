@@ -33,13 +33,20 @@ _ONE_SCHEDULE: Final = {
     },
 }
 
+_HOLDS: Final = {"properties": {"hold": {"const": True}}, "required": ["hold"]}
+_HOLDS_ON_ERROR: Final = {"properties": {"on_error": {"const": "hold"}}, "required": ["on_error"]}
+
 _HOLD: Final = {
     "if": _when(RECEIVED),
     "then": {
-        "if": {"properties": {"hold": {"const": True}}, "required": ["hold"]},
+        "if": _HOLDS,
         "then": {"properties": dict.fromkeys(WITHOUT_HOLD, False)},
-        "else": {"properties": dict.fromkeys(WITH_HOLD, False)},
+        "else": {
+            "if": {"not": _HOLDS_ON_ERROR},
+            "then": {"properties": dict.fromkeys(WITH_HOLD, False)},
+        },
     },
+    "else": {"not": _HOLDS_ON_ERROR},
 }
 
 

@@ -143,6 +143,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         await scheduler.start(_schedules(resources))
         stack.push_async_callback(scheduler.stop)
         _start_background(stack, resources)
+        stack.callback(endpoints.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
         gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
         endpoints.reload.serve_with(gateway.reload)

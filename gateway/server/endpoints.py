@@ -21,6 +21,7 @@ from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -40,6 +41,7 @@ from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
@@ -71,6 +73,7 @@ class Endpoints:
     body_receiver: BodyReceiver
     downloads: DownloadHandler
     metrics_endpoint: MetricsEndpoint
+    streams: UploadStreams
     reload: ReloadEndpoint
 
 
@@ -96,7 +99,9 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
     short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
-    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short)
+    redaction = Redaction(settings.redact)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
@@ -104,16 +109,17 @@ async def open_endpoints(
     whole = _whole_ledger(resources, processes, ledgers)
     kept = resources.parts.partials
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
-    context = ResumableContext(admission, body_receiver, outcomes, processes, status.find)
+    context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     reload = ReloadEndpoint(processes)
+    streams = UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
         **reload.handlers(),
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes),
+        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
+        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
@@ -121,7 +127,9 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, reload)
+    return Endpoints(
+        dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams, reload
+    )
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:

@@ -11,6 +11,7 @@ from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import HeldUploads, InflightUploads, StoredUploads
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.admin.uploads import UploadsEndpoint
 from gateway.endpoints.admin.waiting_uploads import WaitingUploads
 from gateway.endpoints.deletes import DeleteHandler
@@ -59,6 +60,7 @@ def operator_endpoints(
     status: UploadStatusEndpoint,
     inflight: Inflight,
     processes: ProcessClients,
+    streams: UploadStreams,
 ) -> dict[str, ApiHandler]:
     """Return the handlers of `API_ROUTES` below `/-/files` and `/-/uploads`."""
     journal, slot = resources.journal, resources.base.state.slot
@@ -71,7 +73,7 @@ def operator_endpoints(
     )
     store = resources.parts.partials
     shared = () if store is None else (WaitingUploads(store),)
-    uploads = UploadsEndpoint(status, own, processes, removals, shared)
+    uploads = UploadsEndpoint(status, own, processes, removals, streams, shared)
     return {
         **existing.stored.handlers(),
         **files.handlers(),

@@ -10,6 +10,7 @@ from gateway.auth.installation import public_url
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.access import FindUpload, PartialAccess
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion
@@ -36,6 +37,7 @@ class ResumableContext:
     admission: Admission
     receiver: BodyReceiver
     outcomes: UploadOutcomes
+    decisions: ReceivedDecisions
     processes: ProcessClients
     find_upload: FindUpload
 
@@ -55,7 +57,7 @@ def open_resumable(
     access = PartialAccess(admission, store, references, context.find_upload)
     creation = PartialAdmission(admission, Redaction(settings.redact), resources.base.state.slot)
     running = RunningRequests(store, context.processes, outcomes.metrics)
-    completion = PartialCompletion(access, outcomes, settings.computed_digest)
+    completion = PartialCompletion(access, outcomes, context.decisions, settings.computed_digest)
     if resources.base.state.slot == 0:
         interval = COUNT_INTERVAL if settings.storage == "file" else SWEEP_INTERVAL
         sweeping = asyncio.create_task(PartialJanitor(store, completion, interval).run())

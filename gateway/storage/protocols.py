@@ -177,6 +177,16 @@ class SinglePassReader(Protocol):
         """
 
 
+@runtime_checkable
+class PrivateStorage(Protocol):
+    """A storage that keeps whole files privately, as objects, before they get their names."""
+
+    def open_private(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a private object by its whole key, as `Storage.open` does. Raises `Refusal`."""
+
+
 class ExpiryRule(Protocol):
     """What a storage will remove by itself. As text it is for a person to read."""
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain.units import unix_time
-from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable
+from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import (
     HELD,
@@ -26,8 +27,9 @@ from gateway.endpoints.admin.upload_sources import (
     merge_pages,
 )
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams, accepts_stream
 from gateway.errors import Refusal
-from gateway.http.responses import ApiHandler, Response, json_response
+from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
@@ -44,21 +46,29 @@ class UploadsEndpoint:
     own: Sequence[UploadSource]
     processes: ProcessClients
     removals: Removals
+    streams: UploadStreams
     shared: Sequence[UploadSource] = field(default_factory=tuple)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"uploads": self._list, "upload": self._upload}
 
-    async def _upload(self, incoming: IncomingRequest) -> Response:
-        status = await self.status.describe(incoming)
-        if incoming.params.get("scope") != ["slot"]:
-            await self.removals.mark([status])
+    async def _upload(self, incoming: IncomingRequest) -> GatewayResponse:
+        read = partial(self._describe, incoming)
+        status = await read()
+        if incoming.method == "GET" and accepts_stream(incoming.headers):
+            return self.streams.respond(incoming, status, read)
         return json_response(status)
+
+    async def _describe(self, incoming: IncomingRequest) -> Json:
+        status = await self.status.describe(incoming)
+        if not this_process_only(incoming):
+            await self.removals.mark([status])
+        return status
 
     async def _list(self, incoming: IncomingRequest) -> Response:
         params = incoming.params
-        selection, alone = _read_selection(params), params.get("scope") == ["slot"]
+        selection, alone = _read_selection(params), this_process_only(incoming)
         limit = _read_limit(params)
         before = params.get("cursor", [NEWEST])[0]
         sources: list[tuple[str, UploadSource]] = [("", source) for source in self.own]

@@ -17,8 +17,9 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
+from gateway.domain.held import limit_to_grant
 from gateway.domain.metadata import metadata_of_headers, normalize_metadata
-from gateway.domain.model import UPLOADING, Upload, created_at
+from gateway.domain.model import RECEIVED, UPLOADING, Upload, created_at
 from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
@@ -183,7 +184,7 @@ class Admission:
             _apply_terms(terms, upload)
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
-            _apply_grant(upload)
+            limit_to_grant(upload)
         return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
@@ -195,9 +196,13 @@ class Admission:
         """Whether handlers decide about uploads."""
         return self.hooks.has_handlers(UPLOADING)
 
+    def decides_received(self) -> bool:
+        """Whether handlers decide about whole files, before these are visible."""
+        return self.hooks.has_handlers(RECEIVED)
+
     def accept(self, upload: Upload, match: PathMatch) -> None:
         """Check path and size as the handlers left them. Raises `Refusal`."""
-        _apply_grant(upload)
+        limit_to_grant(upload)
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
@@ -227,28 +232,21 @@ def _apply_terms(terms: ResumableTerms, upload: Upload) -> None:
     upload.metadata = normalize_metadata({**upload.metadata, **terms.metadata})
 
 
-def _apply_grant(upload: Upload) -> None:
-    """Limit an upload to what its URL was signed for; no handler can allow more."""
-    grant = upload.grant
-    if grant is None:
-        return
-    limits = [limit for limit in (grant.max_body_bytes, upload.max_bytes) if limit is not None]
-    upload.max_bytes = min(limits, default=None)
-    upload.on_conflict = grant.on_conflict or upload.on_conflict
-
-
 def _check_path(upload: Upload, match: PathMatch) -> None:
     try:
         paths.check_path(upload.path)
     except Refusal as refusal:
-        if failure := as_hook_failure(refusal, upload, match):
+        if failure := as_hook_failure(refusal, upload, match.path):
             raise failure from refusal
         raise
 
 
-def as_hook_failure(refusal: Refusal, upload: Upload, match: PathMatch) -> Refusal | None:
-    """Return `hook_failed` (503) where a handler wrote the refused path: that is no client's mistake."""
-    if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
+def as_hook_failure(refusal: Refusal, upload: Upload, asked_path: str) -> Refusal | None:
+    """Return `hook_failed` (503) where a handler wrote the refused path: that is no client's mistake.
+
+    `asked_path` is the path without it.
+    """
+    if upload.path == asked_path or refusal.code not in {"bad_path", "forbidden"}:
         return None
     log.error(
         "a handler rewrote the path to one that is not allowed: %s",

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.commit.writer import PendingWrite
 from gateway.domain import failpoints
+from gateway.domain.held import Held
 from gateway.domain.metadata import METADATA_PREFIX
 from gateway.domain.model import Stored
 from gateway.endpoints.inflight import Progress
@@ -129,7 +130,8 @@ class _Form:
             raise
         finally:
             logs.add_fields(bytes=self._bytes)
-        return self._response(201 if self._fields.redirect is None else 303)
+        is_held = any(file["status"] == 202 for file in self._files)
+        return self._response(303 if self._fields.redirect else 202 if is_held else 201)
 
     def _check_head(self) -> str:
         """Check what the headers say of the whole form; return its boundary. Raises `Refusal`."""
@@ -168,7 +170,7 @@ class _Form:
         if len(self._fields.metadata) > before:
             self._unused.append(part.name)
 
-    async def _store_file(self, reader: FormReader, part: FormPart, first: bytes) -> Stored:
+    async def _store_file(self, reader: FormReader, part: FormPart, first: bytes) -> Stored | Held:
         """Store one file; its first bytes have been read. Raises `Refusal`, `UnknownOutcome`."""
         if self._files and self._place.match is not None:
             raise _one_file_only()
@@ -179,7 +181,7 @@ class _Form:
         async def read() -> bytes:
             return waiting.pop() if waiting else await reader.read()
 
-        async def receive(described: DescribedUpload, progress: Progress) -> Stored:
+        async def receive(described: DescribedUpload, progress: Progress) -> Stored | Held:
             grant = described.upload.grant
             if grant is not None and grant.length is not None:
                 described.whole_length = grant.length
@@ -189,7 +191,9 @@ class _Form:
                 if self._place.match is not None:
                     await self._read_to_end(reader)
 
-            return await self._uploads.receive_and_commit(described, progress, receive_body)
+            return await self._uploads.receive_and_commit(
+                described, progress, receive_body, self._incoming.request
+            )
 
         name = _SEPARATORS.split(part.filename or "")[-1]
         match = self._place.target(name).match

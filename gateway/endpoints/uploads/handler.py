@@ -16,12 +16,14 @@ from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints
 from gateway.domain.digests import named_digests
+from gateway.domain.held import Held, add_result
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
 from gateway.endpoints.uploads.body import BodyReceiver, WholeBody, body_is_buffered, read_buffered
+from gateway.endpoints.uploads.decision import ReceivedDecisions, WholeUpload
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.endpoints.uploads.stored_response import stored_response
@@ -31,8 +33,8 @@ from gateway.http.request_body import expects_continue, send_continue_or_disconn
 from gateway.http.responses import Response
 from gateway.telemetry import logs
 
-Receive = Callable[[DescribedUpload, Progress], Awaitable[Stored]]
-"""Receives the body of an admitted upload and commits it."""
+Receive = Callable[[DescribedUpload, Progress], Awaitable[Stored | Held]]
+"""Receives the body of an admitted upload, and commits or holds it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,6 +50,7 @@ class UploadHandler:
     outcomes: UploadOutcomes
     slot: int
     short: ShortUploads | None
+    decisions: ReceivedDecisions
 
     async def put(self, incoming: IncomingRequest, match: PathMatch) -> Response:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
@@ -60,7 +63,7 @@ class UploadHandler:
 
     async def store(
         self, head: RequestHead, match: PathMatch, request: web.BaseRequest, receive: Receive
-    ) -> Stored:
+    ) -> Stored | Held:
         """Admit an upload and `receive` it; record how it ends.
 
         `head` describes it; `request` may bring several. Raises `Refusal` (nothing stored),
@@ -76,7 +79,7 @@ class UploadHandler:
             try:
                 stored = await receive(described, progress)
             except Refusal as refusal:
-                if failure := as_hook_failure(refusal, described.upload, match):
+                if failure := as_hook_failure(refusal, described.upload, match.path):
                     raise failure from refusal
                 raise
         except BaseException as error:
@@ -96,31 +99,35 @@ class UploadHandler:
 
     async def _store(
         self, request: web.BaseRequest, described: DescribedUpload, progress: Progress
-    ) -> Stored:
-        """Receive the body of a PUT and commit it."""
-        if body_is_buffered(request) and not described.expected_digests:
+    ) -> Stored | Held:
+        """Receive the body of a PUT, and commit or hold it."""
+        decides = self.admission.decides_received()
+        if body_is_buffered(request) and not described.expected_digests and not decides:
             failpoints.hit("after admit")
             content = read_buffered(request)
             described.start_commit(progress, len(content))
-            return await self.writer.store(described.upload, content, from_client=True)
+            stored = await self.writer.store(described.upload, content, from_client=True)
+            return add_result(stored, described.upload)
 
         async def receive_body(pending: PendingWrite) -> None:
             if expects_continue(request):
                 await send_continue_or_disconnect(request)
             await self.receiver.receive_body(request, WholeBody(progress), pending)
 
-        return await self.receive_and_commit(described, progress, receive_body)
+        return await self.receive_and_commit(described, progress, receive_body, request)
 
     async def receive_and_commit(
         self,
         described: DescribedUpload,
         progress: Progress,
         receive_body: Callable[[PendingWrite], Awaitable[None]],
-    ) -> Stored:
-        """Begin a body, let `receive_body` bring its bytes, verify and commit it."""
+        request: web.BaseRequest,
+    ) -> Stored | Held:
+        """Begin a body, let `receive_body` bring its bytes, verify it; commit it as handlers decide."""
         algorithms = [expected.algorithm for expected in described.expected_digests]
         upload, must_exist = described.upload, described.must_exist
-        pending = await self.writer.begin(upload, algorithms, must_exist=must_exist)
+        staged = self.admission.decides_received()
+        pending = await self.writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         try:
             failpoints.hit("after admit")
             progress.state = "receiving"
@@ -128,11 +135,13 @@ class UploadHandler:
             described.check_whole(progress.received)
             await pending.finish()
             digests = _verified_digests(described, pending)
+            commit = partial(pending.commit, digests, from_client=True)
+            whole = WholeUpload(upload, pending, digests, progress, commit, request)
+            holding = await self.decisions.decide(whole)
         except BaseException:
             await pending.discard()
             raise
-        progress.state = "committing"
-        return await pending.commit(digests, from_client=True)
+        return await self.decisions.complete(whole, holding)
 
 
 def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.auth.links import StoredUrls
-from gateway.domain.held import HandlerRefusal, shown_refusal
+from gateway.domain.held import HandlerRefusal, Held, shown_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import ClientDisconnected, Refusal, Terminated, UnknownOutcome
@@ -31,10 +31,10 @@ class UploadOutcomes:
     hooks: Hooks
     urls: StoredUrls
 
-    def upload_stored(self, stored: Stored) -> None:
-        """Record a committed upload."""
+    def upload_stored(self, stored: Stored | Held) -> None:
+        """Record an upload that is committed, or held: the journal has it from here on."""
         self.inflight.end_upload(stored.upload_id)
-        self.metrics.uploads.add("stored")
+        self.metrics.uploads.add("held" if isinstance(stored, Held) else "stored")
         self.metrics.received_bytes.add(amount=stored.bytes)
 
     def upload_failed(self, upload_id: str, error: BaseException, withheld: int) -> None:
@@ -44,7 +44,7 @@ class UploadOutcomes:
         """
         if isinstance(error, Refusal):
             error.upload_id = upload_id
-            self.metrics.uploads.add(error.code)
+            self.metrics.uploads.add(failure_reason(error))
         elif isinstance(error, UnknownOutcome):
             self.metrics.uploads.add("broken")
         progress = self.inflight.find(upload_id)
@@ -80,7 +80,12 @@ def refusal_record(error: BaseException | None) -> dict[str, Any] | None:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the reason of an upload that failed: the code of a refusal, or what it failed of."""
+    """Return the reason of an upload that failed: the code of a refusal, or what it failed of.
+
+    It is `rejected` where a handler of OnFileReceived refused the whole file.
+    """
+    if isinstance(error, Terminated) and error.rejected_by is not None:
+        return "rejected"
     if isinstance(error, Refusal):
         return error.code
     if isinstance(error, ClientDisconnected):

@@ -12,6 +12,7 @@ from contextvars import Context, copy_context
 
 from gateway.commit.local_writer import LocalWriter
 from gateway.domain import failpoints
+from gateway.domain.held import add_result
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
@@ -44,7 +45,7 @@ class ShortUploads:
         """Serve an upload, or leave it without any side effect. Raises `Refusal` to leave it too."""
         admission, content = self.admission, exchange.body
         described = None
-        if len(content) <= MAX_IN_MEMORY_BYTES:
+        if len(content) <= MAX_IN_MEMORY_BYTES and not admission.decides_received():
             described = admission.describe(exchange.head, match, new_id(self._slot))
         if described is None or not described.is_plain:
             return False
@@ -153,7 +154,7 @@ class _ShortUpload:
             self._uploads.outcomes.upload_stored(outcome)
             self._exchange.log_fields = {"bytes": outcome.bytes}
             urls = self._uploads.outcomes.urls
-            self._exchange.respond(stored_response(outcome, urls))
+            self._exchange.respond(stored_response(add_result(outcome, self._upload), urls))
         except Exception:
             # The file is stored: no other response is true, and the client must not wait for one.
             log.exception("an answer to an upload failed", extra=event("upload.unanswered"))
@@ -164,7 +165,7 @@ class _ShortUpload:
         try:
             with self._exchange.context():
                 if isinstance(error, Refusal):
-                    error = as_hook_failure(error, self._upload, self._match) or error
+                    error = as_hook_failure(error, self._upload, self._match.path) or error
                 self._uploads.outcomes.upload_failed(self._upload.id, error, 0)
         except Exception:  # a mistake of our own: the client must not wait because of it
             log.exception("the end of an upload was not recorded", extra=event("upload.unrecorded"))

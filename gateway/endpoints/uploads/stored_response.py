@@ -1,15 +1,18 @@
-"""The response to a stored upload. Pure."""
+"""The response to an upload that is stored or held. Pure."""
 
 from __future__ import annotations
 
+import json
+
 from gateway.auth.links import StoredUrls
 from gateway.domain.digests import digest_field
+from gateway.domain.held import Held
 from gateway.domain.model import Stored
 from gateway.http.responses import SmallResponse, encode_json_string
 
 
-def stored_response(stored: Stored, urls: StoredUrls) -> SmallResponse:
-    """Return the response to an upload: 201, or 200 where it replaced a file."""
+def stored_response(stored: Stored | Held, urls: StoredUrls) -> SmallResponse:
+    """Return the response to an upload: 201, 200 where it replaced a file, 202 where it is held."""
     headers = {
         "Content-Type": "application/json; charset=utf-8",
         "Location": f"/-/uploads/{stored.upload_id}",
@@ -20,18 +23,24 @@ def stored_response(stored: Stored, urls: StoredUrls) -> SmallResponse:
     return SmallResponse(stored_status(stored), headers, text.encode())
 
 
-def stored_status(stored: Stored) -> int:
-    """Return 201 Created, or 200 OK where a file was replaced."""
+def stored_status(stored: Stored | Held) -> int:
+    """Return 201 Created, 200 OK where a file was replaced, or 202 Accepted where it is held."""
+    if isinstance(stored, Held):
+        return 202
     return 200 if stored.replaced else 201
 
 
-def stored_json(stored: Stored, urls: StoredUrls) -> str:
-    """Return what a client reads of a stored upload, as one line of JSON."""
-    digest = ""
+def stored_json(stored: Stored | Held, urls: StoredUrls) -> str:
+    """Return what a client reads of a stored or held upload, as one line of JSON."""
+    digest = result = ""
     if stored.digests:
         digest = f', "digest": {encode_json_string(digest_field(stored.digests))}'
-    return (
-        f'{{"upload_id": "{stored.upload_id}", "path": {encode_json_string(stored.path)},'
-        f' "url": {encode_json_string(urls.address_of(stored.path))},'
-        f' "bytes": {stored.bytes}, "mime": {encode_json_string(stored.mime)}{digest}}}'
-    )
+    if stored.result is not None:
+        result = f', "result": {json.dumps(stored.result, ensure_ascii=False)}'
+    path, mime = encode_json_string(stored.path), encode_json_string(stored.mime)
+    if isinstance(stored, Held):
+        begin = f'{{"upload_id": "{stored.upload_id}", "state": "held", "path": {path},'
+    else:
+        url = encode_json_string(urls.address_of(stored.path))
+        begin = f'{{"upload_id": "{stored.upload_id}", "path": {path}, "url": {url},'
+    return f'{begin} "bytes": {stored.bytes}, "mime": {mime}{digest}{result}}}'

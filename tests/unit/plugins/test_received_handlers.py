@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.domain.event_bodies import received_body, received_event
+from gateway.domain.event_bodies import received_body, received_id
 from gateway.domain.held import Decision, HandlerRefusal
-from gateway.domain.model import RECEIVED, UPLOADED, Delivery, Upload
+from gateway.domain.model import RECEIVED, UPLOADED, UPLOADING, Delivery, Upload
 from gateway.errors import ConfigError, HandlerFailed, Refusal, Terminated
 from gateway.plugins.scripting.decision import MAX_RESULT_BYTES, Handle, InvalidResult
 from tests.unit.plugins.conftest import Start, deliver
@@ -25,11 +24,11 @@ def body_of(one: Upload) -> dict[str, Any]:
 
 
 def event_of(one: Upload) -> dict[str, Any]:
-    return received_event(one.id, body_of(one), "127.0.0.1", 80, Path("/private"))
+    return {**body_of(one), "id": received_id(one.id), "upload_id": one.id, "filepath": "/private"}
 
 
 def held_delivery(one: Upload) -> Delivery:
-    return Delivery(1, f"{one.id}.received", one.id, RECEIVED, "h", 1, body_of(one))
+    return Delivery(1, received_id(one.id), one.id, RECEIVED, "h", 1, body_of(one))
 
 
 async def test_handlers_see_the_private_file_and_change_path_policy_and_metadata_in_name_order(
@@ -104,6 +103,28 @@ async def test_a_handler_that_may_fail_changes_nothing_when_it_does(start: Start
     assert one == upload()
 
 
+async def test_a_handler_that_holds_on_error_decides_later_where_it_failed(start: Start) -> None:
+    fails = "event['path'] = '/no'; handle.result({'a': 1}); assert event['bytes'] == 4"
+    hooks = await start(
+        plugin("b", fails, RECEIVED, "on_error: hold\nretry: {attempts: 3}\n"),
+        plugin("c", "event['path'] = '/c'", RECEIVED, "on_error: hold\n"),
+        plugin("d", "pass", RECEIVED, HOLD),
+    )
+    one = upload()
+    assert await hooks.decide_received(one, event_of(one)) == ("b", "d")
+    assert (one.path, one.results) == ("/c", {})
+    assert [spec.name for spec in hooks.holding_specs()] == ["b", "c", "d"]
+    assert hooks.holding_specs()[0].retry.attempts == 3
+
+
+@pytest.mark.parametrize("body", ["handle.terminate(422, 'no')", "event['path'] = 3"])
+async def test_a_handler_that_holds_on_error_decides_now_where_it_can(start: Start, body: str) -> None:
+    hooks = await start(plugin("h", body, RECEIVED, "on_error: hold\n"))
+    one = upload()
+    with pytest.raises(Refusal):
+        await hooks.decide_received(one, event_of(one))
+
+
 async def test_results_of_admission_are_kept_by_handler(start: Start) -> None:
     hooks = await start(plugin("h", "handle.result({'quota': 3})"))
     one = upload()
@@ -173,9 +194,19 @@ async def test_holding_handlers_have_the_time_and_the_retries_of_journalled_ones
     ("event", "more", "message"),
     [
         (UPLOADED, HOLD, "`hold` applies to APIGW.OnFileReceived only: remove it"),
-        (RECEIVED, "retry: {attempts: 2}\n", "`retry` applies with `hold: true` only: remove it"),
-        (RECEIVED, "concurrency: 2\n", "`concurrency` applies with `hold: true` only: remove it"),
+        (
+            RECEIVED,
+            "retry: {attempts: 2}\n",
+            "`retry` applies with `hold: true` or `on_error: hold` only",
+        ),
+        (
+            RECEIVED,
+            "concurrency: 2\n",
+            "`concurrency` applies with `hold: true` or `on_error: hold` only",
+        ),
         (RECEIVED, f"on_error: allow\n{HOLD}", "`on_error` does not apply with `hold: true`: remove it"),
+        (RECEIVED, f"on_error: hold\n{HOLD}", "`on_error` does not apply with `hold: true`: remove it"),
+        (UPLOADING, "on_error: hold\n", "`on_error: hold` applies to APIGW.OnFileReceived only"),
         (RECEIVED, "authorization: keep\n", "`authorization` applies to "),
     ],
 )

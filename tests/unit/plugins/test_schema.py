@@ -42,9 +42,23 @@ def test_every_shipped_and_published_plugin_fits_the_schema(file: Path) -> None:
     [
         {"name": "a", "event": "APIGW.OnFileUploaded", "script": "", "on_error": "allow"},
         {"name": "a", "event": "APIGW.OnFileUploading", "script": "", "retry": {}},
+        {"name": "a", "event": "APIGW.OnFileUploading", "script": "", "on_error": "hold"},
+        {"name": "a", "event": "APIGW.OnFileReceived", "script": "", "retry": {}},
+        {"name": "a", "event": "APIGW.OnFileReceived", "script": "", "hold": True, "on_error": "hold"},
         {"name": "a", "config": {}, "more": 1},
         {"name": "a"},
     ],
 )
 def test_what_the_loader_refuses_the_schema_refuses(document: Any) -> None:
     assert not VALIDATOR.is_valid(document)
+
+
+def test_retries_go_with_a_handler_that_holds_on_error() -> None:
+    document = {
+        "name": "a",
+        "event": "APIGW.OnFileReceived",
+        "script": "",
+        "on_error": "hold",
+        "retry": {},
+    }
+    VALIDATOR.validate(document)

@@ -31,8 +31,8 @@ COMMIT_TIMEOUT: Final = 5.0
 COMMIT_INTERVAL: Final = 0.02
 """Seconds between two looks at an upload that is being committed."""
 
-_STORED: Final = frozenset({"stored", "unsettled"})
-_ENDING: Final = frozenset({"admitting", "receiving", "committing"})
+_STORED: Final = frozenset({"stored", "held", "unsettled"})
+_ENDING: Final = frozenset({"admitting", "receiving", "deciding", "committing"})
 """States of an upload whose files are gone, and whose request has not ended yet."""
 
 

@@ -8,18 +8,32 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from gateway.commit.partials import OpenPartial
 from gateway.domain.digests import algorithms_of, named_digests
+from gateway.domain.held import Held
 from gateway.domain.model import Upload
 from gateway.domain.partial import DigestOfWhole
 from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads.decision import ReceivedDecisions, WholeUpload
 from gateway.endpoints.uploads.digests import ExpectedDigest
 from gateway.endpoints.uploads.outcomes import UploadOutcomes, failure_reason
 from gateway.endpoints.uploads.resumable.access import PartialAccess
-from gateway.endpoints.uploads.resumable.operations import Creation, PartialRefusal, PartialResult
-from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, UnknownOutcome
+from gateway.endpoints.uploads.resumable.operations import (
+    Creation,
+    PartialRefusal,
+    PartialResult,
+    PartialTerminated,
+)
+from gateway.errors import (
+    RETRY_AFTER_SECONDS,
+    ClientDisconnected,
+    Refusal,
+    Terminated,
+    UnknownOutcome,
+)
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 
@@ -55,6 +69,7 @@ class PartialCompletion:
 
     access: PartialAccess
     outcomes: UploadOutcomes
+    decisions: ReceivedDecisions
     computed_digest: str | None = None
 
     async def complete(
@@ -72,11 +87,13 @@ class PartialCompletion:
         progress.state = "committing"
         try:
             digests = await self._digests_of_whole(opened, checks)
-            stored = await opened.commit(digests)
+            commit = partial(opened.commit, digests)
+            whole = WholeUpload(head.upload, opened, digests, progress, commit)
+            stored = await self.decisions.complete(whole, await self.decisions.decide(whole))
         except Refusal as refusal:
             raise await self.refused(opened, refusal) from refusal
         self.outcomes.upload_stored(stored)
-        self._count_end("stored")
+        self._count_end("held" if isinstance(stored, Held) else "stored")
         result = self.access.describe_open(opened, is_complete=True)
         return replace(result, offset=stored.bytes, length=stored.bytes, stored=stored)
 
@@ -104,8 +121,9 @@ class PartialCompletion:
             ends = ends_upload(refusal)
         if ends:
             await opened.remove()
-            self.outcomes.metrics.uploads.add(refusal.code)
-            self.ended(opened.head.upload, refusal.code, opened.offset, "refused")
+            reason = failure_reason(refusal)
+            self.outcomes.metrics.uploads.add(reason)
+            self.ended(opened.head.upload, reason, opened.offset, "refused", refusal)
         result = self.access.describe_open(opened)
         return with_result(refusal, result, keeps=not ends)
 
@@ -149,14 +167,16 @@ class PartialCompletion:
             raise Refusal("storage_unavailable", "the upload could not be removed now: try again")
         self.ended(opened.head.upload, "cancelled", opened.offset, "cancelled")
 
-    def ended(self, upload: Upload, reason: str, received: int, how: str) -> None:
+    def ended(
+        self, upload: Upload, reason: str, received: int, how: str, refusal: Refusal | None = None
+    ) -> None:
         """Record the end of an upload that was not stored; OnFileUploadFailed is emitted."""
         log.info(
             "a partial upload has ended",
             extra=event("partial.ended", upload_id=upload.id, reason=reason, bytes=received),
         )
         self._count_end(how)
-        self.outcomes.partial_ended(upload, reason, received)
+        self.outcomes.partial_ended(upload, reason, received, refusal)
 
     def _count_end(self, how: str) -> None:
         self.outcomes.metrics.partials.ended.add(how)
@@ -164,6 +184,12 @@ class PartialCompletion:
 
 def with_result(refusal: Refusal, result: PartialResult, *, keeps: bool) -> PartialRefusal:
     """Return a refusal with what can be told of the upload."""
-    partial = PartialRefusal(refusal.code, refusal.message, result, keeps=keeps, headers=refusal.headers)
-    partial.upload_id = result.upload_id
-    return partial
+    shown: PartialRefusal
+    if isinstance(refusal, Terminated):
+        shown = PartialTerminated(refusal, result, keeps=keeps)
+    else:
+        shown = PartialRefusal(
+            refusal.code, refusal.message, result, keeps=keeps, headers=refusal.headers
+        )
+    shown.upload_id = result.upload_id
+    return shown

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from gateway.auth.request import IncomingRequest
+from gateway.domain.held import Held
 from gateway.domain.model import Stored
 from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.uploads.digests import ExpectedDigest
-from gateway.errors import Refusal
+from gateway.errors import Refusal, Terminated
 
 
 class UploadTarget(NamedTuple):
@@ -103,7 +104,8 @@ class PartialResult:
     """What a request of a partial upload ends with, or what is told on its way.
 
     `url` is absolute and has the secret. `expires` is Unix seconds, None once it is complete.
-    `stored` is there where this request completed it. `is_complete` stays true afterwards.
+    `stored` is there where this request completed it: it is stored, or held. `is_complete` stays true
+    afterwards.
     """
 
     upload_id: str
@@ -112,7 +114,7 @@ class PartialResult:
     length: int | None
     is_complete: bool
     expires: float | None = None
-    stored: Stored | None = None
+    stored: Stored | Held | None = None
     metadata_text: str = ""
     part_of_concat: bool = False
     concat: Concatenation | None = None
@@ -134,6 +136,16 @@ class PartialRefusal(Refusal):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(code, message, headers)
+        self.result = result
+        self.keeps = keeps
+
+
+class PartialTerminated(PartialRefusal, Terminated):
+    """A handler refused the whole file: the client gets its status and output, and what can be told."""
+
+    def __init__(self, terminated: Terminated, result: PartialResult, *, keeps: bool) -> None:
+        Terminated.__init__(self, terminated.status, terminated.body, terminated.content_type)
+        self.rejected_by = terminated.rejected_by
         self.result = result
         self.keeps = keeps
 

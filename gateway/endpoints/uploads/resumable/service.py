@@ -92,7 +92,7 @@ class ResumableUploads:
                     refuse_gone(incoming.request)
                 return await self.access.store.create(head), progress
             except Refusal as refusal:
-                if failure := as_hook_failure(refusal, head.upload, target.match):
+                if failure := as_hook_failure(refusal, head.upload, target.match.path):
                     raise failure from refusal
                 raise
         except BaseException as error:

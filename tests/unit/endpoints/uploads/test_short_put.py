@@ -14,7 +14,7 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
-from gateway.domain.model import Stored, Upload
+from gateway.domain.model import RECEIVED, Stored, Upload
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.short_path import ShortExchange
@@ -79,6 +79,7 @@ class Handlers:
 
     def __init__(self, count: int = 0) -> None:
         self.count = count
+        self.received = False
         self.deciding: list[Callable[[Exception | None], None]] = []
         self.uploads: list[Upload] = []
         self.cancelled = 0
@@ -87,8 +88,8 @@ class Handlers:
     def replaces_authorization(self) -> bool:
         return self.count > 0
 
-    def has_handlers(self, _: str) -> bool:
-        return self.count > 0
+    def has_handlers(self, event: str) -> bool:
+        return self.received if event == RECEIVED else self.count > 0
 
     def submit_admission(self, upload: Upload, done: Callable[[Exception | None], None]) -> Handlers:
         self.uploads.append(upload)
@@ -122,6 +123,13 @@ class Gateway:
 
     def untouched(self) -> bool:
         return not (len(self.inflight) or self.counted() or self.writer.waiting or self.hooks.uploads)
+
+
+def test_an_upload_whose_file_handlers_will_see_is_left_untouched() -> None:
+    gateway = Gateway(handlers=1)
+    gateway.hooks.received = True
+    assert not gateway.take(Exchange())
+    assert gateway.untouched()
 
 
 def test_a_small_upload_is_stored_and_answered_once() -> None:

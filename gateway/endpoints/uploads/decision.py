@@ -1,0 +1,168 @@
+"""Lets handlers of OnFileReceived decide about a whole file before it is visible.
+
+Without `hold` they decide here, while the client waits; then the file is committed, or held for those
+with `hold`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.commit.writer import media_type
+from gateway.domain import failpoints, paths
+from gateway.domain.event_bodies import received_body
+from gateway.domain.held import Held, PrivateFile, add_result, limit_to_grant
+from gateway.domain.model import Stored, Upload
+from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads.admission import Admission, as_hook_failure
+from gateway.errors import ClientDisconnected, Refusal
+from gateway.files.service import FilesService
+from gateway.http.protocol import on_disconnect
+from gateway.telemetry.logs import event
+from gateway.telemetry.redaction import Redaction
+
+log = logging.getLogger("gateway.uploads")
+
+
+class FinishedBody(Protocol):
+    """A body that is whole: a `PendingWrite` or an `OpenPartial`."""
+
+    async def stage(self) -> PrivateFile:
+        """See `PendingWrite.stage`."""
+
+    async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        """See `PendingWrite.hold`."""
+
+
+@dataclass(slots=True)
+class WholeUpload:
+    """An upload whose body is whole, its digests verified: what a decision is about.
+
+    `digests` are in base64 by RFC 9530 name. `commit` publishes the body. The decision ends early where
+    `request` is given and its client disconnects. `asked_path` is the path before the decision.
+    """
+
+    upload: Upload
+    body: FinishedBody
+    digests: Mapping[str, str]
+    progress: Progress
+    commit: Callable[[], Awaitable[Stored]]
+    request: web.BaseRequest | None = None
+    asked_path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked_path = self.upload.path
+
+
+@dataclass(slots=True, frozen=True)
+class ReceivedDecisions:
+    """Runs the handlers, and commits or holds what they accept. On the server's event loop.
+
+    `decide` comes first, then `complete` with what it returned.
+    """
+
+    admission: Admission
+    files: FilesService
+    redaction: Redaction
+
+    async def decide(self, whole: WholeUpload) -> Sequence[str]:
+        """Run the handlers that decide now; return the names of those that hold the upload.
+
+        What they change is in the upload then, and checked. The body stays as it was. Raises
+        `Terminated` for a refusal, `Refusal` (`hook_failed` for a handler that fails),
+        `ClientDisconnected`.
+        """
+        if not self.admission.decides_received():
+            return ()
+        whole.progress.state = "deciding"
+        holding = await self._run_handlers(whole)
+        limit_to_grant(whole.upload)
+        self._check_changes(whole)
+        failpoints.hit("after decision")
+        return holding
+
+    async def complete(self, whole: WholeUpload, holding: Sequence[str]) -> Stored | Held:
+        """Hold the body until the handlers `holding` have decided, or commit it. Raises as they do."""
+        whole.progress.state = "committing"
+        try:
+            if holding:
+                return add_result(await whole.body.hold(whole.digests, holding), whole.upload)
+            return add_result(await whole.commit(), whole.upload)
+        except Refusal as refusal:
+            if failure := as_hook_failure(refusal, whole.upload, whole.asked_path):
+                raise failure from refusal
+            raise
+
+    async def _run_handlers(self, whole: WholeUpload) -> Sequence[str]:
+        upload = whole.upload
+        private = await whole.body.stage()
+        self.files.private.register(upload.id, private)
+        try:
+            body = self._body(whole, private.size)
+            received = self.files.received_event(upload.id, body)
+            deciding = asyncio.ensure_future(self.admission.hooks.decide_received(upload, received))
+            with _cancelled_on_disconnect(whole.request, deciding):
+                return await _result(deciding)
+        finally:
+            self.files.private.forget(upload.id)
+
+    def _body(self, whole: WholeUpload, size: int) -> dict[str, object]:
+        upload = whole.upload
+        return received_body(
+            upload,
+            mime=media_type(upload),
+            size=size,
+            digests=whole.digests,
+            params=self.redaction.params(upload.params),
+            headers=self.redaction.headers(upload.headers),
+        )
+
+    def _check_changes(self, whole: WholeUpload) -> None:
+        """Check what handlers wrote, as after OnFileUploading. Raises `Refusal("hook_failed")`."""
+        upload = whole.upload
+        try:
+            paths.check_path(upload.path)
+        except Refusal as refusal:
+            raise as_hook_failure(refusal, upload, whole.asked_path) or refusal from refusal
+        if self.admission.event_size is None:
+            return
+        try:
+            self.admission.event_size.check(upload)
+        except Refusal as refusal:
+            log.error(
+                "a handler of OnFileReceived made an event too large: %s",
+                refusal,
+                extra=event("hook.failed", path=upload.path),
+            )
+            raise Refusal("hook_failed", "a handler wrote more than an event can have") from refusal
+
+
+async def _result(deciding: asyncio.Future[tuple[str, ...]]) -> Sequence[str]:
+    """Return the result of a decision. Raises `ClientDisconnected` where it was cancelled alone."""
+    try:
+        return await deciding
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ClientDisconnected("the client disconnected while handlers decided") from None
+    finally:
+        deciding.cancel()
+
+
+@contextlib.contextmanager
+def _cancelled_on_disconnect(
+    request: web.BaseRequest | None, deciding: asyncio.Future[tuple[str, ...]]
+) -> Iterator[None]:
+    def cancel() -> None:
+        deciding.cancel()
+
+    with contextlib.nullcontext() if request is None else on_disconnect(request, cancel):
+        yield

@@ -1,0 +1,301 @@
+"""Handlers of OnFileReceived over real sockets: nothing is visible before they have accepted it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.domain.model import RECEIVED, UPLOAD_FAILED, UPLOADED, UPLOADING
+from gateway.server.app import Gateway
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    curl,
+    files_below,
+    get,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+    wait_until,
+)
+from tests.support.recorders import EventRecorder, write_handler
+from tests.support.resumable import append, request
+from tests.support.tus import tus
+
+LARGE = os.urandom(9 << 20)
+"""More than what the socket receive path takes from 8 MiB on."""
+
+JUDGE = """
+    async with files.open(event) as file:
+        content = await file.read()
+    assert len(content) == event["bytes"]
+    with open(event["filepath"], "rb") as file:
+        assert file.read() == content
+    act = event["headers"].get("X-Act", event["metadata"].get("act", ""))
+    if act == "wait":
+        import pathlib
+        pathlib.Path("{gate}.begun").touch()
+        while not pathlib.Path("{gate}").exists():
+            await asyncio.sleep(0.01)
+        act = pathlib.Path("{gate}").read_text()
+    if act == "refuse":
+        await handle.terminate(422, {{"virus": "EICAR"}})
+    if act == "raise":
+        1 / 0
+    if act == "hang":
+        await asyncio.Event().wait()
+    if act.startswith("path "):
+        event["path"] = act[5:]
+    event["metadata"]["Judged-By"] = "judge"
+    handle.result({{"size": len(content), "sha": hashlib.sha256(content).hexdigest()}})
+"""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """What a handler that was told to wait waits for: a file that tells it how to go on."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, gate: Path) -> list[str]:
+    folder = tmp_path / "data/plugins"
+    script = f"import hashlib\n{JUDGE.format(gate=gate)}".replace("\n    ", "\n")
+    return write_handler(folder, script, name="judge", event=RECEIVED, more="timeout: 3\n")
+
+
+def stored(tmp_path: Path) -> dict[str, bytes]:
+    return files_below(tmp_path / "data/upload")
+
+
+def is_clean(tmp_path: Path) -> bool:
+    """Whether nothing of an upload is left, private or not."""
+    state = tmp_path / "data/.gateway"
+    partial = [name for name in os.listdir(state / "partials") if "-" in name]
+    return stored(tmp_path) == {} and leftovers(tmp_path / "data") == [] and not partial
+
+
+def result_of(body: bytes) -> dict[str, Any]:
+    return {"size": len(body), "sha": hashlib.sha256(body).hexdigest()}
+
+
+# -- every protocol
+
+
+Send = Callable[[Gateway, str], Awaitable[tuple[int, bytes, Any]]]
+"""Uploads to a path below /upload/; returns the status, the body that was sent, and the JSON told."""
+
+
+async def small(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    answer = await put(gateway, f"/upload/{name}", b"small")
+    return answer.status, b"small", answer.json
+
+
+async def large(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    answer = await put(gateway, f"/upload/{name}", LARGE)
+    return answer.status, LARGE, answer.json
+
+
+async def chunked(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    body = os.urandom(300_000)
+    answer = await curl("-T", "-", f"{gateway.url}/upload/{name}", stdin=body)
+    return answer.status, body, json.loads(answer.body)
+
+
+async def expecting(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    async with raw_connection(gateway) as connection:
+        lines = ("Content-Length: 5", "Expect: 100-continue")
+        await connection.send(request_head("PUT", f"/upload/{name}", *lines))
+        assert (await connection.head()).status == 100
+        await connection.send(b"later")
+        answer = await connection.answer()
+        return answer.status, b"later", answer.json
+
+
+async def form(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    answer = await curl(
+        "-F", f"file=@-;filename={name}", f"{gateway.url}/upload/", stdin=b"form" * 50_000
+    )
+    return answer.status, b"form" * 50_000, json.loads(answer.body)["uploads"][0]
+
+
+async def by_draft(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    body = os.urandom(200_000)
+    first = await request(gateway, "POST", f"/upload/{name}", "Upload-Complete: ?0", body=body[:100_000])
+    answer = await append(gateway, first.resource, 100_000, body[100_000:], end=True)
+    assert answer.complete == "?1"
+    return answer.status, body, json.loads(answer.final.body)
+
+
+async def by_range(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    answer = await put(
+        gateway,
+        f"/upload/{name}?resume=0123456789abcdef",
+        LARGE,
+        f"Content-Range: bytes 0-{len(LARGE) - 1}/{len(LARGE)}",
+    )
+    return answer.status, LARGE, answer.json
+
+
+async def by_tus(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
+    answer = await tus(gateway, "POST", f"/upload/{name}", "Upload-Length: 5", body=b"tus 1")
+    return answer.status, b"tus 1", answer.json
+
+
+@pytest.mark.parametrize(
+    "send",
+    [small, large, chunked, expecting, form, by_draft, by_range, by_tus],
+    ids=lambda send: send.__name__,
+)
+async def test_by_every_protocol_the_handler_reads_the_whole_private_file_and_answers_the_client(
+    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], send: Send
+) -> None:
+    gateway = await start_gateway(plugins=plugins)
+    status, body, told = await send(gateway, "x.bin")
+    assert (status, told["result"]) == (201, result_of(body))
+    assert stored(tmp_path) == {"x.bin": body}
+    assert leftovers(tmp_path / "data") == []
+    story = (await get(gateway, f"/-/uploads/{told['upload_id']}")).json
+    assert story["state"] == "stored"
+    stat = await gateway.resources.scripts.files.stat("/upload/x.bin")
+    assert stat.metadata == {"judged-by": "judge"}
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize("act", ["refuse", "raise", "hang", "path /upload/../x", "path /.gateway/x"])
+async def test_what_is_not_accepted_leaves_nothing(
+    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], recorder: EventRecorder, act: str
+) -> None:
+    recorder.write_handler(tmp_path / "data/plugins", UPLOAD_FAILED, "failed")
+    recorder.write_handler(tmp_path / "data/plugins", UPLOADED, "uploaded")
+    gateway = await start_gateway(plugins=plugins)
+    for body in (b"small", LARGE):
+        answer = await put(gateway, "/upload/x", body, f"X-Act: {act}")
+        name, event = await recorder.next_event()
+        assert (name, event["bytes"], event["path"]) == ("failed", len(body), event["path"])
+        if act == "refuse":
+            assert (answer.status, answer.json) == (422, {"virus": "EICAR"})
+            assert event["reason"] == "rejected"
+        else:
+            assert (answer.status, answer.json["error"]) == (503, "hook_failed")
+            assert event["reason"] == "hook_failed"
+    assert is_clean(tmp_path)
+    metrics = (await get(gateway, "/-/metrics")).body.decode()
+    outcome = "rejected" if act == "refuse" else "hook_failed"
+    assert f'gateway_uploads_total{{outcome="{outcome}"}} 2.0' in metrics
+
+
+async def test_a_refused_file_was_never_visible_to_anybody(
+    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+) -> None:
+    gateway = await start_gateway(plugins=plugins, downloads="true", listing="true")
+    await put(gateway, "/upload/a/other", b"other")
+    uploading = asyncio.create_task(put(gateway, "/upload/a/x", b"secret", "X-Act: wait"))
+    begun = Path(f"{gate}.begun")
+    await wait_until(begun.exists)
+    [upload_id] = gateway.endpoints.inflight._active
+    assert (await get(gateway, f"/-/uploads/{upload_id}")).json["state"] == "deciding"
+    assert (await get(gateway, "/upload/a/x")).status == 404
+    listed = (await get(gateway, "/upload/a/", "Accept: application/json")).json
+    assert "x" not in json.dumps(listed["entries"])
+    archive = await get(gateway, "/upload/a/?format=zip")
+    assert b"secret" not in archive.body
+    assert stored(tmp_path) == {"a/other": b"other"}
+    gate.write_text("refuse")
+    assert (await uploading).status == 422
+    assert stored(tmp_path) == {"a/other": b"other"}
+    assert leftovers(tmp_path / "data") == []
+
+
+async def test_a_client_that_disconnects_while_handlers_decide_leaves_nothing(
+    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+) -> None:
+    gateway = await start_gateway(plugins=plugins)
+    async with raw_connection(gateway) as connection:
+        lines = ("Content-Length: 5", "X-Act: wait")
+        await connection.send(request_head("PUT", "/upload/x", *lines) + b"small")
+        await wait_until(Path(f"{gate}.begun").exists)
+        connection.reset()
+    await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
+    gate.write_text("")
+    assert (await put(gateway, "/upload/y", b"y")).status == 201
+    assert stored(tmp_path) == {"y": b"y"}
+    assert leftovers(tmp_path / "data") == []
+
+
+# -- what handlers change
+
+
+async def test_the_target_and_the_conflict_policy_count_when_the_file_is_published(
+    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+) -> None:
+    gateway = await start_gateway(plugins=plugins, on_conflict="reject")
+    moved = await put(gateway, "/upload/x", b"one", "X-Act: path /upload/sub/taken.png")
+    assert (moved.status, moved.json["path"], moved.json["mime"]) == (
+        201,
+        "/upload/sub/taken.png",
+        "image/png",
+    )
+    refused = await put(gateway, "/upload/y", b"two", "X-Act: path /upload/sub/taken.png")
+    assert (refused.status, refused.json["error"]) == (409, "conflict")
+    uploading = asyncio.create_task(put(gateway, "/upload/z", b"three", "X-Act: wait"))
+    await wait_until(Path(f"{gate}.begun").exists)
+    assert (await put(gateway, "/upload/z", b"first")).status == 201
+    gate.write_text("")
+    assert (await uploading).json["error"] == "conflict"
+    assert stored(tmp_path) == {"sub/taken.png": b"one", "z": b"first"}
+
+
+async def test_a_handler_that_may_fail_is_left_out_when_it_does(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data/plugins"
+    write_handler(folder, "handle.result({'first': 1, 'both': 1})", name="a", event=UPLOADING)
+    write_handler(
+        folder, "event['path'] = '/no'; 1 / 0", name="b", event=RECEIVED, more="on_error: allow\n"
+    )
+    plugins = write_handler(folder, "handle.result({'both': 2})", name="c", event=RECEIVED)
+    gateway = await start_gateway(plugins=plugins)
+    answer = await put(gateway, "/upload/x", b"small")
+    assert (answer.status, answer.json["path"]) == (201, "/upload/x")
+    assert answer.json["result"] == {"first": 1, "both": 2}
+
+
+async def test_results_of_admission_are_in_the_answers_of_both_paths(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    body = "handle.result({'left': '3 GB'}) if event['path'] != '/upload/plain' else None"
+    plugins = write_handler(tmp_path / "data/plugins", body)
+    for short in ("true", "false"):
+        gateway = await start_gateway(plugins=plugins, short_path=short, directory=str(tmp_path / short))
+        answer = await put(gateway, "/upload/x", b"small")
+        assert (answer.status, answer.json["result"]) == (201, {"left": "3 GB"})
+        assert "result" not in (await put(gateway, "/upload/plain", b"small")).json
+
+
+async def test_handlers_come_and_go_with_a_reload(start_gateway: StartGateway, tmp_path: Path) -> None:
+    folder = tmp_path / "data/plugins"
+    plugins = write_handler(folder, "pass")
+    gateway = await start_gateway(plugins=plugins)
+    assert (await put(gateway, "/upload/a", b"a")).status == 201
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/b", "Content-Length: 9") + b"begun")
+        await wait_until(lambda: any(p.received for p in gateway.endpoints.inflight._active.values()))
+        write_handler(folder, "await handle.terminate(451)", name="judge", event=RECEIVED)
+        await gateway.resources.plugins.reload()
+        await connection.send(b"late")
+        assert (await connection.answer()).status == 451
+    assert (await put(gateway, "/upload/c", b"c")).status == 451
+    (folder / "judge.yaml").unlink()
+    await gateway.resources.plugins.reload()
+    assert (await put(gateway, "/upload/d", b"d")).status == 201
+    assert sorted(stored(tmp_path)) == ["a", "d"]
