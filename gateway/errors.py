@@ -75,6 +75,7 @@ TABLE: Mapping[str, int] = {
     "storage_unavailable": 503,
     "gateway_timeout": 504,
     "no_space": 507,
+    "quota_exceeded": 507,
 }
 """Every error code a client can see, and its HTTP status (RFC 9110 section 15; 460: tus 1.0.0)."""
 

@@ -100,9 +100,12 @@ def gateway_process(tmp_path: Path, short_path: bool) -> Iterator[StartProcess]:
     """Start gateways as processes of their own, to be killed: `gateway_process("--flag", "value")`."""
     running: list[GatewayProcess] = []
 
-    def start_one(*flags: str, directory: Path | None = None, die_at: str = "") -> GatewayProcess:
+    def start_one(
+        *flags: str, directory: Path | None = None, die_at: str = "", forked: bool = True
+    ) -> GatewayProcess:
         switch = () if short_path else ("--short-path=false",)
-        process = GatewayProcess(directory or tmp_path / "data", (*switch, *flags), die_at)
+        folder = directory or tmp_path / "data"
+        process = GatewayProcess(folder, (*switch, *flags), die_at, forked=forked)
         running.append(process)
         return process
 

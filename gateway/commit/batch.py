@@ -26,7 +26,6 @@ from gateway.commit.records import (
     UploadEvents,
 )
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.storage.local.directory import OpenDirectory
@@ -260,10 +259,7 @@ class BatchCommitter:
                     extra=event("folder.unsynced", path=item.path),
                 )
                 continue
-            upload, request = item.upload, item.request
-            result.outcomes[upload.id] = Stored(
-                upload.id, item.path, item.identity.size, request.mime, item.replaced, request.digests
-            )
+            result.outcomes[item.upload.id] = item.stored()
 
     def _undo(self, requests: list[CommitRequest], refusal: Refusal, result: BatchResult) -> None:
         """Delete what the journal may hold, durably; only then the bodies."""

@@ -121,6 +121,12 @@ class StagedUpload:
         """The path as clients and handlers know it, with the name that was chosen."""
         return "/" + "/".join([*self.segments[:-1], self.parent.name])
 
+    def stored(self) -> Stored:
+        """Return what was stored, once it is published."""
+        request, identity = self.request, self.identity
+        described = request.mime, self.replaced, request.digests
+        return Stored(self.upload.id, self.path, identity.size, *described, identity=identity)
+
     def row(self) -> UploadRecord:
         """Return the row of the journal, with the events that are known by now."""
         upload, request = self.upload, self.request

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gateway.domain.model import OnConflict, Stored, Upload
+from gateway.domain.quotas import QuotaLeft
 
 MAX_OUTPUT_LENGTH: Final = 2000
 """Characters of the output of a refusal that are told at `/-/uploads/<id>`."""
@@ -16,7 +17,7 @@ MAX_OUTPUT_LENGTH: Final = 2000
 class Held(NamedTuple):
     """An upload that is whole and durable, and not visible before its handlers have decided.
 
-    `result` is as in `Stored`.
+    `result` and `quotas` are as in `Stored`.
     """
 
     upload_id: str
@@ -25,6 +26,7 @@ class Held(NamedTuple):
     mime: str
     digests: dict[str, str]
     result: dict[str, Any] | None = None
+    quotas: tuple[QuotaLeft, ...] = ()
 
 
 class PrivateFile(NamedTuple):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.domain.grant import Grant
+from gateway.domain.quotas import QuotaLeft
 
 UPLOADING: Final = "APIGW.OnFileUploading"
 RECEIVED: Final = "APIGW.OnFileReceived"
@@ -125,7 +126,8 @@ class Upload:
     `resumable` is the protocol of one in several requests, `content_length` then that of the whole file;
     `part_of_concat` marks the part of another file (tus, `Upload-Concat: partial`). `kept_headers` are
     those of its creation that responses to HEAD repeat, after its completion too (tus). `results` are
-    what its handlers left for the client, by their names.
+    what its handlers left for the client, by their names. `quotas` are limits that came with it, by
+    their keys: those of `domain.quotas.QuotaLimits.as_dict`.
     """
 
     id: str
@@ -148,6 +150,7 @@ class Upload:
     part_of_concat: bool = False
     kept_headers: dict[str, str] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    quotas: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -213,7 +216,8 @@ class Identity(NamedTuple):
 class Stored(NamedTuple):
     """A committed upload: its path, size, type and digests; whether it replaced a file.
 
-    `result` is what its handlers left for the client, None if nothing.
+    `result` is what its handlers left for the client, None if nothing. `identity` is that of its file,
+    None for an object. `quotas` are those that it counts for.
     """
 
     upload_id: str
@@ -223,6 +227,8 @@ class Stored(NamedTuple):
     replaced: bool
     digests: dict[str, str]
     result: dict[str, Any] | None = None
+    identity: Identity | None = None
+    quotas: tuple[QuotaLeft, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

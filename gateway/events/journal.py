@@ -28,6 +28,7 @@ from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
 from gateway.events.unpublished import UnpublishedEvents
 from gateway.events.upload_log import UploadLog
+from gateway.events.upload_states import UploadStates
 
 
 class Journal:
@@ -49,6 +50,7 @@ class Journal:
         self.published_notes = PublishedNotes(self._database)
         self.uploads = UploadLog(self._database)
         self.held_log = HeldLog(self._database)
+        self.upload_states = UploadStates(self._database)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
 

@@ -103,6 +103,10 @@ class PostgresStore:
 
     # -- on the caller's loop
 
+    async def call(self, query: Callable[[Any], Awaitable[T]]) -> T:
+        """Return what `query` returns, called with a connection. Raises `RecordsUnavailable`."""
+        return await self._query(query)
+
     async def _query(self, query: Callable[[Any], Awaitable[T]]) -> T:
         async def run() -> T:
             async with self._connection() as connection:

@@ -31,6 +31,7 @@ from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
+from gateway.server.quotas import start_quotas
 from gateway.server.reread_settings import reread_tokens
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
@@ -182,6 +183,7 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
         await parts.backend.start()
     stack.push_async_callback(parts.remover.close)
     await parts.remover.start()
+    await start_quotas(stack, resources.quotas, resources.settings)
 
 
 def _start_background(stack: AsyncExitStack, resources: Resources) -> None:

@@ -97,8 +97,9 @@ async def open_endpoints(
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     existing = open_existing_files(stack, resources, auth, metrics, urls)
     admission = _admission(resources, auth, inflight, delivery)
-    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.parts.writer
-    short = ShortUploads(admission, writer, outcomes, slot) if isinstance(writer, LocalWriter) else None
+    outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
+    local = writer.inner if isinstance(writer.inner, LocalWriter) else None
+    short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot)
     redaction = Redaction(settings.redact)
     decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.auth.installation import Installation, public_url
@@ -46,6 +46,7 @@ from gateway.server.process import (
     open_base,
     open_shared_resources,
 )
+from gateway.server.quotas import QuotaParts, QuotaRemover, open_quotas
 from gateway.server.script_services import connect_services, load_plugins, make_plugins
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
@@ -105,6 +106,7 @@ class Resources:
     plugins: Plugins
     hooks: Hooks
     notification_secrets: tuple[str, ...]
+    quotas: QuotaParts
     _stack: ExitStack
 
     def close(self) -> None:
@@ -141,6 +143,13 @@ def open_resources(
         clients = _storage_clients(settings, plugins)
         hooks = Hooks(plugins)
         parts = _open_storage(base, hooks, clients)
+        quotas = open_quotas(base, parts.writer, parts.partials, parts.storage, stack)
+        parts = replace(
+            parts,
+            writer=quotas.writer,
+            partials=quotas.partials,
+            remover=QuotaRemover(parts.remover, quotas.quotas.files),
+        )
         scripts = _open_script_storage(base, parts.storage, stack)
         _connect_scripts(base.installation, parts.storage, scripts, plugins)
         load_plugins(plugins, warns=slot == 0)
@@ -150,7 +159,7 @@ def open_resources(
         parts.remover.take_over(settle_deletions(base.disk.tree, base.state.journal))
         stack.callback(parts.read_pool.close)
         stack.callback(base.disk.executor.shutdown)
-        return Resources(base, tls, parts, scripts, plugins, hooks, secrets, stack.pop_all())
+        return Resources(base, tls, parts, scripts, plugins, hooks, secrets, quotas, stack.pop_all())
 
 
 def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...]:

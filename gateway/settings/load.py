@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydantic import ValidationError
 
 from gateway.domain.addresses import ALL_INTERFACES
+from gateway.domain.template_segments import variable_names
 from gateway.errors import ConfigError
+from gateway.settings.quotas import repeated_scope
 from gateway.settings.sources import (
     ROWS,
     Location,
@@ -160,6 +162,7 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
         except ValueError as error:
             yield sources["stored_path"].error(str(error))
     yield from _repeated_tokens(settings, sources)
+    yield from _wrong_quotas(settings, sources)
     if settings.deliver == "workers" and settings.events == "journal":
         yield sources["deliver"].error("workers need NATS: add --events nats://HOST")
     if settings.peers and settings.advertise is None and settings.host in ALL_INTERFACES:
@@ -188,6 +191,16 @@ def _repeated_tokens(settings: Settings, sources: Mapping[str, SourcedValue]) ->
                 f"token name {token.name} is used twice; names must be unique", inner
             )
         seen.add(token.name)
+
+
+def _wrong_quotas(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
+    variables = variable_names(settings.file_upload_api_path)
+    for index, quota in enumerate(settings.quotas):
+        if (fault := quota.fault(variables)) is not None:
+            yield sources["quotas"].error(fault, (index, "per"))
+        if repeated_scope(settings.quotas, index):
+            message = "counts the same as an earlier quota: put their limits into one"
+            yield sources["quotas"].error(message, (index,))
 
 
 def _incomplete_jwt(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:

@@ -21,6 +21,7 @@ from gateway.settings.access import ACCESS, JWT, AccessSettings
 from gateway.settings.cores import MAX_PROCESSES, process_count
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
+from gateway.settings.quotas import LIMITS, QuotaSettings
 from gateway.settings.uploads import DOWNLOADS, UPLOADS, UploadSettings
 
 STATE_FOLDER: Final = ".gateway"
@@ -28,12 +29,11 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
 
 _LISTENING: Final = "Listening"
 _FILES: Final = "Folders and files"
-_LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, LIMITS, EVENTS, _LOGS)
 
 
-class Settings(UploadSettings, AccessSettings, EventAndStorageSettings):
+class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default;
@@ -168,30 +168,30 @@ class Settings(UploadSettings, AccessSettings, EventAndStorageSettings):
         int | None,
         Field(ge=1),
         BeforeValidator(values.size_or_none),
-        Option(_LIMITS, "largest upload, such as 10G", "SIZE", shown="none"),
+        Option(LIMITS, "largest upload, such as 10G", "SIZE", shown="none"),
     ] = None
     max_new_folders: Annotated[
         int,
         Field(ge=1, le=100),
-        Option(_LIMITS, "folders that are created for one upload; a path that needs more: 400", "N"),
+        Option(LIMITS, "folders that are created for one upload; a path that needs more: 400", "N"),
     ] = paths.MAX_NEW_FOLDERS
     min_free_bytes: Annotated[
         int,
         Field(ge=0),
         BeforeValidator(values.size),
-        Option(_LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
+        Option(LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
     ] = 64 * 1024**2
     idle_timeout: Annotated[
         Seconds,
         Field(gt=0, allow_inf_nan=False),
-        Option(_LIMITS, "how long a client may pause within a request body", "TIME"),
+        Option(LIMITS, "how long a client may pause within a request body", "TIME"),
     ] = 60.0
     min_rate: Annotated[
         int,
         Field(ge=0),
         BeforeValidator(values.size),
         Option(
-            _LIMITS,
+            LIMITS,
             "bytes a second that a client must send or read, judged over each minute of waiting for it; "
             "0: any rate",
             "SIZE",
@@ -202,14 +202,14 @@ class Settings(UploadSettings, AccessSettings, EventAndStorageSettings):
         int,
         Field(ge=1024, le=1 << 20),
         BeforeValidator(values.size),
-        Option(_LIMITS, "request line and header lines of a request together", "SIZE", shown="32KiB"),
+        Option(LIMITS, "request line and header lines of a request together", "SIZE", shown="32KiB"),
     ] = 32 * 1024
     processes: Annotated[
         int,
         Field(ge=1, le=MAX_PROCESSES),
         BeforeValidator(process_count),
         Option(
-            _LIMITS,
+            LIMITS,
             "server processes that share the port; auto: one for each core that the gateway may use",
             "N|auto",
             page="use-all-cores",

@@ -14,6 +14,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Sequence
 
 from gateway.cli import main
 from gateway.domain import failpoints
@@ -69,8 +70,9 @@ def fail_unlink() -> None:
     os.unlink = unlink  # type: ignore[assignment]  # the gateway passes names in folders only
 
 
-if __name__ == "__main__":
-    wish = sys.argv[1]
+def run(arguments: Sequence[str]) -> int:
+    """Run the gateway with what the first argument wishes."""
+    wish = arguments[0]
     if wish == "heartbeat=quick":
         heartbeat.HEARTBEAT_INTERVAL, heartbeat.HEARTBEAT_TIMEOUT = 0.1, 1.0  # type: ignore[misc]
     elif wish == "boot=other":
@@ -82,4 +84,8 @@ if __name__ == "__main__":
     elif wish != "never":
         name, _, count = wish.partition(":")
         kill_at(name, int(count or 1))
-    raise SystemExit(main(sys.argv[2:]))
+    return main(list(arguments[1:]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(sys.argv[1:]))

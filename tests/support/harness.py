@@ -12,7 +12,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from gateway.server.app import Gateway
-from tests.support import PROJECT
+from tests.support.spawner import ForkedProcess, start_executed, start_forked
 
 TIMEOUT = 30.0
 """Seconds in which anything that must happen does."""
@@ -61,16 +60,21 @@ def failing_open(name: str) -> Callable[..., int]:
 
 
 class GatewayProcess:
-    """`gateway serve` in a process, which kills itself at the failpoint `die_at`, if one is named."""
+    """`gateway serve` in a process, which kills itself at the failpoint `die_at`, if one is named.
 
-    def __init__(self, directory: Path, flags: Sequence[str], die_at: str = "") -> None:
+    With `forked` it is no child of this process, and its command line is that of the spawner.
+    """
+
+    def __init__(
+        self, directory: Path, flags: Sequence[str], die_at: str = "", *, forked: bool = True
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory.parent / f"{directory.name}.log"
         self._log = self.log_path.open("ab")
-        command = [sys.executable, "-m", "tests.support.failpoint_gateway", die_at or "never", "serve"]
-        command += ["--directory", str(directory), "--port", "0", *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, cwd=PROJECT)
+        arguments = [die_at or "never", "serve", "--directory", str(directory), "--port", "0", *flags]
+        start = start_forked if forked else start_executed
+        self.process: ForkedProcess | subprocess.Popen[bytes] = start(arguments, self._log.fileno())
         self.printed: list[str] = []
         self.url = self._wait_for_url()
 

@@ -10,7 +10,9 @@ import asyncio
 import logging
 from contextvars import Context, copy_context
 
+from gateway.commit.committer import Done
 from gateway.commit.local_writer import LocalWriter
+from gateway.commit.quota_writer import QuotaWriter
 from gateway.domain import failpoints
 from gateway.domain.held import add_result
 from gateway.domain.model import Stored, Upload, new_id
@@ -33,13 +35,20 @@ class ShortUploads:
     """The small uploads of one process, on the server's event loop. `slot` goes into upload ids."""
 
     def __init__(
-        self, admission: Admission, writer: LocalWriter, outcomes: UploadOutcomes, slot: int
+        self,
+        admission: Admission,
+        writer: LocalWriter,
+        counting: QuotaWriter,
+        outcomes: UploadOutcomes,
+        slot: int,
     ) -> None:
         self.admission = admission
-        self.writer = writer
+        self._writer = writer
+        self._counting = counting
         self.outcomes = outcomes
         self._slot = slot
         self._admitting: set[_ShortUpload] = set()
+        self._storing: set[asyncio.Task[None]] = set()
 
     def take(self, exchange: ShortExchange, match: PathMatch) -> bool:
         """Serve an upload, or leave it without any side effect. Raises `Refusal` to leave it too."""
@@ -67,6 +76,24 @@ class ShortUploads:
         except Exception as error:
             short.fail(error)
         return True
+
+    def store(self, upload: Upload, content: bytes, done: Done) -> None:
+        """Commit a body, see `Committer.submit`; one that counts for quotas waits in a task."""
+        if not self._counting.count(upload):
+            self._writer.submit(upload, content, done)
+            return
+        task = asyncio.create_task(self._store_counted(upload, content, done))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+
+    async def _store_counted(self, upload: Upload, content: bytes, done: Done) -> None:
+        try:
+            outcome: Stored | Exception = await self._counting.store(upload, content, from_client=True)
+        except Exception as error:
+            outcome = error
+        except asyncio.CancelledError:  # the loop ends
+            outcome = UnknownOutcome("the upload was not committed before the end of the process")
+        done(outcome)
 
     def ended_admission(self, short: _ShortUpload) -> None:
         """Note that the handlers of an upload have decided."""
@@ -144,7 +171,7 @@ class _ShortUpload:
         failpoints.hit("after admit")
         self._described.start_commit(self._progress, len(self._content))
         content, self._content = self._content, b""
-        self._uploads.writer.submit(self._upload, content, self._committed)
+        self._uploads.store(self._upload, content, self._committed)
 
     def _committed(self, outcome: Stored | Exception) -> None:
         if isinstance(outcome, Exception):

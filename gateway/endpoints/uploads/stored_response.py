@@ -35,6 +35,8 @@ def stored_json(stored: Stored | Held, urls: StoredUrls) -> str:
     digest = result = ""
     if stored.digests:
         digest = f', "digest": {encode_json_string(digest_field(stored.digests))}'
+    if stored.quotas:
+        digest += f', "quotas": {json.dumps([left.as_dict() for left in stored.quotas])}'
     if stored.result is not None:
         result = f', "result": {json.dumps(stored.result, ensure_ascii=False)}'
     path, mime = encode_json_string(stored.path), encode_json_string(stored.mime)

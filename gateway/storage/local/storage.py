@@ -63,7 +63,8 @@ class LocalStorage:
 
     `between_batches` runs removals while this process publishes nothing, `exclusive` keeps other
     processes from publishing. With a `read_pool`, `read_parts` uses its threads and belongs to its loop.
-    With a `cached_reader`, which belongs to that loop too, `read_parts_now` reads small files.
+    With a `cached_reader`, which belongs to that loop too, `read_parts_now` reads small files. `removed`
+    hears of the path of each file that `delete` has removed.
     """
 
     tree: DirectoryTree
@@ -71,6 +72,7 @@ class LocalStorage:
     exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     read_pool: ReadPool | None = None
     cached_reader: CachedReader | None = None
+    removed: Callable[[str], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self._folder_pages = FolderPages(self.tree)
@@ -129,6 +131,8 @@ class LocalStorage:
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably."""
         await self.between_batches(lambda: self._delete(path, etag))
+        if self.removed is not None:
+            await self.removed(path)
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves files."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Self
 
 from gateway.domain import paths
@@ -51,6 +51,8 @@ class S3Storage:
         self._keys = PrefixedKeys(bucket)
         self._clients = clients
         self._signing = signing or clients
+        self.removed: Callable[[str], Awaitable[None]] | None = None
+        """Hears of the path of each object that `delete` has removed."""
 
     async def stat(self, path: str) -> Stat:
         """Describe an object."""
@@ -156,6 +158,8 @@ class S3Storage:
         client = await self._clients.client()
         with as_refusals(f"removing {path}"), _same_or_superseded(path):
             await client.delete_object(Bucket=self._bucket, Key=key, **_if_match(etag))
+        if self.removed is not None:
+            await self.removed(path)
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Sign a request that the bucket accepts, see `presigned`. Raises `ValueError`, `Refusal`."""

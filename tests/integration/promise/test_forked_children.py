@@ -99,7 +99,7 @@ def kept(pid: int) -> list[str]:
 async def test_a_gateway_whose_handlers_fork_starts_again_after_a_kill(
     children: Children, gateway_process: StartProcess
 ) -> None:
-    gateway = gateway_process(*children.flags)
+    gateway = gateway_process(*children.flags, forked=False)
     async with raw_connection(gateway) as waiting:
         await waiting.send(request_head("PUT", "/upload/never", "Content-Length: 9"))
         upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
@@ -113,7 +113,7 @@ async def test_a_gateway_whose_handlers_fork_starts_again_after_a_kill(
     with pytest.raises(ConnectionRefusedError):
         await put(gateway, "/upload/b")
 
-    again = gateway_process(*children.flags)
+    again = gateway_process(*children.flags, forked=False)
     assert (await put(again, "/upload/b")).status == 201
     await wait_settled(again)
 

@@ -251,10 +251,9 @@ async def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(
     loading, go = tmp_path / "loading", tmp_path / "go"
     text = SLOW_TO_LOAD.replace("LOADING", str(loading)).replace("GO", str(go))
     folder = write_plugin(tmp_path / "plugins", text.replace("STATUS", "401"))
+    flags = ("--processes", processes, "--plugins", str(folder))
     starting = asyncio.create_task(
-        asyncio.to_thread(
-            GatewayProcess, tmp_path / "data", ("--processes", processes, "--plugins", str(folder))
-        )
+        asyncio.to_thread(GatewayProcess, tmp_path / "data", flags, forked=False)
     )
     async with asyncio.timeout(TIMEOUT):
         while not loading.exists():
@@ -528,7 +527,7 @@ async def test_auto_is_a_process_for_each_core_of_each_start(
 ) -> None:
     flags = ("--processes", "auto", *recorder.flags)
     on_cores(2)
-    gateway = gateway_process(*flags)
+    gateway = gateway_process(*flags, forked=False)
     assert len(messages(gateway, "processes: 2 on 2 cores")) == 1
     ids = await served_by_all(gateway, 2)
     dying = pid_of(gateway, 1)
@@ -538,7 +537,7 @@ async def test_auto_is_a_process_for_each_core_of_each_start(
     await wait_settled(gateway)
     assert gateway.terminate() == 0
     on_cores(1)
-    single = gateway_process(*flags)
+    single = gateway_process(*flags, forked=False)
     assert len(messages(single, "processes: 1 on 1 core")) == 1
     for upload_id in ids.values():
         assert (await get(single, f"/-/uploads/{upload_id}")).json["handlers"][0]["state"] == "done"

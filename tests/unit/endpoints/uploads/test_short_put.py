@@ -14,6 +14,8 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
+from gateway.commit.quota_writer import QuotaWriter
+from gateway.commit.quotas import Quotas
 from gateway.domain.model import RECEIVED, Stored, Upload
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
@@ -74,6 +76,13 @@ class Writer:
         done(error or stored)
 
 
+class Uncounted:
+    """Quotas that no upload counts for."""
+
+    def count(self, _: Upload) -> bool:
+        return False
+
+
 class Handlers:
     """Handlers of OnFileUploading that decide when the test says so."""
 
@@ -113,7 +122,8 @@ class Gateway:
         auth, marks = Auth(parsed, (ALICE,), verifier=verifier), cast(OneTimeMarks, None)
         admission = Admission(parsed, auth, hooks, self.inflight, marks)
         outcomes = UploadOutcomes(self.inflight, self.metrics, hooks, URLS)
-        self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), outcomes, 0)
+        counting = QuotaWriter(cast(LocalWriter, self.writer), cast(Quotas, Uncounted()))
+        self.uploads = ShortUploads(admission, cast(LocalWriter, self.writer), counting, outcomes, 0)
 
     def take(self, exchange: Exchange) -> bool:
         return self.uploads.take(cast(ShortExchange, exchange), MATCH)

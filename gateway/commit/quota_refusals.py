@@ -1,0 +1,35 @@
+"""What a client is told that does not fit into a quota. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from gateway.domain.quotas import DAY_SECONDS
+from gateway.errors import Refusal
+from gateway.limits.quota_operations import Exceeded
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
+    """Return the refusal of an upload of `size` bytes at a Unix time: whose limit it is."""
+    (key, limits), measure, used = exceeded
+    limit = limits.limit(measure) or 0
+    if measure == "files":
+        return Refusal("quota_exceeded", f"{key}: {limit} files, {used} used")
+    amounts = f"{binary_size(limit)}, {binary_size(used)} used, this upload has {binary_size(size)}"
+    if measure == "bytes":
+        return Refusal("quota_exceeded", f"{key}: {amounts}")
+    seconds = math.ceil(DAY_SECONDS - now % DAY_SECONDS)
+    message = f"{key}: {amounts}, on one day (UTC)"
+    return Refusal("too_many_requests", message, {"Retry-After": str(seconds)})
+
+
+def binary_size(size: int) -> str:
+    """Return bytes in powers of 1024, as settings take them, never more than they are: `9.9 GiB`."""
+    power = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    if not power:
+        return f"{size} B"
+    tenths = size * 10 // 1024**power
+    return f"{tenths // 10} {_UNITS[power]}" if not tenths % 10 else f"{tenths / 10} {_UNITS[power]}"
