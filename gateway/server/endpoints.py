@@ -89,9 +89,7 @@ async def open_endpoints(
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
-    body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
-    await body_receiver.open()
-    stack.callback(body_receiver.close)
+    body_receiver = await _open_body_receiver(stack, resources)
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
@@ -112,8 +110,7 @@ async def open_endpoints(
     status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
-    reload = ReloadEndpoint(processes)
-    streams = UploadStreams(auth.client_of)
+    reload, streams = ReloadEndpoint(processes), UploadStreams(auth.client_of)
     api: dict[str, ApiHandler] = {
         **reload.handlers(),
         **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
@@ -138,6 +135,14 @@ def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
     metrics.gauge(
         "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
     )
+
+
+async def _open_body_receiver(stack: AsyncExitStack, resources: Resources) -> BodyReceiver:
+    settings = resources.settings
+    receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
+    await receiver.open()
+    stack.callback(receiver.close)
+    return receiver
 
 
 def _other_processes(resources: Resources) -> ProcessClients:
