@@ -148,7 +148,7 @@ class BatchCommitter:
         consumed, valid = [], []
         for item in staged:
             try:
-                if self._state.consume_url(item.upload):
+                if not item.request.was_held and self._state.consume_url(item.upload):
                     consumed.append(item)
             except Exception as error:
                 self._discard(item.request, refusal_of(error), result)
@@ -266,7 +266,7 @@ class BatchCommitter:
         ids = [request.upload.id for request in requests]
         try:
             # The URLs first: they are valid again even where the rows cannot be deleted yet.
-            if self._state.release_urls([request.upload for request in requests]):
+            if self._state.release_urls([r.upload for r in requests if not r.was_held]):
                 self._state.one_time_marks.sync()
             self._outbox.forget_uploads(ids).result()
         except (sqlite3.Error, OSError):

@@ -45,7 +45,9 @@ class Leftovers:
     def _undo(self) -> None:
         ids = self._unpublished
         self._state.journal.outbox.forget_uploads(ids).result()
-        self._state.one_time_marks.release_all(ids)
+        held = self._incoming.held
+        released = [name for name in ids if held is None or not held.knows(name)]
+        self._state.one_time_marks.release_all(released)
         while ids:
             self._incoming.withdraw(ids[-1])
             ids.pop()

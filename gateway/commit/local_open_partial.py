@@ -11,6 +11,7 @@ from typing import Final
 from gateway.commit.batched_write import BatchedWrite
 from gateway.commit.committer import Committer
 from gateway.commit.disk import Reservation
+from gateway.commit.local_holder import HoldRequest, hold_body
 from gateway.commit.local_writer import LocalWriter, xattr_of
 from gateway.commit.partials import OpenPartial
 from gateway.commit.publish import check_target
@@ -49,6 +50,7 @@ class LocalOpenPartial(BatchedWrite):
         self._committer = committer
         self._digests = digests
         self._kept = writer.computed_digest
+        self._holder = writer.holder
         self._reservation: Reservation | None = None
         expected = [digest.algorithm for digest in file.head.digests]
         computed = None if file.head.part_of_concat else self._kept
@@ -174,24 +176,36 @@ class LocalOpenPartial(BatchedWrite):
         return PrivateFile(size, self._file.path)
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
-        """See `OpenPartial.hold`."""
-        raise Refusal("not_implemented", "this body cannot be held yet")
+        """See `OpenPartial.hold`. A caller that is cancelled waits for the outcome."""
+        return await finish(asyncio.ensure_future(self._hold(digests, handlers)))
+
+    async def _hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        body = await self._whole_body(digests)
+        request = HoldRequest(self.head.upload, body, dict(digests), handlers)
+        held = await hold_body(self._holder, request)
+        failpoints.hit("before partial end")
+        await self._end(completed=True)
+        return held
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """See `OpenPartial.commit`. A caller that is cancelled waits for the outcome."""
         return await finish(asyncio.ensure_future(self._commit(digests)))
 
     async def _commit(self, digests: Mapping[str, str]) -> Stored:
-        upload = self.head.upload
-        await self.settle()
-        body = await self._in_thread(self._move)
-        body.digests.keep_named(self._kept, digests)
+        upload, body = self.head.upload, await self._whole_body(digests)
         stored = await self._committer.commit(
             CommitRequest(upload, body, media_type(upload), dict(digests), from_client=True)
         )
         failpoints.hit("before partial end")
         await self._end(completed=True)
         return stored
+
+    async def _whole_body(self, digests: Mapping[str, str]) -> IncomingFile:
+        """Move the whole body to where it is committed, or held; `digests` are those of it."""
+        await self.settle()
+        body = await self._in_thread(self._move)
+        body.digests.keep_named(self._kept, digests)
+        return body
 
     def _move(self) -> IncomingFile:
         """Move the body to where it is committed; the target is checked as when it was created."""

@@ -10,13 +10,13 @@ from gateway.commit.batched_write import BatchedWrite, WriteBuffers
 from gateway.commit.committer import Committer, Done
 from gateway.commit.disk import Reservation
 from gateway.commit.failures import discard_quietly, refusal_of
+from gateway.commit.local_holder import HoldRequest, LocalHolder, hold_body
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.writer import media_type
 from gateway.domain import paths
 from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload
-from gateway.errors import Refusal
 from gateway.limits import client_key
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 from gateway.storage.local.xattrs import encode_xattr
@@ -24,15 +24,21 @@ from gateway.storage.local.xattrs import encode_xattr
 
 class LocalWriter:
     """DIRECTORY as a `StorageWriter`. `file_mode` are the permission bits of published files, `digest`
-    is the algorithm of `--digest`."""
+    is the algorithm of `--digest`. `holder` keeps what waits for a decision."""
 
     def __init__(
-        self, disk: LocalDisk, committer: Committer, file_mode: int, digest: str | None = None
+        self,
+        disk: LocalDisk,
+        committer: Committer,
+        file_mode: int,
+        digest: str | None = None,
+        holder: LocalHolder | None = None,
     ) -> None:
         self._disk = disk
         self._committer = committer
         self.file_mode = file_mode
         self.computed_digest = digest
+        self.holder = holder
         self.buffers = WriteBuffers()
 
     async def begin(
@@ -57,7 +63,7 @@ class LocalWriter:
         file = self._file(upload, algorithms)
         if self._disk.durable:
             file.start_writeback()
-        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self.buffers)
+        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self)
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """See `StorageWriter.store`."""
@@ -96,9 +102,10 @@ class LocalPendingWrite(BatchedWrite):
         reservation: Reservation,
         committer: Committer,
         disk: LocalDisk,
-        buffers: WriteBuffers,
+        writer: LocalWriter,
     ) -> None:
-        super().__init__(buffers, disk.executor)
+        super().__init__(writer.buffers, disk.executor)
+        self._holder = writer.holder
         self._upload = upload
         self._file = file
         self._reservation = reservation
@@ -128,7 +135,12 @@ class LocalPendingWrite(BatchedWrite):
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `PendingWrite.hold`."""
-        raise Refusal("not_implemented", "this body cannot be held yet")
+        upload, file = self._upload, self._file
+        file.xattr = xattr_of(upload)
+        try:
+            return await hold_body(self._holder, HoldRequest(upload, file, dict(digests), handlers))
+        finally:
+            self._reservation.close()
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`."""

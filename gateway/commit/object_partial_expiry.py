@@ -14,7 +14,7 @@ from gateway.commit.object_partial_locks import PartialLocks
 from gateway.commit.partials import PartialBusy
 from gateway.domain.model import created_at
 from gateway.domain.partial import COMPLETED_TTL, MAX_PARTIAL_AGE, PARTIAL_TTL, PartialStatus
-from gateway.domain.partial_heads import is_upload_id
+from gateway.domain.upload_fields import is_upload_id
 
 
 class ObjectPartialExpiry:

@@ -25,8 +25,8 @@ from gateway.domain.partial import (
     PartialStatus,
     check_identity_order,
 )
-from gateway.domain.partial_heads import is_upload_id
 from gateway.domain.saved_digests import can_save, load_digest
+from gateway.domain.upload_fields import is_upload_id
 from gateway.errors import GatewayError, Refusal
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.encoding import ObjectTarget

@@ -73,7 +73,8 @@ class LocalDisk:
 class CommitRequest:
     """A received body to be committed.
 
-    `from_client` emits OnFileUploaded. Without `space_reserved` the commit checks the space.
+    `from_client` emits OnFileUploaded. Without `space_reserved` the commit checks the space. The
+    one-time URL of one that `was_held` is used up already, and stays so where the commit is undone.
     """
 
     upload: Upload
@@ -82,6 +83,7 @@ class CommitRequest:
     digests: dict[str, str]
     from_client: bool
     space_reserved: bool = True
+    was_held: bool = False
 
     def add_kept_digest(self) -> None:
         """Put the digest of `--digest` among the others, once the body is finalized."""

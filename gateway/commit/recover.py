@@ -2,8 +2,9 @@
 
 A body that is still in `incoming/` was never answered with a 2xx, unless it has a second name or a note
 in the journal: its row is deleted, durably, and the one-time URL that it used is valid again; then the
-body is removed or, if it is that of a partial upload, it goes back to these. A row whose body is gone
-was published: its deliveries become ready. Nothing is given a name here: nothing newer is overwritten.
+body is removed or, if it is that of a partial upload, it goes back to these. That of a held upload goes
+back to `held/`, and its URL stays used up. A row whose body is gone was published: its deliveries become
+ready. Nothing is given a name here: nothing newer is overwritten.
 
 With fewer processes than before, slots that no process serves any more are emptied into a living one.
 First the slot is recovered like any other; then its journal is renamed, so that it cannot be served
@@ -23,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.commit.held_recovery import known_as_held, settle_held
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.directory import sync_file_system, sync_folder
+from gateway.storage.local.held_directory import HeldDirectory
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.partial_directory import PartialDirectory
@@ -50,7 +53,7 @@ LEAVING: Final = "leaving-*.db"
 class Recovered:
     """What a start settled: bodies removed, rows of unanswered uploads deleted, deliveries resumed.
 
-    `returned` are bodies that went back to the partial uploads.
+    `returned` are bodies that went back to the partial or held uploads.
     """
 
     removed: int
@@ -84,10 +87,11 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
         noted = journal.published_notes.find(upload_ids).result()
         unnoted = set(upload_ids) - noted
         private = {upload_id for upload_id in unnoted if not _was_published(incoming, upload_id)}
+        held = known_as_held(incoming, journal, private)
         unpublished = [upload_id for upload_id in recorded if upload_id in private]
         if unpublished:
             journal.outbox.forget_uploads(unpublished).result()
-        one_time_marks.release_all(private)
+        one_time_marks.release_all(private - held)
         before = returned
         for upload_id in upload_ids:
             if upload_id not in private:
@@ -100,12 +104,13 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
         removed += len(upload_ids) - (returned - before)
         undone += len(unpublished)
     incoming.sync()
-    held, running = journal.queue.recover().result()
-    recovered = Recovered(removed, undone, held + running, returned)
-    if any((removed, undone, held, running, returned)):
+    settle_held(incoming, journal)
+    due, running = journal.queue.recover().result()
+    recovered = Recovered(removed, undone, due + running, returned)
+    if any((removed, undone, due, running, returned)):
         log.info(
             "recovered: %d unfinished bodies removed, %d unanswered uploads undone,"
-            " %d deliveries resumed, %d partial uploads kept",
+            " %d deliveries resumed, %d partial or held uploads kept",
             recovered.removed,
             recovered.undone,
             recovered.resumed,
@@ -190,8 +195,8 @@ def _vacate(orphan: StateDirectory) -> bool:
 
 
 def _recover(orphan: StateDirectory) -> None:
-    partials = PartialDirectory(orphan.partials)
-    incoming, journal = IncomingDirectory(orphan.incoming, partials), Journal(orphan.journal)
+    partials, held = PartialDirectory(orphan.partials), HeldDirectory(orphan.held)
+    incoming, journal = IncomingDirectory(orphan.incoming, partials, held), Journal(orphan.journal)
     one_time_marks = OneTimeMarks(orphan.one_time_marks)
     try:
         journal.open()
@@ -202,6 +207,7 @@ def _recover(orphan: StateDirectory) -> None:
     finally:
         incoming.close()
         partials.close()
+        held.close()
         one_time_marks.close()
     if Path(f"{orphan.journal}-wal").exists():
         raise OSError("its write-ahead log could not be folded into it")

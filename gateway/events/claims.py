@@ -7,11 +7,12 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Delivery
 from gateway.events.database import packed
+from gateway.events.queue_statements import NOT_OF_HELD
 
 ANY_HANDLER: Final = "*"
 """The name under which a claim waits for every handler; no handler can have it."""
@@ -19,23 +20,28 @@ ANY_HANDLER: Final = "*"
 _DUE: Final = (
     "SELECT seq, {turn} AS turn FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
     " AND handler = :handler AND {due}"
-    " AND event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
+    " AND event_id NOT IN (SELECT value FROM json_each(:held)) AND {kind}"
+    " ORDER BY {order} LIMIT :limit"
 )
-_NEW: Final = _DUE.format(turn="created", due="due = 0", order="created, seq")
-_DELAYED: Final = _DUE.format(turn="due", due="due > 0 AND due <= :now", order="due, created, seq")
-_BY_AGE: Final = (
-    f"SELECT seq FROM (SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608 (ours)
-    " ORDER BY turn, seq LIMIT :limit"
+_NEW: Final = _DUE.format(turn="created", due="due = 0", order="created, seq", kind="TRUE")
+_DELAYED: Final = _DUE.format(
+    turn="due", due="due > 0 AND due <= :now", order="due, created, seq", kind="TRUE"
 )
+_BOTH: Final = f"(SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608 (ours)
 """What is new has `due` 0, whatever the clock says; it and what was delayed take turns by age."""
 
+_BOTH_FOR_RELAY: Final = _BOTH.replace("TRUE", NOT_OF_HELD)
 _CLAIM: Final = (
-    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"  # noqa: S608
+    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
     " holder, created, body)) FROM (SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id,"
     " e.type, e.upload_id, COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
-    f" FROM ({_BY_AGE}) picked CROSS JOIN deliveries d ON d.seq = picked.seq"
+    " FROM (SELECT seq FROM {due} ORDER BY turn, seq LIMIT :limit) picked"
+    " CROSS JOIN deliveries d ON d.seq = picked.seq"
     " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id)"
 )
+_CLAIM_OF_HANDLER: Final = _CLAIM.format(due=_BOTH)
+_CLAIM_FOR_RELAY: Final = _CLAIM.format(due=_BOTH_FOR_RELAY)
+_OLDEST: Final = f"SELECT min(turn) FROM {_BOTH_FOR_RELAY}"  # noqa: S608
 _IS_PAUSED: Final = "SELECT EXISTS (SELECT 1 FROM paused WHERE handler = ?)"
 _NEXT_DUE: Final = (
     "SELECT min(due) FROM deliveries WHERE state = 'ready' AND due > :now AND handler = :handler"
@@ -48,8 +54,6 @@ WAITING_HANDLERS: Final = (
     ") SELECT name FROM handlers WHERE name IS NOT NULL"
 )
 """The handlers that have deliveries, from one to the next by the index: not by reading what waits."""
-
-_OLDEST: Final = f"SELECT min(turn) FROM (SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608
 
 
 class ClaimResult(NamedTuple):
@@ -69,19 +73,26 @@ def claim_due(db: sqlite3.Connection, handler: str, limit: int, held: list[str])
     """
     values = {"handler": handler, "now": time.time(), "held": packed(held)}
     (paused,) = db.execute(_IS_PAUSED, (handler,)).fetchone()
-    if not paused and (deliveries := _claim(db, {**values, "limit": limit})):
+    if not paused and (deliveries := _claim(db, _CLAIM_OF_HANDLER, {**values, "limit": limit})):
         return ClaimResult(deliveries, None)
     (due,) = db.execute(_NEXT_DUE, values).fetchone()
     return ClaimResult([], due, bool(paused))
 
 
-def claim_any_due(db: sqlite3.Connection, limit: int, held: list[str]) -> ClaimResult:
-    """Claim due deliveries of all handlers, as `claim_due`; paused ones too. The oldest come first."""
+def claim_any_due(
+    db: sqlite3.Connection, limit: int, held: list[str], without: Collection[str]
+) -> ClaimResult:
+    """Claim due deliveries of all handlers but those in `without`, as `claim_due`; paused ones too.
+
+    The oldest come first. None is of a held upload.
+    """
     now, text = time.time(), packed(held)
     deliveries: list[Delivery] = []
     upcoming: list[float] = []
     waiting: list[tuple[float, str]] = []
     for (handler,) in db.execute(WAITING_HANDLERS).fetchall():
+        if handler in without:
+            continue
         values = {"handler": handler, "now": now, "held": text, "limit": 1}
         (oldest,) = db.execute(_OLDEST, values).fetchone()
         if oldest is not None:
@@ -90,14 +101,14 @@ def claim_any_due(db: sqlite3.Connection, limit: int, held: list[str]) -> ClaimR
             upcoming.append(due)
     for _, handler in sorted(waiting):
         values = {"handler": handler, "now": now, "held": text, "limit": limit - len(deliveries)}
-        deliveries += _claim(db, values)
+        deliveries += _claim(db, _CLAIM_FOR_RELAY, values)
         if len(deliveries) == limit:
             break
     return ClaimResult(deliveries, None if deliveries else min(upcoming, default=None))
 
 
-def _claim(db: sqlite3.Connection, values: dict[str, Any]) -> list[Delivery]:
-    (text,) = db.execute(_CLAIM, values).fetchone()
+def _claim(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[Delivery]:
+    (text,) = db.execute(statement, values).fetchone()
     rows: list[list[Any]] = json.loads(text)
     if rows:
         db.execute(

@@ -17,6 +17,7 @@ from gateway.events.claims import Wakeups
 from gateway.events.database import Database, Row, select
 from gateway.events.deletions import DeletionLog
 from gateway.events.held_log import HeldLog
+from gateway.events.held_uploads import HeldTable
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
 from gateway.events.memory_queue import MemoryQueue
@@ -50,6 +51,7 @@ class Journal:
         self.published_notes = PublishedNotes(self._database)
         self.uploads = UploadLog(self._database)
         self.held_log = HeldLog(self._database)
+        self.held_uploads = HeldTable(self._database, unpublished, wakeups, node)
         self.upload_states = UploadStates(self._database)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, memory, wakeups)
@@ -91,6 +93,7 @@ _COPY_CHUNK: Final = 500
 _KEYED: Final = (
     ("uploads", "id"),
     ("events", "id"),
+    ("held", "id"),
     ("deletions", "id"),
     ("private_objects", "id"),
     ("paused", "handler"),

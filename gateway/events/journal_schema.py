@@ -126,16 +126,20 @@ _VERSION_5: Final = (
     "ALTER TABLE uploads ADD COLUMN results TEXT",
     # Uploads that wait for the decision of handlers, and the refused ones. `upload` is the upload as
     # the decisions so far have left it, `handlers` are those that have not decided yet, both as JSON.
-    # `place` is the private object, NULL for a file. `refusal` says who refused, and with what.
+    # `place` is the private object, NULL for a file. `refusal` says who refused, and with what. settled:
+    # nothing is left of a rejected one but this row.
     """CREATE TABLE held (
         id TEXT PRIMARY KEY,
         state TEXT NOT NULL CHECK (state IN ('undecided', 'accepted', 'rejected')),
         upload TEXT NOT NULL, bytes INTEGER NOT NULL, mime TEXT NOT NULL, digests TEXT NOT NULL,
         inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, place TEXT,
         event_id TEXT NOT NULL, handlers TEXT NOT NULL, refusal TEXT,
-        created REAL NOT NULL, decided REAL
+        created REAL NOT NULL, decided REAL, settled INTEGER NOT NULL DEFAULT 0
     )""",
+    """CREATE INDEX held_by_handler ON held (json_extract(handlers, '$[0]'))
+        WHERE state = 'undecided'""",
     "CREATE INDEX held_by_state ON held (state, decided)",
+    "CREATE INDEX held_unsettled ON held (decided) WHERE decided IS NOT NULL AND settled = 0",
     # Private objects of whole bodies, see `private_objects`.
     """CREATE TABLE private_objects (
         id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, claim TEXT

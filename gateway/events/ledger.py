@@ -24,6 +24,7 @@ from gateway.events.claims import Wakeups
 from gateway.events.database import Database, select
 from gateway.events.deletions import prune_deletions
 from gateway.events.held_log import find_held
+from gateway.events.held_operations import prune_held
 from gateway.events.ledger_queries import MAX_WINDOW, LedgerQuery, MatchedRows
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import (
@@ -182,15 +183,16 @@ class JournalLedger:
         """Delete what is done, and uploads without events, older than `before` (Unix time).
 
         What a remote engine has is deleted where it is older than `relayed_before`. Dead deliveries stay
-        until an operator decides. Returns how many deliveries, uploads and records of deletions were
-        deleted. Raises `EventEngineUnavailable`; what was deleted by then stays so.
+        until an operator decides. Returns how many deliveries, uploads, rejected uploads and records of
+        deletions were deleted. Raises `EventEngineUnavailable`; what was deleted by then stays so.
         """
         count = 0
         for state, edge in (("done", before), ("relayed", relayed_before)):
             while pruned := await self._run(partial(_prune_deliveries, state=state, before=edge)):
                 count += pruned
-        while pruned := await self._run(partial(prune_deletions, before=before)):
-            count += pruned
+        for prune in (prune_deletions, prune_held):
+            while pruned := await self._run(partial(prune, before=before)):
+                count += pruned
         after: _UploadPosition | None = (-math.inf, "")
         while after is not None:
             pruned, after = await self._run(partial(_prune_uploads, before=before, after=after))

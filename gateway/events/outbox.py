@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from gateway.domain.model import Identity
+from gateway.domain.model import RECEIVED, Identity
 from gateway.events.claims import Wakeups
 from gateway.events.database import Database, insert, rows_by_id
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
@@ -200,14 +200,17 @@ class JournalOutbox:
         return self._database.write("UPDATE uploads SET path = ? WHERE id = ?", (path, upload_id))
 
     def forget_uploads(self, upload_ids: Iterable[str]) -> Future[None]:
-        """Delete uploads that were never published, with their events."""
+        """Delete uploads that were never published, with their events.
+
+        Those of held uploads wait for another try: the event that decided about them stays.
+        """
         ids = list(upload_ids)
 
         def operation(db: sqlite3.Connection) -> None:
             rows = [(upload_id,) for upload_id in ids]
-            events = "(SELECT id FROM events WHERE upload_id = ?)"
-            db.executemany(f"DELETE FROM deliveries WHERE event_id IN {events}", rows)  # noqa: S608 (ours)
-            db.executemany("DELETE FROM events WHERE upload_id = ?", rows)
+            events = f"FROM events WHERE upload_id = ? AND type <> '{RECEIVED}'"
+            db.executemany(f"DELETE FROM deliveries WHERE event_id IN (SELECT id {events})", rows)  # noqa: S608 (ours)
+            db.executemany(f"DELETE {events}", rows)
             db.executemany("DELETE FROM uploads WHERE id = ?", rows)
 
         def finish(future: Future[None]) -> None:

@@ -48,7 +48,7 @@ MAX_ORPHANS: Final = 500
 MAX_CLAIMED: Final = 100
 """Deliveries that one operation claims, with their bodies: 2 ms, with 32 KiB of headers each 20 ms."""
 
-_Settlement = tuple[int, int, int, str, float, str | None, float, str, str | None, str]
+RunSettlement = tuple[int, int, int, str, float, str | None, float, str, str | None, str]
 """The end of a run: row, round, attempt; the new state, the delay, the error; its seconds, its outcome,
 its result as JSON; the handler."""
 
@@ -68,14 +68,16 @@ class JournalQueue:
         node: str,
     ) -> None:
         self.memory: MemoryQueue | None = memory
+        self.holding: frozenset[str] = frozenset()
+        """Handlers that decide about held uploads: their deliveries are not for `claim_any`."""
         self._database = database
         self._unpublished = unpublished
         self._wakeups = wakeups
         self._has_stale_runs = False
         self._reviving = asyncio.Lock()
         self._bridge = LoopBridge(database)
-        self._settlements = BatchWriter[_Settlement](
-            self._bridge, lambda db, batch: _settle(db, batch, node), self._notify_retried
+        self._settlements = BatchWriter[RunSettlement](
+            self._bridge, lambda db, batch: settle_runs(db, batch, node), self._notify_retried
         )
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
@@ -93,7 +95,10 @@ class JournalQueue:
             await self._wakeups.wait(handler, generation, remaining)
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Claim for the relay to a remote engine: of all handlers, paused ones too."""
+        """Claim for the relay to a remote engine: of all handlers, paused ones too.
+
+        What decides about held uploads stays in the journal.
+        """
         return await self.claim(ANY_HANDLER, limit, wait)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
@@ -124,13 +129,13 @@ class JournalQueue:
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return running deliveries unharmed, due in `delay` seconds: no attempt is used."""
-        rows = packed([_run_of(delivery) for delivery in deliveries])
+        rows = packed([run_of(delivery) for delivery in deliveries])
         await self._bridge.write(statements.REQUEUE, {"now": time.time(), "delay": delay, "rows": rows})
         self._wakeups.notify({delivery.handler for delivery in deliveries})
 
     def requeue_soon(self, deliveries: Sequence[Delivery]) -> Future[None]:
         """Return running deliveries unharmed, as `requeue`; from any thread, for those that wait."""
-        values = {"now": time.time(), "delay": 0.0, "rows": packed(list(map(_run_of, deliveries)))}
+        values = {"now": time.time(), "delay": 0.0, "rows": packed(list(map(run_of, deliveries)))}
         handlers = {delivery.handler for delivery in deliveries}
         future = self._database.write(statements.REQUEUE, values)
         future.add_done_callback(lambda _: self._wakeups.notify(handlers))
@@ -138,7 +143,7 @@ class JournalQueue:
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries that a remote engine has: they stay for a replay until they are pruned."""
-        rows = packed([_run_of(delivery) for delivery in deliveries])
+        rows = packed([run_of(delivery) for delivery in deliveries])
         await self._bridge.write(statements.RELAYED, {"now": time.time(), "rows": rows})
 
     def recover(self) -> Future[tuple[int, int]]:
@@ -187,13 +192,17 @@ class JournalQueue:
         return count
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
-        """Make some waiting deliveries of handlers that are not in `handlers` dead; return how many."""
+        """Make some waiting deliveries of handlers that are not in `handlers` dead; return how many.
+
+        Those of held uploads have a queue of their own.
+        """
         if self._has_stale_runs:
             await self._revive_stale_runs()
         loaded = frozenset(handlers)
 
         def operation(db: sqlite3.Connection) -> int:
-            names = [name for (name,) in db.execute(WAITING_HANDLERS) if name not in loaded]
+            waiting = [name for (name,) in db.execute(WAITING_HANDLERS)]
+            names = [name for name in waiting if name not in loaded and name not in self.holding]
             now, held, count = time.time(), packed(self._unpublished.event_ids()), 0
             for name in names:
                 values = (now, name, held, MAX_ORPHANS - count)
@@ -208,7 +217,7 @@ class JournalQueue:
         def operation(db: sqlite3.Connection) -> ClaimResult:
             held = self._unpublished.event_ids()
             if handler == ANY_HANDLER:
-                return claim_any_due(db, limit, held)
+                return claim_any_due(db, limit, held, self.holding)
             claimed = claim_due(db, handler, limit, held)
             self._note_state(handler, claimed)
             return claimed
@@ -244,23 +253,23 @@ class JournalQueue:
         result: RunOutput | None,
         delay: float = 0.0,
     ) -> asyncio.Future[None]:
-        run, text = _run_of(delivery), None if result is None else json.dumps(result)
+        run, text = run_of(delivery), None if result is None else json.dumps(result)
         settlement = (*run, state, delay, error, duration, outcome, text, delivery.handler)
         return self._settlements.submit(settlement)
 
-    def _notify_retried(self, batch: list[_Settlement]) -> None:
+    def _notify_retried(self, batch: list[RunSettlement]) -> None:
         if handlers := {settlement[-1] for settlement in batch if settlement[3] == "ready"}:
             self._wakeups.notify(handlers)
 
 
-def _run_of(delivery: Delivery) -> tuple[int, int, int]:
+def run_of(delivery: Delivery) -> tuple[int, int, int]:
     """Return what identifies a run: row, round, attempt."""
     if not isinstance(delivery.token, int):
         raise TypeError("this delivery was claimed from another engine")
     return delivery.token, delivery.round, delivery.attempt
 
 
-def _settle(db: sqlite3.Connection, batch: list[_Settlement], node: str) -> None:
+def settle_runs(db: sqlite3.Connection, batch: list[RunSettlement], node: str) -> None:
     """Write the ended runs and the new states of their deliveries; a late settlement changes nothing."""
     values = {"now": time.time(), "node": node, "rows": packed(batch)}
     db.execute(statements.RUN_ENDED, values)

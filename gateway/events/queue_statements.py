@@ -45,11 +45,17 @@ LIMIT_DELAYS: Final = (
     " (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
     " AND handler = :handler AND due > :latest ORDER BY due DESC LIMIT :limit)"
 )
-DEAD_LETTER_ORPHANS: Final = (
+_DEAD_LETTER: Final = (
     "UPDATE deliveries SET state = 'dead', updated = ?, error = 'no plugin has a handler of this name'"
     " WHERE seq IN (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
-    " AND handler = ? AND event_id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
+    " AND handler = ? AND {kind} AND event_id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
 )
+OF_HELD: Final = "event_id LIKE '%.received'"
+"""Whether a delivery is of an event of a held upload, see `event_bodies.received_id`."""
+
+NOT_OF_HELD: Final = "event_id NOT LIKE '%.received'"
+DEAD_LETTER_ORPHANS: Final = _DEAD_LETTER.format(kind=NOT_OF_HELD)
+DEAD_LETTER_HELD: Final = _DEAD_LETTER.format(kind=OF_HELD)
 RELAYED: Final = (
     "UPDATE deliveries AS d SET state = 'relayed', attempt = 0, updated = :now"  # noqa: S608
     f" FROM json_each(:rows) WHERE {IS_CLAIMED}"

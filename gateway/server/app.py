@@ -173,6 +173,8 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
     parts = resources.parts
     parts.committer.start()
     stack.push_async_callback(asyncio.to_thread, parts.committer.close)
+    if parts.holder is not None:
+        stack.push_async_callback(asyncio.to_thread, parts.holder.close)
     stack.push_async_callback(asyncio.to_thread, resources.base.directory.socket.unlink, missing_ok=True)
     await resources.hooks.start()
     stack.push_async_callback(resources.hooks.close, HOOKS_GRACE)

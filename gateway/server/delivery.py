@@ -18,13 +18,14 @@ from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.dispatch import RunResult, SubmittedRun
 from gateway.events.nats import make_engine
 from gateway.events.nats.address import address_advice, record_address
-from gateway.events.protocols import Ledger, QueueName
+from gateway.events.protocols import Depth, Ledger, QueueName
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.events.settlement import broken_run
 from gateway.files.service import FilesService
 from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
+from gateway.server.held import HeldDelivery
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
@@ -105,6 +106,7 @@ class EventDelivery:
     def __init__(self, resources: Resources, metrics: Metrics) -> None:
         self._resources = resources
         dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
+        self._held = HeldDelivery(resources, dispatcher, metrics)
         self.ledgers: Mapping[str, Ledger] = {}
         """The ledgers of event engines beside the journals, by name."""
         self.queue_name = QueueName()
@@ -135,19 +137,22 @@ class EventDelivery:
         """Begin to deliver; waits for no server."""
         if self._nats is not None and self._relay is not None:
             await asyncio.to_thread(_warn_of_new_address, self._resources)
+            self._held.claim_specs()  # before the relay claims
             self._nats.start()
             self._relay.start()
+        await self._held.start()
         await self.runner.start(self._specs())
 
     async def refresh(self) -> None:
         """Follow a reload of the plugins."""
+        await self._held.refresh()
         await self.runner.refresh(self._specs())
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back."""
         if self._relay is not None:
             await self._relay.stop()
-        await self.runner.stop(grace)
+        await asyncio.gather(self.runner.stop(grace), self._held.stop(grace))
         if self._nats is not None:
             await self._nats.close()
 
@@ -180,9 +185,13 @@ def _relay_context(resources: Resources) -> RelayContext:
         versions = await resources.scripts.versions.find(upload_ids)
         return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
+    async def depth() -> Sequence[Depth]:
+        held = resources.journal.queue.holding
+        return [row for row in await resources.journal.ledger.depth() if row.handler not in held]
+
     return RelayContext(
         lambda: host_port(*resources.base.installation.advertised),
         resources.base.installation.scheme,
         etags,
-        resources.journal.ledger.depth,
+        depth,
     )

@@ -28,6 +28,7 @@ from gateway.limits import FixedWindowCounters
 from gateway.server import forking
 from gateway.server.heartbeat import ProcessHealth
 from gateway.settings import Settings
+from gateway.storage.local.held_directory import HeldDirectory
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.partial_directory import PartialDirectory
@@ -148,6 +149,7 @@ class ProcessBase:
     installation: Installation
     disk: LocalDisk
     partials: PartialDirectory
+    held: HeldDirectory
     state: ProcessState
 
 
@@ -161,20 +163,21 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     installation = Installation(settings, installation_keys(settings), shared.address)
     partials = PartialDirectory(directory.partials, durable=durable)
     stack.callback(partials.close)
-    disk = _open_disk(shared, directory, partials, stack)
+    held = HeldDirectory(directory.held, durable=durable)
+    stack.callback(held.close)
+    disk = _open_disk(shared, directory, IncomingDirectory(directory.incoming, partials, held), stack)
     marks = OneTimeMarks(directory.one_time_marks, durable=durable)
     stack.callback(marks.close)
     host, port = installation.advertised
     node = f"{host}:{port}" + (f"/{slot}" if settings.processes > 1 else "")
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
-    return ProcessBase(shared, node, directory, installation, disk, partials, state)
+    return ProcessBase(shared, node, directory, installation, disk, partials, held, state)
 
 
 def _open_disk(
-    shared: SharedResources, directory: StateDirectory, partials: PartialDirectory, stack: ExitStack
+    shared: SharedResources, directory: StateDirectory, incoming: IncomingDirectory, stack: ExitStack
 ) -> LocalDisk:
     settings = shared.settings
-    incoming = IncomingDirectory(directory.incoming, partials)
     stack.callback(incoming.close)
     tree = DirectoryTree(
         settings.directory, protected_places(settings), incoming.device, settings.max_new_folders

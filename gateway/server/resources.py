@@ -8,27 +8,15 @@ from __future__ import annotations
 
 import logging
 import ssl
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 
 from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
-from gateway.commit.batch import BatchCommitter
-from gateway.commit.committer import Committer
-from gateway.commit.deletion import DeletionEvents, FileRemover
 from gateway.commit.deletion_recovery import settle_deletions
-from gateway.commit.local_partials import LocalPartialStore
-from gateway.commit.local_remover import LocalRemover
-from gateway.commit.local_writer import LocalWriter
-from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
-from gateway.commit.object_remover import ObjectRemover
-from gateway.commit.partials import PartialStore
-from gateway.commit.records import Subscribers, UploadEvents
+from gateway.commit.held_recovery import warn_of_unknown
+from gateway.commit.object_backend import ObjectBackend
 from gateway.commit.recover import absorb_slots, create_journals, recover
-from gateway.commit.writer import StorageWriter
-from gateway.domain.model import DELETED, OBJECT_CREATED, UPLOADED
-from gateway.endpoints.downloads.handler import MAX_OPEN_FILES
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.events.journal import Journal
 from gateway.files.peers import Peers
@@ -40,7 +28,6 @@ from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import Records, open_records
 from gateway.server.process import (
-    DISK_THREADS,
     ProcessBase,
     SharedResources,
     open_base,
@@ -48,38 +35,13 @@ from gateway.server.process import (
 )
 from gateway.server.quotas import QuotaParts, QuotaRemover, open_quotas
 from gateway.server.script_services import connect_services, load_plugins, make_plugins
+from gateway.server.storage_parts import StorageParts, open_storage, storage_clients
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
-from gateway.storage.local.cached_read import CachedReader
-from gateway.storage.local.read_pool import ReadPool
-from gateway.storage.local.storage import LocalStorage
-from gateway.storage.protocols import FolderStorage, Storage
-from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
-from gateway.storage.s3.client import Clients
-from gateway.storage.s3.encoding import PrefixedKeys
-from gateway.storage.s3.storage import S3Storage
+from gateway.storage.protocols import Storage
 from gateway.telemetry.logs import event
-from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class StorageParts:
-    """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
-
-    With a bucket, `backend` is its writing side and `clients` those that read and sign. `partials` are
-    None where the storage has none.
-    """
-
-    storage: FolderStorage
-    writer: StorageWriter
-    committer: Committer
-    remover: FileRemover
-    read_pool: ReadPool
-    backend: ObjectBackend | None = None
-    clients: tuple[Clients, ...] = ()
-    partials: PartialStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +102,9 @@ def open_resources(
         plugins = make_plugins(settings, stack)
         secrets = read_secrets(settings.notifications_secret_file)
         plugins.mask.add_secrets(secrets)
-        clients = _storage_clients(settings, plugins)
+        clients = storage_clients(settings, plugins)
         hooks = Hooks(plugins)
-        parts = _open_storage(base, hooks, clients)
+        parts = open_storage(base, hooks, clients)
         quotas = open_quotas(base, parts.writer, parts.partials, parts.storage, stack)
         parts = replace(
             parts,
@@ -150,6 +112,7 @@ def open_resources(
             partials=quotas.partials,
             remover=QuotaRemover(parts.remover, quotas.quotas.files),
         )
+        parts.held.ends = quotas.quotas
         scripts = _open_script_storage(base, parts.storage, stack)
         _connect_scripts(base.installation, parts.storage, scripts, plugins)
         load_plugins(plugins, warns=slot == 0)
@@ -160,67 +123,6 @@ def open_resources(
         stack.callback(parts.read_pool.close)
         stack.callback(base.disk.executor.shutdown)
         return Resources(base, tls, parts, scripts, plugins, hooks, secrets, quotas, stack.pop_all())
-
-
-def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...]:
-    """Return the S3 clients that read, sign and write.
-
-    Every script executor has its own of the first two, and closes them.
-    """
-    if settings.storage == "file":
-        return ()
-    mask = plugins.mask.add_secrets
-    # Each download that is read slowly holds a connection: as many as downloads, and some for the rest.
-    reading = Clients(mask, connections=MAX_OPEN_FILES + READ_CONNECTIONS)
-    signing = Clients(mask, endpoint=settings.storage_public_url)
-    plugins.services.closers += [reading.close, signing.close]
-    return reading, signing, Clients(mask, connections=MAX_CONNECTIONS, attempts=1)
-
-
-def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) -> StorageParts:
-    settings, disk, state = base.shared.settings, base.disk, base.state
-    events = UploadEvents(partial(_subscribers, hooks), Redaction(settings.redact), state.slot)
-    committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
-    read_pool = ReadPool(DISK_THREADS)
-    if settings.storage == "file":
-        exclusive = nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive
-        storage = LocalStorage(
-            disk.tree,
-            committer.between_batches,
-            exclusive,
-            read_pool,
-            CachedReader.where_supported(disk.tree),
-        )
-        writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest)
-        partials = LocalPartialStore(base.partials, disk, committer, writer)
-        removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
-        remover = LocalRemover(disk, committer, state.journal.deletions, removed)
-        return StorageParts(storage, writer, committer, remover, read_pool, partials=partials)
-    reading, signing, writing = clients
-    backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
-    objects = S3Storage(settings.storage, reading, signing)
-    removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
-    keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
-    return StorageParts(
-        objects,
-        backend.writer,
-        committer,
-        ObjectRemover(objects, backend.objects, keys, recorded, removed),
-        read_pool,
-        backend,
-        (reading, signing),
-        backend.partials,
-    )
-
-
-def _handlers_of_deletions(hooks: Hooks) -> tuple[str, ...]:
-    return tuple(spec.name for spec in hooks.handler_specs(DELETED))
-
-
-def _subscribers(hooks: Hooks) -> Subscribers:
-    """Return the handlers of stored files in the plugins that are loaded now."""
-    uploaded = tuple(spec.name for spec in hooks.handler_specs(UPLOADED))
-    return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
 
 
 def _open_script_storage(base: ProcessBase, storage: Storage, stack: ExitStack) -> ScriptStorage:
@@ -263,6 +165,8 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
+        if processes == 1:
+            warn_of_unknown(base.held, journal)
     base.partials.remove_rests()
     if backend is not None and any(base.partials.upload_ids()):
         log.warning(

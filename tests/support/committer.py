@@ -15,6 +15,8 @@ import pytest
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.commit.holder import Holder
+from gateway.commit.local_holder import LocalHolder
 from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
@@ -24,6 +26,7 @@ from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.files.service import FilesService, SharedDisk
 from gateway.files.versions import JournalVersions
+from gateway.storage.local.held_directory import HeldDirectory
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.partial_directory import PartialDirectory
@@ -47,7 +50,8 @@ class CommitterHarness:
         self.root.mkdir()
         self.partials = PartialDirectory(folder / "partials")
         self.incoming_folder = folder / "incoming" / "0"
-        self.incoming = IncomingDirectory(self.incoming_folder, self.partials)
+        self.held = HeldDirectory(folder / "held")
+        self.incoming = IncomingDirectory(self.incoming_folder, self.partials, self.held)
         self.tree = DirectoryTree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
@@ -59,13 +63,16 @@ class CommitterHarness:
         self.local_disk = LocalDisk(
             self.tree, self.incoming, self.space, self.disk, durable=True, rename_lock=rename_lock
         )
-        state = ProcessState(0, self.journal, self.once)
+        self.state = state = ProcessState(0, self.journal, self.once)
         events = UploadEvents(
             lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
         )
         batch = BatchCommitter(self.local_disk, state, events)
         self.committer = Committer(batch, self.journal.outbox, self.local_disk)
         self.committer.start()
+        self.holder = LocalHolder(
+            self.local_disk, self.held, state, Holder(state, Redaction(["X-Secret"]))
+        )
         exclusive = contextlib.nullcontext if rename_lock is None else rename_lock.exclusive
         storage = LocalStorage(self.tree, self.committer.between_batches, exclusive)
         self.files = FilesService(
@@ -73,11 +80,13 @@ class CommitterHarness:
         )
 
     def close(self) -> None:
+        self.holder.close()
         self.committer.close()
         self.disk.shutdown()
         self.journal.close()
         self.incoming.close()
         self.partials.close()
+        self.held.close()
         self.once.close()
         self.tree.close()
 
@@ -125,7 +134,7 @@ class CommitterHarness:
 
     def partial_store(self) -> LocalPartialStore:
         """Return a store of partial uploads."""
-        writer = LocalWriter(self.local_disk, self.committer, 0o640)
+        writer = LocalWriter(self.local_disk, self.committer, 0o640, holder=self.holder)
         return LocalPartialStore(self.partials, self.local_disk, self.committer, writer)
 
     def stored(self) -> dict[str, bytes]:

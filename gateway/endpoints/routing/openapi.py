@@ -35,6 +35,14 @@ _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 
 _OK: Final[Mapping[str, Any]] = {"description": "OK"}
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
+_FILE: Final[Mapping[str, Any]] = {
+    "upload_id": {"type": "string"},
+    "path": {"type": "string"},
+    "bytes": {"type": "integer"},
+    "mime": {"type": "string"},
+    "digest": {"type": "string"},
+    "result": {"type": "object", "description": "What handlers left"},
+}
 _COMPONENTS: Final[Mapping[str, Any]] = {
     "schemas": {
         "Error": {
@@ -63,14 +71,12 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
         "Stored": {
             "type": "object",
             "required": ["upload_id", "path", "url", "bytes", "mime"],
-            "properties": {
-                "upload_id": {"type": "string"},
-                "path": {"type": "string"},
-                "url": {"type": "string", "format": "uri"},
-                "bytes": {"type": "integer"},
-                "mime": {"type": "string"},
-                "digest": {"type": "object"},
-            },
+            "properties": {**_FILE, "url": {"type": "string", "format": "uri"}},
+        },
+        "Held": {
+            "type": "object",
+            "required": ["upload_id", "state", "path", "bytes", "mime"],
+            "properties": {**_FILE, "state": {"const": "held"}},
         },
         "StoredFiles": {
             "type": "object",
@@ -85,7 +91,9 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
                             "status": {"type": "integer"},
                             "filename": {"type": "string"},
                             "upload_id": {"type": "string"},
+                            "state": {"const": "held"},
                             "path": {"type": "string"},
+                            "result": {"type": "object"},
                             "url": {"type": "string", "format": "uri"},
                             "error": {"type": "string", "description": "A code"},
                         },
@@ -259,6 +267,7 @@ def _form(security: list[dict[str, Any]]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
         "responses": {
             "201": {"description": "Stored", "content": stored},
+            "202": {"description": "Some files are held until handlers decide", "content": stored},
             "207": {"description": "Stored in part", "content": stored},
             "303": {"description": "Stored, and the form has a field `redirect`"},
             "default": _ERROR,
@@ -267,7 +276,10 @@ def _form(security: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _upload(security: list[dict[str, Any]]) -> dict[str, Any]:
-    stored = {"application/json": {"schema": {"$ref": "#/components/schemas/Stored"}}}
+    stored, held = (
+        {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+        for name in ("Stored", "Held")
+    )
     return {
         "summary": "Upload a file",
         "security": security,
@@ -275,6 +287,7 @@ def _upload(security: list[dict[str, Any]]) -> dict[str, Any]:
         "responses": {
             "201": {"description": "Stored, new", "content": stored},
             "200": {"description": "Stored, replaced", "content": stored},
+            "202": {"description": "Held until handlers decide", "content": held},
             "default": _ERROR,
         },
     }

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import INTERNAL, JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
@@ -196,9 +196,13 @@ class Admission:
         """Whether handlers decide about uploads."""
         return self.hooks.has_handlers(UPLOADING)
 
-    def decides_received(self) -> bool:
-        """Whether handlers decide about whole files, before these are visible."""
-        return self.hooks.has_handlers(RECEIVED)
+    def decides_received(self, upload: Upload) -> bool:
+        """Whether handlers decide about the whole file, before it is visible.
+
+        Not about what scripts save through another gateway of the installation, as about none that they
+        save here.
+        """
+        return self.hooks.has_handlers(RECEIVED) and upload.principal != INTERNAL
 
     def accept(self, upload: Upload, match: PathMatch) -> None:
         """Check path and size as the handlers left them. Raises `Refusal`."""

@@ -79,7 +79,7 @@ class ReceivedDecisions:
         `Terminated` for a refusal, `Refusal` (`hook_failed` for a handler that fails),
         `ClientDisconnected`.
         """
-        if not self.admission.decides_received():
+        if not self.admission.decides_received(whole.upload):
             return ()
         whole.progress.state = "deciding"
         holding = await self._run_handlers(whole)

@@ -101,7 +101,7 @@ class UploadHandler:
         self, request: web.BaseRequest, described: DescribedUpload, progress: Progress
     ) -> Stored | Held:
         """Receive the body of a PUT, and commit or hold it."""
-        decides = self.admission.decides_received()
+        decides = self.admission.decides_received(described.upload)
         if body_is_buffered(request) and not described.expected_digests and not decides:
             failpoints.hit("after admit")
             content = read_buffered(request)
@@ -126,7 +126,7 @@ class UploadHandler:
         """Begin a body, let `receive_body` bring its bytes, verify it; commit it as handlers decide."""
         algorithms = [expected.algorithm for expected in described.expected_digests]
         upload, must_exist = described.upload, described.must_exist
-        staged = self.admission.decides_received()
+        staged = self.admission.decides_received(upload)
         pending = await self.writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         try:
             failpoints.hit("after admit")

@@ -54,11 +54,13 @@ class ShortUploads:
         """Serve an upload, or leave it without any side effect. Raises `Refusal` to leave it too."""
         admission, content = self.admission, exchange.body
         described = None
-        if len(content) <= MAX_IN_MEMORY_BYTES and not admission.decides_received():
+        if len(content) <= MAX_IN_MEMORY_BYTES:
             described = admission.describe(exchange.head, match, new_id(self._slot))
         if described is None or not described.is_plain:
             return False
         upload = described.upload
+        if admission.decides_received(upload):
+            return False
         admission.authorize(upload.principal)
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:

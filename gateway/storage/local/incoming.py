@@ -17,6 +17,7 @@ from typing import Final
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
 from gateway.storage.local.body_digests import BodyDigests
+from gateway.storage.local.held_directory import HeldDirectory
 from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.xattrs import write_xattr
 
@@ -33,11 +34,13 @@ MAX_IN_MEMORY_BYTES: Final = 64 << 10
 class IncomingDirectory:
     """The folder of one slot. `device` is the file system that uploads must end on.
 
-    `umask` is the process's: it takes bits from the mode with which a body is created. `partials` are
-    the partial uploads, whose bodies come here to be committed.
+    `umask` is the process's: it takes bits from the mode with which a body is created. The bodies of
+    `partials` and of `held` uploads come here to be committed.
     """
 
-    def __init__(self, folder: Path, partials: PartialDirectory | None = None) -> None:
+    def __init__(
+        self, folder: Path, partials: PartialDirectory | None = None, held: HeldDirectory | None = None
+    ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder.absolute()
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -45,6 +48,7 @@ class IncomingDirectory:
         self.umask = os.umask(0o077)
         os.umask(self.umask)
         self.partials = partials
+        self.held = held
 
     def create(
         self, upload_id: str, mode: int, algorithms: Sequence[str] = (), kept: str | None = None
@@ -79,11 +83,12 @@ class IncomingDirectory:
     def withdraw(self, upload_id: str) -> bool:
         """Take away a body that was never published, if it is here; its rows are deleted already.
 
-        That of a partial upload goes back to the others, whole and durably: then it returns True. Any
-        other is deleted.
+        That of a held or partial upload goes back to the others, whole and durably: then it returns
+        True. Any other is deleted.
         """
-        if self.partials is not None and self.partials.take_back(self.fd, upload_id):
-            return True
+        for place in (self.held, self.partials):
+            if place is not None and place.take_back(self.fd, upload_id):
+                return True
         self.remove(upload_id)
         return False
 
@@ -117,7 +122,7 @@ class IncomingFile:
         self._fd = -1
         self._closed = False
         self._exists = False
-        self._is_partial = False
+        self._is_kept = False
         self._buffered = b""
         self._synced = False
         self._writes_back = False
@@ -217,10 +222,10 @@ class IncomingFile:
         """Take an open file for the body: the bytes that have come are in it, on stable storage."""
         self._fd, self.received = fd, size
         self._exists = self._synced = True
-        self._is_partial = True
+        self._is_kept = True
 
     def discard(self) -> None:
-        """Close the file, if it exists, and delete it; that of a partial upload goes back to them."""
+        """Close the file, if it exists, and delete it; a held or partial upload goes back to them."""
         with self._lock:
             self._buffered = b""
             self._close()
@@ -230,11 +235,11 @@ class IncomingFile:
     def truncate(self) -> None:
         """Free the space but keep the empty file, which tells recovery that nothing was published.
 
-        That of a partial upload keeps its bytes: it goes on once the rows are deleted.
+        That of a held or partial upload keeps its bytes: it goes on once the rows are deleted.
         """
         with self._lock, contextlib.suppress(OSError):
             self._close()
-            if self._is_partial:
+            if self._is_kept:
                 return
             os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))
 

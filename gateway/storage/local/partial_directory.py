@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.domain.partial import PartialHead, PartialStatus
-from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
+from gateway.domain.partial_heads import head_from_json, head_to_json
+from gateway.domain.upload_fields import is_upload_id
 from gateway.errors import OUT_OF_DESCRIPTORS
 from gateway.storage.local import partial_cells
 from gateway.storage.local.partial_identities import PartialIdentities
@@ -211,9 +212,7 @@ class PartialDirectory:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             os.close(fd)
-            if isinstance(error, BlockingIOError):
-                raise PartialLockedError from None
-            raise
+            raise (PartialLockedError if isinstance(error, BlockingIOError) else error) from None
         if os.fstat(fd).st_nlink:
             return True
         os.close(fd)

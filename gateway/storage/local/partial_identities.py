@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.domain.partial import COMPLETED_TTL, check_identity_order
-from gateway.domain.partial_heads import is_upload_id
+from gateway.domain.upload_fields import is_upload_id
 
 MAX_ENDED: Final = 100_000
 """Identities that ended, remembered from one sweep to the next one; the rest follows later."""

@@ -7,6 +7,7 @@
       journal-<n>.db     uploads and deliveries
       owner-<n>.sock     where the owner answers the command line and the other processes
       partials/          partial uploads, of all slots
+      held/              whole uploads that wait for a decision, of all slots
       once/              the one-time URLs that are used up, of all slots
       relay-address      the address that deliveries in NATS name, of the latest start
       multipart/         the multipart uploads that this machine has begun
@@ -126,6 +127,7 @@ class StateDirectory:
         self.incoming = folder / "incoming" / str(slot)
         self.one_time_marks = folder / "once"
         self.partials = folder / "partials"
+        self.held = folder / "held"
         self.socket = folder / f"owner-{slot}.sock"
         self.lock = FileLock(folder / "slots" / str(slot))
 

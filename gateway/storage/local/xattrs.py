@@ -82,6 +82,18 @@ def write_xattr(fd: int, value: bytes | None) -> None:
         os.removexattr(fd, ATTRIBUTE)
 
 
+def replace_xattr(fd: int, value: bytes | None) -> bool:
+    """Let an open file have this attribute, as `write_xattr`; return whether it had another one."""
+    try:
+        before = os.getxattr(fd, ATTRIBUTE)
+    except OSError:
+        before = None
+    if before == value:
+        return False
+    write_xattr(fd, value)
+    return True
+
+
 def write_digest(fd: int, algorithm: str, digest: bytes) -> None:
     """Store the digest of an open file as it is now. A file system that refuses is logged only."""
     status = os.fstat(fd)

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.domain.partial import PartialHead
-from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
+from gateway.domain.partial_heads import head_from_json, head_to_json
 from gateway.domain.saved_digests import check_saved
+from gateway.domain.upload_fields import is_upload_id
 from gateway.errors import Refusal
 from gateway.storage.s3.private_objects import ChangedError, PrivateContent, PrivateObjects
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from gateway.domain.model import RECEIVED, UPLOAD_FAILED, UPLOADED, UPLOADING
 from gateway.server.app import Gateway
@@ -25,6 +25,7 @@ from tests.support.harness import (
     request_head,
     wait_until,
 )
+from tests.support.received import Judge, is_clean, result_of
 from tests.support.recorders import EventRecorder, write_handler
 from tests.support.resumable import append, request
 from tests.support.tus import tus
@@ -32,58 +33,14 @@ from tests.support.tus import tus
 LARGE = os.urandom(9 << 20)
 """More than what the socket receive path takes from 8 MiB on."""
 
-JUDGE = """
-    async with files.open(event) as file:
-        content = await file.read()
-    assert len(content) == event["bytes"]
-    with open(event["filepath"], "rb") as file:
-        assert file.read() == content
-    act = event["headers"].get("X-Act", event["metadata"].get("act", ""))
-    if act == "wait":
-        import pathlib
-        pathlib.Path("{gate}.begun").touch()
-        while not pathlib.Path("{gate}").exists():
-            await asyncio.sleep(0.01)
-        act = pathlib.Path("{gate}").read_text()
-    if act == "refuse":
-        await handle.terminate(422, {{"virus": "EICAR"}})
-    if act == "raise":
-        1 / 0
-    if act == "hang":
-        await asyncio.Event().wait()
-    if act.startswith("path "):
-        event["path"] = act[5:]
-    event["metadata"]["Judged-By"] = "judge"
-    handle.result({{"size": len(content), "sha": hashlib.sha256(content).hexdigest()}})
-"""
-
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """What a handler that was told to wait waits for: a file that tells it how to go on."""
-    return tmp_path / "gate"
-
-
-@pytest.fixture
-def plugins(tmp_path: Path, gate: Path) -> list[str]:
-    folder = tmp_path / "data/plugins"
-    script = f"import hashlib\n{JUDGE.format(gate=gate)}".replace("\n    ", "\n")
-    return write_handler(folder, script, name="judge", event=RECEIVED, more="timeout: 3\n")
+def judge(tmp_path: Path) -> Judge:
+    return Judge(tmp_path / "data/plugins")
 
 
 def stored(tmp_path: Path) -> dict[str, bytes]:
     return files_below(tmp_path / "data/upload")
-
-
-def is_clean(tmp_path: Path) -> bool:
-    """Whether nothing of an upload is left, private or not."""
-    state = tmp_path / "data/.gateway"
-    partial = [name for name in os.listdir(state / "partials") if "-" in name]
-    return stored(tmp_path) == {} and leftovers(tmp_path / "data") == [] and not partial
-
-
-def result_of(body: bytes) -> dict[str, Any]:
-    return {"size": len(body), "sha": hashlib.sha256(body).hexdigest()}
 
 
 # -- every protocol
@@ -155,9 +112,9 @@ async def by_tus(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
     ids=lambda send: send.__name__,
 )
 async def test_by_every_protocol_the_handler_reads_the_whole_private_file_and_answers_the_client(
-    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], send: Send
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge, send: Send
 ) -> None:
-    gateway = await start_gateway(plugins=plugins)
+    gateway = await start_gateway(plugins=judge.plugins)
     status, body, told = await send(gateway, "x.bin")
     assert (status, told["result"]) == (201, result_of(body))
     assert stored(tmp_path) == {"x.bin": body}
@@ -173,11 +130,11 @@ async def test_by_every_protocol_the_handler_reads_the_whole_private_file_and_an
 
 @pytest.mark.parametrize("act", ["refuse", "raise", "hang", "path /upload/../x", "path /.gateway/x"])
 async def test_what_is_not_accepted_leaves_nothing(
-    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], recorder: EventRecorder, act: str
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge, recorder: EventRecorder, act: str
 ) -> None:
     recorder.write_handler(tmp_path / "data/plugins", UPLOAD_FAILED, "failed")
     recorder.write_handler(tmp_path / "data/plugins", UPLOADED, "uploaded")
-    gateway = await start_gateway(plugins=plugins)
+    gateway = await start_gateway(plugins=judge.plugins)
     for body in (b"small", LARGE):
         answer = await put(gateway, "/upload/x", body, f"X-Act: {act}")
         name, event = await recorder.next_event()
@@ -188,20 +145,19 @@ async def test_what_is_not_accepted_leaves_nothing(
         else:
             assert (answer.status, answer.json["error"]) == (503, "hook_failed")
             assert event["reason"] == "hook_failed"
-    assert is_clean(tmp_path)
+    assert is_clean(tmp_path / "data")
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     outcome = "rejected" if act == "refuse" else "hook_failed"
     assert f'gateway_uploads_total{{outcome="{outcome}"}} 2.0' in metrics
 
 
 async def test_a_refused_file_was_never_visible_to_anybody(
-    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge
 ) -> None:
-    gateway = await start_gateway(plugins=plugins, downloads="true", listing="true")
+    gateway = await start_gateway(plugins=judge.plugins, downloads="true", listing="true")
     await put(gateway, "/upload/a/other", b"other")
     uploading = asyncio.create_task(put(gateway, "/upload/a/x", b"secret", "X-Act: wait"))
-    begun = Path(f"{gate}.begun")
-    await wait_until(begun.exists)
+    await wait_until(judge.has_begun)
     [upload_id] = gateway.endpoints.inflight._active
     assert (await get(gateway, f"/-/uploads/{upload_id}")).json["state"] == "deciding"
     assert (await get(gateway, "/upload/a/x")).status == 404
@@ -210,23 +166,23 @@ async def test_a_refused_file_was_never_visible_to_anybody(
     archive = await get(gateway, "/upload/a/?format=zip")
     assert b"secret" not in archive.body
     assert stored(tmp_path) == {"a/other": b"other"}
-    gate.write_text("refuse")
+    judge.decide("refuse")
     assert (await uploading).status == 422
     assert stored(tmp_path) == {"a/other": b"other"}
     assert leftovers(tmp_path / "data") == []
 
 
 async def test_a_client_that_disconnects_while_handlers_decide_leaves_nothing(
-    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge
 ) -> None:
-    gateway = await start_gateway(plugins=plugins)
+    gateway = await start_gateway(plugins=judge.plugins)
     async with raw_connection(gateway) as connection:
         lines = ("Content-Length: 5", "X-Act: wait")
         await connection.send(request_head("PUT", "/upload/x", *lines) + b"small")
-        await wait_until(Path(f"{gate}.begun").exists)
+        await wait_until(judge.has_begun)
         connection.reset()
     await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
-    gate.write_text("")
+    judge.decide()
     assert (await put(gateway, "/upload/y", b"y")).status == 201
     assert stored(tmp_path) == {"y": b"y"}
     assert leftovers(tmp_path / "data") == []
@@ -236,9 +192,9 @@ async def test_a_client_that_disconnects_while_handlers_decide_leaves_nothing(
 
 
 async def test_the_target_and_the_conflict_policy_count_when_the_file_is_published(
-    start_gateway: StartGateway, tmp_path: Path, plugins: list[str], gate: Path
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge
 ) -> None:
-    gateway = await start_gateway(plugins=plugins, on_conflict="reject")
+    gateway = await start_gateway(plugins=judge.plugins, on_conflict="reject")
     moved = await put(gateway, "/upload/x", b"one", "X-Act: path /upload/sub/taken.png")
     assert (moved.status, moved.json["path"], moved.json["mime"]) == (
         201,
@@ -248,9 +204,9 @@ async def test_the_target_and_the_conflict_policy_count_when_the_file_is_publish
     refused = await put(gateway, "/upload/y", b"two", "X-Act: path /upload/sub/taken.png")
     assert (refused.status, refused.json["error"]) == (409, "conflict")
     uploading = asyncio.create_task(put(gateway, "/upload/z", b"three", "X-Act: wait"))
-    await wait_until(Path(f"{gate}.begun").exists)
+    await wait_until(judge.has_begun)
     assert (await put(gateway, "/upload/z", b"first")).status == 201
-    gate.write_text("")
+    judge.decide()
     assert (await uploading).json["error"] == "conflict"
     assert stored(tmp_path) == {"sub/taken.png": b"one", "z": b"first"}
 
@@ -299,3 +255,20 @@ async def test_handlers_come_and_go_with_a_reload(start_gateway: StartGateway, t
     await gateway.resources.plugins.reload()
     assert (await put(gateway, "/upload/d", b"d")).status == 201
     assert sorted(stored(tmp_path)) == ["a", "d"]
+
+
+async def test_what_scripts_save_is_not_decided_about_here_or_through_another_node(
+    start_gateway: StartGateway, tmp_path: Path, judge: Judge
+) -> None:
+    gateway = await start_gateway(plugins=judge.plugins)
+    judge.decide("refuse")
+    saved = await gateway.resources.scripts.files.save("/upload/here", b"saved")
+    assert (saved.path, saved.result) == ("/upload/here", None)
+    target = "/-/objects/upload/there"
+    call = gateway.resources.base.installation.credentials_for("PUT", URL(gateway.url + target))
+    assert call is not None
+    answer = await put(
+        gateway, target, b"saved", f"X-Gateway-Internal: {call.credential}", "X-Act: wait"
+    )
+    assert (answer.status, "result" in answer.json) == (201, False)
+    assert sorted(stored(tmp_path)) == ["here", "there"]

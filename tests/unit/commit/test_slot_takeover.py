@@ -88,7 +88,7 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
     assert story is not None
     assert [run["error"] for run in story["handlers"][0]["runs"]] == ["of retry"]
     assert {d.event_id for d in claim_deliveries(journal, limit=10)} == {"e-ours", "e-waiting"}
-    assert remains(state) == ["incoming", "once", "partials", "slots"]
+    assert remains(state) == ["held", "incoming", "once", "partials", "slots"]
     assert sorted(path.name for path in state.incoming.parent.iterdir()) == ["0"]
 
 
@@ -147,7 +147,7 @@ def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
             absorb_slots(state, journal, 1)
     absorb_slots(state, journal, 1)
     assert delivery_states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "ready"}
-    assert remains(state) == ["incoming", "once", "partials", "slots"]
+    assert remains(state) == ["held", "incoming", "once", "partials", "slots"]
 
 
 def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows_too(

@@ -9,7 +9,8 @@ import pytest
 from gateway.domain.grant import Grant
 from gateway.domain.model import Upload, new_id
 from gateway.domain.partial import DigestOfWhole, PartialHead
-from gateway.domain.partial_heads import head_from_json, head_to_json, is_upload_id
+from gateway.domain.partial_heads import head_from_json, head_to_json
+from gateway.domain.upload_fields import is_upload_id
 
 
 def full_head() -> PartialHead:

@@ -72,7 +72,7 @@ class PartialAdmission:
             creation.metadata_text,
             creation.part_of_concat,
             target.named_by_gateway,
-            staged=self.admission.decides_received() and not creation.part_of_concat,
+            staged=self.admission.decides_received(upload) and not creation.part_of_concat,
         )
         return head, progress
 

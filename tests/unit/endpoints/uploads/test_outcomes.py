@@ -9,11 +9,12 @@ from typing import cast
 import pytest
 
 from gateway.auth.links import StoredUrls
+from gateway.domain.held import Held
 from gateway.domain.model import Stored, Upload
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, Terminated, UnknownOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics
 
@@ -62,6 +63,8 @@ REFUSED = Refusal("too_large", "")
         ("receiving", ClientDisconnected(""), "connection_lost", "broken", True),
         ("receiving", asyncio.CancelledError(), "stopping", None, True),
         ("receiving", ValueError(), "internal", None, True),
+        ("deciding", Refusal("hook_failed", ""), "hook_failed", "hook_failed", True),
+        ("deciding", ClientDisconnected(""), "connection_lost", "broken", True),
         ("committing", REFUSED, "too_large", "too_large", True),
         ("committing", UnknownOutcome(""), "internal", "broken", False),
         ("committing", asyncio.CancelledError(), "stopping", None, False),
@@ -95,6 +98,22 @@ def test_bytes_count_as_withheld_where_the_client_was_refused_before_100_continu
     recorded.outcomes.upload_failed(UPLOAD.id, refusal, withheld=100)
     assert recorded.metrics.unsent_bytes._value.get() == withheld
     assert refusal.upload_id == UPLOAD.id
+
+
+def test_a_file_that_a_handler_rejected_is_counted_and_shown_as_such() -> None:
+    recorded, refusal = Recorded(), Terminated(422, b"no", "text/plain")
+    refusal.rejected_by = "judge"
+    recorded.begin("deciding")
+    recorded.outcomes.upload_failed(UPLOAD.id, refusal, withheld=0)
+    assert recorded.page == ("rejected", "rejected")
+    assert (recorded.counted(), recorded.hooks.reasons) == ({"rejected"}, ["rejected"])
+
+
+def test_a_held_upload_is_counted_as_such() -> None:
+    recorded = Recorded()
+    recorded.begin("committing")
+    recorded.outcomes.upload_stored(Held(UPLOAD.id, "/x", 7, "text/plain", {}))
+    assert (len(recorded.inflight), recorded.counted()) == (0, {"held"})
 
 
 def test_a_stored_upload_is_counted_and_no_longer_in_flight() -> None:
