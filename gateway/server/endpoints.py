@@ -98,16 +98,14 @@ async def open_endpoints(
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
     local = writer.inner if isinstance(writer.inner, LocalWriter) else None
     short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot)
-    redaction = Redaction(settings.redact)
-    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, Redaction(settings.redact))
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
-    kept = resources.parts.partials
-    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, kept)
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, resources.parts.partials)
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     reload, streams = ReloadEndpoint(processes), UploadStreams(auth.client_of)
@@ -117,7 +115,7 @@ async def open_endpoints(
         **metrics_endpoint.handlers(),
         **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, redaction, delivery.queue_name).handlers(),
+        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
