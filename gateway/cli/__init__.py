@@ -23,6 +23,7 @@ from gateway.settings import Settings, add_flags, flag_values, load, with_hyphen
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
+    "init": "write a commented settings file and a first plugin, or a copy of a shipped set",
     "check": "load settings and plugins, run the plugins' tests",
     "reload": "let the running server load plugins, tokens and certificates anew",
     "worker": "run handlers only, for gateways on other machines",
@@ -46,7 +47,8 @@ Upload Gateway: a self-hosted API gateway whose first job is files. A 2xx means 
 file is whole under its final name, on stable storage, and that its handlers will run.
 
 try it:
-  gateway --directory data
+  gateway init data
+  gateway serve --directory data
   curl -T README.md http://127.0.0.1:8080/upload/README.md
 
 verbs:
