@@ -190,11 +190,18 @@ class Superseded(GatewayError):
 
 
 class HandlerFailed(GatewayError):
-    """A run of a handler failed. `traceback` holds the plugin's frames, secrets masked."""
+    """A run of a handler failed. `traceback` holds the plugin's frames, secrets masked.
 
-    def __init__(self, message: str, traceback: str) -> None:
+    The next run is due in `retry_after` seconds at the earliest; there is none after a `final` failure.
+    """
+
+    def __init__(
+        self, message: str, traceback: str, *, retry_after: float = 0.0, final: bool = False
+    ) -> None:
         super().__init__(message)
         self.traceback = traceback
+        self.retry_after = retry_after
+        self.final = final
 
 
 class HandlerGone(GatewayError):

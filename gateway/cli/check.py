@@ -21,12 +21,12 @@ from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.loader import NO_FILES
-from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.plugins.testing import TestResult, run_handler_tests
+from gateway.plugins.webhooks.samples import samples
 from gateway.settings import Settings
 from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
@@ -83,6 +83,8 @@ def check(
         plugins.load()
         for line in plugins.describe():
             print(line, flush=True)
+        for line in samples(plugins.current.all_handlers, plugins.mask):
+            print(line, flush=True)
         _warn(plugins, upload_path, issuer=issuer)
         faults = list(script_faults(plugins.current))
         results = asyncio.run(_run_all(plugins))
@@ -118,11 +120,10 @@ def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) ->
 
 
 async def _run_all(plugins: Plugins) -> list[TestResult]:
-    handlers = [handler for event in EVENTS for handler in plugins.current.handlers[event]]
     executor = ScriptExecutor("check")
     results: list[TestResult] = []
     try:
-        for handler in handlers:
+        for handler in plugins.current.all_handlers:
             results += await run_handler_tests(handler, plugins.current.configs, executor)
         for route in routes_of(plugins.current):
             results += await run_route_tests(route, plugins.current.configs, executor)

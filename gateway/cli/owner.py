@@ -38,20 +38,29 @@ class OwnerClient:
         path: str,
         query: Mapping[str, str],
         headers: Mapping[str, str] | None = None,
+        body: Any = None,
         timeout: float = REQUEST_TIMEOUT,  # noqa: ASYNC109
     ) -> Any:
-        """Return the JSON of a 2xx, None of a 204. Raises `AnswerError`, `ConfigError` without one."""
-        limit, url = aiohttp.ClientTimeout(total=timeout), f"{OWNER_URL}{path}"
+        """Return the JSON of a 2xx, None of a 204. Raises `AnswerError`, `ConfigError` without one.
+
+        A `body` is sent as JSON.
+        """
         try:
             async with self._session.request(
-                method, url, params=query, headers=headers, allow_redirects=False, timeout=limit
+                method,
+                f"{OWNER_URL}{path}",
+                params=query,
+                headers=headers,
+                json=body,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 if response.status == 204:
                     return None
-                body = await response.json(content_type=None)
+                answer = await response.json(content_type=None)
                 if response.status >= 300:
-                    raise AnswerError(str(body.get("error")), str(body.get("message")))
-                return body
+                    raise AnswerError(str(answer.get("error")), str(answer.get("message")))
+                return answer
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise ConfigError(f"the server does not answer as it should ({reason})") from error

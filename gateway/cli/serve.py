@@ -183,7 +183,7 @@ async def _watching(gateway: Gateway, check: Sequence[str]) -> AsyncIterator[Non
     if not check:
         yield
         return
-    watcher = Watcher(gateway.resources.settings, check, gateway.endpoints.reload.reload_all)
+    watcher = Watcher(gateway.resources.settings, check, gateway.endpoints.operators.reload.reload_all)
     task = asyncio.create_task(watcher.run())
     try:
         yield

@@ -1,4 +1,4 @@
-"""`gateway uploads`: what was uploaded, by whom, when, and how it ended."""
+"""`gateway uploads`: what was uploaded, by whom, when, how it ended; decisions about held uploads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,23 +21,34 @@ from gateway.settings import Settings
 
 USAGE = "ACTION [UPLOAD_ID] [flags]"
 HELP = """\
-List uploads, the newest first, or show one. A running server is asked, all of its processes; if none
-runs, the journals are read, which have the uploads that were stored.
+List uploads, the newest first, show one, or decide about one that is held. A running server is asked,
+all of its processes; if none runs, the journals are read, which have what was stored, held or rejected.
 
   gateway uploads list [--principal NAME] [--since T] [--state STATE] [--json]
   gateway uploads show UPLOAD_ID [--json]
+  gateway uploads release UPLOAD_ID
+  gateway uploads reject UPLOAD_ID [--reason TEXT]
 
-STATE   admitting, receiving, waiting (a resumable upload that goes on later), committing,
+release publishes a held upload, reject removes it, whatever its handlers would decide
+STATE   admitting, receiving, waiting (a resumable upload that goes on later), deciding (handlers decide
+        while the client waits), held (until handlers of OnFileReceived have decided), committing,
         unsettled (it is not known yet whether the bucket has it), stored, removed (by DELETE),
-        failed (the latest ones: they are kept in memory)
+        rejected (by a handler or by hand), failed (the latest ones: they are kept in memory)
 T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
 
-Exit codes: 0; 1 for an unknown upload, or if a list lacks a process that does not answer;
+Exit codes: 0; 1 for an unknown upload, one that is decided already, or if a list lacks a process;
 2 for invalid arguments or if no server answers.
 """
 
-ACTIONS: Final = ("list", "show")
+ACTIONS: Final = ("list", "show", "release", "reject")
 PAGE_SIZE: Final = 500
+
+_ACCEPTED: Final[Mapping[str, frozenset[str]]] = {
+    "list": frozenset({"principal", "since", "state", "json"}),
+    "show": frozenset({"json"}),
+    "release": frozenset(),
+    "reject": frozenset({"reason"}),
+}
 
 _ID_WIDTH: Final = 28
 _HEAD: Final = (
@@ -53,18 +65,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--principal", metavar="NAME", help="only uploads of this principal")
     parser.add_argument("--since", metavar="T", help="only uploads since then: 2h, 7d, a date")
     parser.add_argument("--state", choices=STATES, help="only uploads in this state")
+    parser.add_argument("--reason", metavar="TEXT", help="why an upload is rejected")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise `ConfigError` for invalid combinations of arguments."""
-    if args.action == "show" and not args.upload_id:
-        raise ConfigError("uploads show needs the id of an upload; `gateway uploads list` prints them")
-    if args.action == "list" and args.upload_id:
+    action = args.action
+    if action != "list" and not args.upload_id:
+        raise ConfigError(
+            f"uploads {action} needs the id of an upload; `gateway uploads list` prints them"
+        )
+    if action == "list" and args.upload_id:
         raise ConfigError("uploads list accepts no id; did you mean `gateway uploads show`?")
-    given = [name for name in ("principal", "since", "state") if getattr(args, name)]
-    if args.action == "show" and given:
-        raise ConfigError(f"uploads show has no --{given[0]}; see `gateway uploads --help`")
+    for name in ("principal", "since", "state", "reason", "json"):
+        if getattr(args, name) and name not in _ACCEPTED[action]:
+            raise ConfigError(f"uploads {action} has no --{name}; see `gateway uploads --help`")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -80,6 +96,8 @@ async def _run(settings: Settings, args: argparse.Namespace) -> int:
         uploads = _Uploads(settings, server)
         if args.action == "list":
             return await _list(uploads, selection, as_json=args.json)
+        if args.action in {"release", "reject"}:
+            return await _decide(server, args.action, args.upload_id, args.reason)
         return await _show(uploads, args.upload_id, as_json=args.json)
 
 
@@ -111,13 +129,26 @@ class _Uploads:
         if self._server is None:
             return await find_upload(self._settings, upload_id)
         try:
-            path = f"/-/uploads/{quote(upload_id, safe='').replace('.', '%2E')}"
-            shown: Json = await self._server.request("GET", path, {})
+            shown: Json = await self._server.request("GET", _path_of(upload_id), {})
         except AnswerError as error:
             if error.code != "not_found":
                 raise
             return None
         return shown
+
+
+def _path_of(upload_id: str) -> str:
+    return f"/-/uploads/{quote(upload_id, safe='').replace('.', '%2E')}"
+
+
+async def _decide(server: OwnerClient | None, verb: str, upload_id: str, reason: str | None) -> int:
+    """Release or reject a held upload. Raises `AnswerError`, and `ConfigError` where no server runs."""
+    if server is None:
+        raise ConfigError(f"uploads {verb} needs the running server, which publishes and removes files")
+    body = {} if reason is None else {"reason": reason}
+    answer = await server.request("POST", f"{_path_of(upload_id)}/{verb}", {}, body=body)
+    print(f"{printable(answer['upload_id'])}  {answer['state']}")
+    return 0
 
 
 async def _list(uploads: _Uploads, selection: UploadSelection, *, as_json: bool) -> int:

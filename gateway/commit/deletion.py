@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from gateway.commit.records import names_matching
 from gateway.domain.event_bodies import deleted_body
-from gateway.domain.model import FileRequest
+from gateway.domain.model import FileRequest, HandlerSpec
 from gateway.errors import Refusal
 from gateway.events.deletions import DeletionRecord, PendingDeletion
 from gateway.storage.local.xattrs import guess_mime
@@ -47,7 +48,7 @@ class FileRemover(Protocol):
 class DeletionEvents:
     """Makes the records of deletions. `handlers()` are those of `OnFileDeleted` that are loaded now."""
 
-    handlers: Callable[[], tuple[str, ...]]
+    handlers: Callable[[], Sequence[HandlerSpec]]
     bucket: str | None = None
 
     def record(
@@ -63,7 +64,8 @@ class DeletionEvents:
             bucket=self.bucket,
         )
         own_place = None if place is None else dict(place)
-        return DeletionRecord(deletion.id, stat.path, stat.etag, own_place, body, self.handlers())
+        handlers = names_matching(self.handlers(), deletion.path.removeprefix("/"))
+        return DeletionRecord(deletion.id, stat.path, stat.etag, own_place, body, handlers)
 
 
 def read_if_match(lines: Collection[str]) -> frozenset[str] | None:

@@ -87,7 +87,7 @@ class ObjectBackend:
         self.writer = ObjectWriter(names, context, self._committer, self.staging, disk)
         self._locks = NamedLocks(settings.state / "partials.lock")
         self.partials = self._open_partials(bucket, names, context)
-        self.reconciler.claims = self.partials
+        self.reconciler.claims = self.staging.ends.claims = self.partials.claims
         self.reconciler.settled = self.staging.ends.ended
         self._sweeper = MultipartSweeper(
             self.objects,
@@ -112,8 +112,9 @@ class ObjectBackend:
     ) -> ObjectPartialStore:
         store = PartialObjects(PrivateObjects(self._clients, bucket, "partials"))
         services = PartialServices(
-            PartialEnds(store, self.objects, names.keys),
+            PartialEnds(store, self.objects, names.keys, self.staging.private),
             self._committer,
+            self.staging,
             PartialCounts(store),
             self.writer.streams,
             self.writer.check_space,

@@ -10,6 +10,7 @@ from gateway.commit.object_body import ObjectCommit
 from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_partial_counts import PartialCounts
 from gateway.commit.object_partial_ends import PartialEnds
+from gateway.commit.object_staging import ObjectStaging, StagedPartial
 from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.commit.publish import check_target
 from gateway.domain.held import Held, PrivateFile
@@ -31,6 +32,7 @@ class PartialServices:
 
     ends: PartialEnds
     committer: ObjectCommitter
+    staging: ObjectStaging
     counts: PartialCounts
     streams: FairShare
     check_space: Callable[[], Awaitable[None]]
@@ -181,8 +183,10 @@ class ObjectOpenPartial:
         return {name: self._body.hashes.digest_of_whole(name) for name in algorithms}
 
     async def stage(self) -> PrivateFile:
-        """See `OpenPartial.stage`."""
-        raise Refusal("not_implemented", "handlers of OnFileReceived cannot read this body yet")
+        """See `OpenPartial.stage`. What began without handlers can be staged while it has no parts."""
+        with _lost():
+            await self._stage()
+        return self._services.staging.private_file(self._head.upload.id, self.received)
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `OpenPartial.hold`."""
@@ -195,15 +199,32 @@ class ObjectOpenPartial:
             try:
                 await body.load(self._writer)
                 await self._check_existing()
+                if body.state.staged and self._row is None:
+                    await self._stage()
                 await body.finish()
                 stored = await services.committer.commit(self._commit(dict(digests)))
             except Refusal:
                 with contextlib.suppress(GatewayError):
                     await body.reload()
                 raise
-        await services.ends.completed(self._head)
+        await services.ends.completed(self._head, staged=body.state.staged)
         services.counts.remove(self._head.upload.id)
         return stored
+
+    async def _stage(self) -> None:
+        """Let the private object of the upload exist. Raises `Refusal`, `ChangedError`."""
+        body = self._body
+        if self._row is not None:
+            raise Refusal("locked", "an earlier commit of this upload is not settled: try again")
+        await body.load(self._writer)
+        if not body.state.staged:
+            if body.multipart is not None:
+                raise Refusal(
+                    "superseded",
+                    "this upload began when no handlers read whole files here: begin it anew",
+                )
+            body.target = self._services.staging.target(self._head.upload)
+        await body.stage()
 
     async def remove(self) -> bool:
         """See `OpenPartial.remove`. One whose commit has no known outcome is not removed."""
@@ -227,9 +248,14 @@ class ObjectOpenPartial:
         await self._let_go()
 
     def _commit(self, digests: dict[str, str]) -> ObjectCommit:
-        commit = ObjectCommit(self._head.upload, self._body, digests, from_client=True)
-        if self._row is not None:  # from here on it is the committer's
-            commit.row, commit.is_resumed, self._row = self._row, True, None
+        upload, body, row = self._head.upload, self._body, self._row
+        commit = ObjectCommit(upload, body, digests, from_client=True)
+        if body.state.staged:
+            staging, path = self._services.staging, upload.path if row is None else row.path
+            target = staging.final_target(upload, path)
+            commit.body = StagedPartial(staging, target, body, staging.kept_digest(digests))
+        if row is not None:  # from here on it is the committer's
+            commit.row, commit.is_resumed, self._row = row, True, None
         return commit
 
     async def _check_existing(self) -> None:

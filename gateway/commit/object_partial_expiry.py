@@ -66,7 +66,7 @@ class ObjectPartialExpiry:
             is_late = now > status.expires + MAX_PARTIAL_AGE
             if await ends.is_published(upload_id, state.path):
                 if is_late or await self._services.committer.has_settled(upload_id):
-                    await ends.completed(head)
+                    await ends.completed(head, staged=state.staged)
                 return None
             if not is_late:
                 return None

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_open_partial import ObjectOpenPartial, PartialServices
+from gateway.commit.object_partial_claims import PartialClaims
 from gateway.commit.object_partial_expiry import ObjectPartialExpiry
 from gateway.commit.object_partial_locks import PartialLocks
 from gateway.commit.partials import PartialBusy
@@ -60,6 +62,7 @@ class ObjectPartialStore:
         self._names = names
         self._locks = locks
         self._expiry = ObjectPartialExpiry(services, locks)
+        self.claims = PartialClaims(services, locks, self._body)
 
     @property
     def objects(self) -> PrivateObjects:
@@ -84,6 +87,7 @@ class ObjectPartialStore:
             time.time(),
             upload.content_length,
             digests={name: load_digest(name).save() for name in algorithms},
+            staged=head.staged and not head.part_of_concat,
         )
         await self._locks.acquire(upload.id)
         try:
@@ -156,35 +160,6 @@ class ObjectPartialStore:
         """End what runs in the background."""
         await self._services.counts.close()
 
-    # -- for the reconciler
-
-    async def has_claim(self, upload_id: str, claim: str) -> bool:
-        """See `ClaimedUploads.has_claim`."""
-        state = await self._store.describe(upload_id)
-        return state is not None and state.claim == claim
-
-    async def end_claimed(self, upload_id: str) -> None:
-        """See `ClaimedUploads.end_claimed`."""
-        with contextlib.suppress(GatewayError):  # else a sweep ends it
-            if (head := await self._store.head(upload_id)) is not None:
-                await self._services.ends.completed(head)
-
-    async def withdraw_claim(self, upload_id: str, claim: str) -> None:
-        """See `ClaimedUploads.withdraw_claim`."""
-        await self._locks.acquire(upload_id)
-        try:
-            head, stored = await self._store.head(upload_id), await self._store.read(upload_id)
-            if head is None or stored is None or stored.state.claim != claim:
-                return
-            body = self._body(head, stored)
-            try:
-                await body.load(stored.state.writer)
-                await body.withdraw()
-            finally:
-                await body.close()
-        finally:
-            await self._locks.release(upload_id)
-
     # -- creation
 
     def _digests_of(self, head: PartialHead) -> Sequence[str]:
@@ -243,30 +218,37 @@ class ObjectPartialStore:
 
     def _body(self, head: PartialHead, stored: StoredState) -> PartialBody:
         upload = head.upload
-        target = self._target(head, stored.state.path)
-        choose = partial(self._choose_target, head)
+        staged = stored.state.staged
+        target = self._target(head, stored.state.path, staged=staged)
+        choose = partial(self._choose_target, head, staged=staged)
         body = PartialBody(self._context, self._store, target, head.client, stored, choose)
         body.done = partial(self._names.release_names, upload.id)
         return body
 
-    def _target(self, head: PartialHead, path: str) -> ObjectTarget:
+    def _target(self, head: PartialHead, path: str, *, staged: bool) -> ObjectTarget:
         upload_id = head.upload.id
+        if staged:
+            return self._services.staging.target(head.upload)
         if head.part_of_concat:
             return ObjectTarget("", self._services.ends.key_of(upload_id, ""), upload_id, {})
         return self._names.target(head.upload, path)
 
-    async def _choose_target(self, head: PartialHead) -> ObjectTarget:
+    async def _choose_target(self, head: PartialHead, *, staged: bool) -> ObjectTarget:
         """Return where a multipart upload goes to; with `rename` its name is chosen now."""
         upload = head.upload
         path = "/" + "/".join(paths.check_path(upload.path))
-        if not head.part_of_concat and upload.on_conflict == "rename" and not upload.must_be_new:
+        has_name = not staged and not head.part_of_concat
+        if has_name and upload.on_conflict == "rename" and not upload.must_be_new:
             path = await self._names.reserve_free_path(upload, path)
-        return self._target(head, path)
+        return self._target(head, path, staged=staged)
 
     def _open_partial(
         self, head: PartialHead, body: PartialBody, writer: str, row: PendingUpload | None = None
     ) -> ObjectOpenPartial:
-        let_go = partial(self._locks.release, head.upload.id)
+        let_go, upload = partial(self._locks.release, head.upload.id), head.upload
+        # Handlers may change the upload before it is committed; another request reads the same head.
+        own = replace(upload, metadata=dict(upload.metadata), results=dict(upload.results))
+        head = replace(head, upload=own)
         return ObjectOpenPartial(self._services, head, body, writer, let_go, row)
 
     async def _pending_row(self, head: PartialHead, state: PartialState) -> PendingUpload:
@@ -290,5 +272,5 @@ class ObjectPartialStore:
         if not await self._services.ends.is_published(head.upload.id, state.path):
             return False
         if await self._services.committer.has_settled(head.upload.id):
-            await self._services.ends.completed(head)
+            await self._services.ends.completed(head, staged=state.staged)
         return True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gateway.commit.object_body import ObjectCommit
 from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_staging import ObjectStaging
+from gateway.commit.object_staging import ObjectStaging, StagedObject
 from gateway.domain import failpoints
 from gateway.domain.digests import named_digests
 from gateway.domain.held import Held, PrivateFile
@@ -101,12 +101,15 @@ class ObjectStagedWrite:
 
     async def _commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         named = {**digests, **named_digests(self._body.kept_digest())}
+        upload, staging = self._upload, self._staging
         try:
             await self.stage()
-            body = self._staging.body(self._upload, self._body.received, named, self._done)
+            target = staging.final_target(upload, upload.path)
         except BaseException:
             await self.discard()
             raise
+        size, kept = self._body.received, staging.kept_digest(named)
+        body = StagedObject(staging, target, size, kept, self._done)
         return await self._committer.publish(
             ObjectCommit(self._upload, body, named, from_client=from_client)
         )

@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from gateway.commit.failures import refusal_of
 from gateway.commit.object_names import ReservedNames
@@ -19,12 +18,12 @@ from gateway.domain import failpoints, paths
 from gateway.domain.digests import RFC9530_NAMES, digest_field
 from gateway.domain.held import PrivateFile
 from gateway.domain.model import Upload
-from gateway.errors import Refusal
 from gateway.events.private_objects import PrivateObjectLog
 from gateway.storage.s3.copies import ObjectCopier
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, ObjectTarget, with_digest
 from gateway.storage.s3.multiparts import UnfinishedMultipart
 from gateway.storage.s3.part_sender import UploadContext
+from gateway.storage.s3.partial_body import PartialBody
 from gateway.storage.s3.private_objects import PrivateObjects
 from gateway.storage.waiting import finish_in_thread
 
@@ -74,29 +73,20 @@ class ObjectStaging:
         context = self.context
         await finish_in_thread(context.multiparts.remove, upload_id, executor=context.executor)
 
-    def body(
-        self, upload: Upload, size: int, digests: Mapping[str, str], done: Callable[[], None]
-    ) -> StagedObject:
-        """Return a private object as the body of a commit.
+    def final_target(self, upload: Upload, path: str) -> ObjectTarget:
+        """Return where an upload is published. Raises `Refusal("bad_path")`."""
+        return self.names.target(upload, "/" + "/".join(paths.check_path(path)))
 
-        Its name is that of the upload as it is now, its digest in the metadata that of `--digest`.
-        Raises `Refusal`.
-        """
-        path = "/" + "/".join(paths.check_path(upload.path))
+    def kept_digest(self, digests: Mapping[str, str]) -> str:
+        """Return the digest of `--digest` as a field; an empty text where it is not known."""
         name = RFC9530_NAMES.get(self.context.digest or "", "")
-        kept = digest_field({name: digests[name]}) if name in digests else ""
-        ended = partial(self._ended, upload.id, done)
-        return StagedObject(self, self.names.target(upload, path), size, kept, ended)
-
-    def _ended(self, upload_id: str, done: Callable[[], None]) -> None:
-        done()
-        self.ends.ended(upload_id)
+        return digest_field({name: digests[name]}) if name in digests else ""
 
 
 class StagedObject:
     """A private object of `size` bytes as the body of a commit: an `ObjectBody`.
 
-    `digest` is the field of RFC 9530 that its metadata get. `done` is called at its end.
+    `digest` is the field that its metadata get. `ended` is called at its end.
     """
 
     can_retarget = True
@@ -108,15 +98,16 @@ class StagedObject:
         target: ObjectTarget,
         size: int,
         digest: str,
-        done: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self.target = target
-        self.done = done
+        self.done: Callable[[], None] = self._end
         self.claim: str | None = None
         self.received = size
         self.multipart: str | None = None
         self._staging = staging
         self._digest = digest
+        self._ended = ended
 
     @property
     def staged_at(self) -> str | None:
@@ -139,7 +130,7 @@ class StagedObject:
 
     async def discard(self) -> None:
         """Remove the private object, unless something needs it. Does not raise."""
-        self.done()
+        self._ended()
         await self._staging.ends.settle_now(self.target.upload_id)
 
     def release_memory(self) -> None:
@@ -153,10 +144,29 @@ class StagedObject:
         else:
             await self._staging.note_multipart(self.target, multipart)
 
+    def _end(self) -> None:
+        self._ended()
+        self._staging.ends.ended(self.target.upload_id)
 
-def not_staged() -> Refusal:
-    """Return the refusal for a partial upload whose bytes no handler can read."""
-    return Refusal(
-        "superseded",
-        "this upload began before there were handlers that read whole files: begin it anew",
-    )
+
+class StagedPartial(StagedObject):
+    """A whole partial upload whose bytes are in its private object, claimed by its commit."""
+
+    def __init__(
+        self, staging: ObjectStaging, target: ObjectTarget, body: PartialBody, digest: str
+    ) -> None:
+        super().__init__(staging, target, body.received, digest, body.done)
+        self.claim = body.claim
+        self._body = body
+
+    async def publish(self, *, new: bool) -> str:
+        """See `ObjectBody.publish`."""
+        await self._body.write_claim(self.target.path)
+        return await super().publish(new=new)
+
+    async def withdraw(self) -> None:
+        """See `ObjectBody.withdraw`."""
+        await self._body.withdraw()
+
+    async def discard(self) -> None:
+        """Keep everything: a commit that is refused leaves a partial upload as it was."""

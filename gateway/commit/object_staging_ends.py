@@ -36,13 +36,13 @@ class HoldClaims(Protocol):
     """Partial uploads that are about to become held uploads, or have become some."""
 
     async def end_held(self, upload_id: str) -> None:
-        """Remove what is left of a partial upload that is held. Raises `GatewayError`."""
-
-    async def withdraw_hold(self, upload_id: str, claim: str) -> bool:
-        """Let a partial upload go on that was not held; tell whether there is one.
+        """Remove what is left of a partial upload that is held, but for its private object.
 
         Raises `GatewayError`.
         """
+
+    async def withdraw_claim(self, upload_id: str, claim: str) -> None:
+        """Let a partial upload go on that was not held, if it has this claim. Raises `GatewayError`."""
 
 
 class PrivateObjectEnds:
@@ -105,21 +105,26 @@ class PrivateObjectEnds:
         """
         if row.bucket != self._bucket:
             return
-        if row.claim is not None and not await self._settle_claim(row, row.claim):
+        if row.claim is not None and not row.was_held:
+            # It did not become a held upload: the object is that of the partial upload, which goes on.
+            if self.claims is not None:
+                await self.claims.withdraw_claim(row.upload_id, row.claim)
             await asyncio.wrap_future(self._rows.remove(row.upload_id))
-        elif not row.is_needed:
+            return
+        if row.claim is not None:
+            await self.end_claim(row.upload_id)
+        if not row.is_needed:
             await self._private.delete(row.upload_id)
             await asyncio.wrap_future(self._rows.remove(row.upload_id))
 
-    async def _settle_claim(self, row: PrivateObjectRow, claim: str) -> bool:
-        """End the partial upload that became a held one; False where it goes on, and has the object."""
-        if self.claims is None:
-            return True
-        if not row.was_held:
-            return not await self.claims.withdraw_hold(row.upload_id, claim)
-        await self.claims.end_held(row.upload_id)
-        await asyncio.wrap_future(self._rows.end_claim(row.upload_id))
-        return True
+    async def end_claim(self, upload_id: str) -> None:
+        """Remove what is left of the partial upload that became this held one, before that one goes.
+
+        Raises `GatewayError`, `sqlite3.Error`.
+        """
+        if self.claims is not None:
+            await self.claims.end_held(upload_id)
+        await asyncio.wrap_future(self._rows.end_claim(upload_id))
 
     async def run(self) -> None:
         """Sweep now and every hour, until cancelled."""

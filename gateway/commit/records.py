@@ -150,18 +150,27 @@ class StagedUpload:
 
 @dataclass(slots=True, frozen=True)
 class Subscribers:
-    """The handlers of what is stored: names for uploads, specs with their filters for objects."""
+    """The handlers of what is stored: specs with their filters, for uploads and for objects."""
 
-    uploaded: tuple[str, ...] = ()
+    uploaded: tuple[HandlerSpec, ...] = ()
     created: tuple[HandlerSpec, ...] = ()
 
     def __bool__(self) -> bool:
         """Tell whether there are any."""
         return bool(self.uploaded or self.created)
 
+    def of_upload(self, key: str) -> tuple[str, ...]:
+        """Return the names of the handlers of uploads whose filters match the file `key`."""
+        return names_matching(self.uploaded, key)
+
     def of_object(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose filters match the object `key`."""
-        return tuple([spec.name for spec in self.created if spec.matches_key(key)])
+        return names_matching(self.created, key)
+
+
+def names_matching(specs: Iterable[HandlerSpec], key: str) -> tuple[str, ...]:
+    """Return the names of the handlers whose filters match a key, a path without its first slash."""
+    return tuple([spec.name for spec in specs if spec.matches_key(key)])
 
 
 @dataclass(slots=True, frozen=True)
@@ -191,7 +200,8 @@ class UploadEvents:
         self, subscribers: Subscribers, upload: Upload, content: StoredContent, *, from_client: bool
     ) -> Iterator[EventRecord]:
         """Yield the events of an upload; without subscribers no body is built."""
-        if subscribers.uploaded and from_client:
+        key = content.path.removeprefix("/")
+        if from_client and (uploaded := subscribers.of_upload(key)):
             body = uploaded_body(
                 upload,
                 mime=content.mime,
@@ -200,10 +210,10 @@ class UploadEvents:
                 params=self.redaction.params(upload.params),
                 headers=self.redaction.headers(upload.headers),
             )
-            yield EventRecord(new_id(self.slot), UPLOADED, body, subscribers.uploaded)
+            yield EventRecord(new_id(self.slot), UPLOADED, body, uploaded)
         if not subscribers.created:
             return
-        if handlers := subscribers.of_object(content.path.removeprefix("/")):
+        if handlers := subscribers.of_object(key):
             body = object_created_body(
                 upload,
                 path=content.path,

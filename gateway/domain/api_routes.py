@@ -45,12 +45,23 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
+    ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
     ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),
     ApiRoute("GET", "/-/uploads/{upload_id}", Access.UPLOADER, "upload", "What became of an upload"),
+    ApiRoute(
+        "POST",
+        "/-/uploads/{upload_id}/release",
+        Access.OPERATOR,
+        "upload.release",
+        "Publish a held upload",
+    ),
+    ApiRoute(
+        "POST", "/-/uploads/{upload_id}/reject", Access.OPERATOR, "upload.reject", "Remove a held upload"
+    ),
     ApiRoute(
         "POST",
         "/-/uploads/{upload_id}/give-up",

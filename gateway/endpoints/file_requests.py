@@ -45,10 +45,15 @@ class FileAuthorizer:
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
         return Asker(caller.principal, caller.grant)
 
-    def authorize_default(self, principal: dict[str, Any] | None) -> None:
+    def authorize_default(self, request: FileRequest) -> None:
         """Apply the default authorization, where no handler decides instead. Raises `Refusal`."""
-        if not self.hooks.replaces_authorization(self._event):
-            self.auth.authorize(principal)
+        if self.hooks.replaces_authorization(self._event):
+            return
+        try:
+            self.auth.authorize(request.principal)
+        except Refusal as refusal:
+            self.hooks.shadows.beside_default(self._event, request, refusal)
+            raise
 
     def fields(
         self, incoming: IncomingRequest, match: PathMatch, principal: dict[str, Any] | None
@@ -79,7 +84,7 @@ class FileAuthorizer:
         asker = await self.authenticate(incoming)
         incoming.reject_unenforceable_grant()
         request = FileRequest(**self.fields(incoming, match, asker.principal))
-        self.authorize_default(request.principal)
+        self.authorize_default(request)
         path = await decide(request)
         if path is not None:
             check_rewritten_path(request.path, path)

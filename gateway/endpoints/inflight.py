@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.domain.held import merge_results
 from gateway.domain.model import Upload
-from gateway.domain.units import iso_time
+from gateway.domain.units import iso_time, unix_time
 from gateway.limits import FairShare, Lease, client_key
 
 MAX_UPLOADS: Final = 10_000
@@ -127,6 +127,11 @@ class Inflight:
         ids = (key for key in (*self._active, *self._failed) if key < before)
         pages = map(self.describe, heapq.nlargest(limit, ids))
         return [page for page in pages if page is not None]
+
+    def ended_since(self, since: float) -> dict[str, int]:
+        """Count the failed and the rejected uploads in memory that began since a Unix time."""
+        pages = [page for page in self._failed.values() if unix_time(page["created"]) >= since]
+        return {state: sum(page["state"] == state for page in pages) for state in ("failed", "rejected")}
 
     def find(self, upload_id: str) -> Progress | None:
         """Return the progress of an upload in flight."""

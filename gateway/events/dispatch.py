@@ -15,13 +15,16 @@ class RunResult:
     """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt.
 
     `result` is what the handler left for the client (`handle.result`), whatever the status; `decision`
-    is that of a handler of OnFileReceived, None where it failed.
+    is that of a handler of OnFileReceived, None where it failed. After a failure the next run is due in
+    `retry_after` seconds at the earliest; there is none where it is `final`.
     """
 
     status: Literal["succeeded", "failed", "gone", "postponed"]
     error: str = ""
     result: dict[str, Any] | None = None
     decision: Decision | None = None
+    retry_after: float = 0.0
+    final: bool = False
 
 
 class SubmittedRun(Protocol):

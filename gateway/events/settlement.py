@@ -39,9 +39,12 @@ def settlement_of(
     if result.status == "succeeded":
         return Settlement("done", result=result.result)
     error = _storable(result.error)
-    if result.status == "gone" or delivery.attempt >= policy.attempts or abandoned:
+    last = result.final or delivery.attempt >= policy.attempts
+    if result.status == "gone" or last or abandoned:
         return Settlement("dead", error, result=result.result)
-    return Settlement("retry", error, retry_delay(policy, delivery.attempt), result.result)
+    requested = min(result.retry_after, policy.max_backoff)
+    delay = max(retry_delay(policy, delivery.attempt), requested)
+    return Settlement("retry", error, delay, result.result)
 
 
 def retry_delay(policy: RetryPolicy, attempt: int) -> float:

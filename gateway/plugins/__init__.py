@@ -1,7 +1,9 @@
 """Plugins: YAML documents, checked, compiled and swapped in as one set."""
 
-from gateway.plugins.kinds import KINDS, Handler, Kind, ParsedPlugin, Plugin, validate
+from gateway.plugins.handler import Handler
+from gateway.plugins.kinds import Kind, ParsedPlugin, Plugin, validate
 from gateway.plugins.loader import Plugins
+from gateway.plugins.own_kinds import KINDS
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 __all__ = [

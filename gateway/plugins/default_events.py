@@ -24,7 +24,7 @@ from gateway.domain.event_bodies import (
 from gateway.domain.model import Delivery, Download, FileRequest, Upload
 from gateway.domain.schedules import Every
 from gateway.errors import ConfigError
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.stubs import body_bytes

@@ -19,6 +19,7 @@ from gateway.plugins.scripting.decision import Handle, InvalidResult, read_recei
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.webhooks.sending import WebhookFailed
 from gateway.telemetry import logs
 
 MAX_BURST: Final = 64
@@ -114,6 +115,7 @@ class DeliveryRun:
         self._key = (delivery.event_id, handler.name)
         self._done: Done | None = done
         self._handle = Handle()
+        self._handle.created = delivery.created or None
         self._live: LiveWork | None = set() if handler.suspends else None
         self._context = logs.context_with(upload_id=delivery.upload_id, event_id=delivery.event_id)
         self._started = time.monotonic()
@@ -193,7 +195,7 @@ class DeliveryRun:
         elif message is None:
             return None
         else:
-            failure = HandlerFailed(message, run.traceback())
+            failure = _failed(run, message)
         failure.__cause__ = run.error
         return failure
 
@@ -245,3 +247,10 @@ class DeliveryRun:
         done, self._done = self._done, None
         if done is not None:
             done(DeliveryOutcome(error, self._handle.latest_result, self._decision))
+
+
+def _failed(run: HandlerRun, message: str) -> HandlerFailed:
+    error, traceback = run.error, run.traceback()
+    if isinstance(error, WebhookFailed):
+        return HandlerFailed(message, traceback, retry_after=error.retry_after, final=error.final)
+    return HandlerFailed(message, traceback)

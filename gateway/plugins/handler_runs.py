@@ -14,6 +14,7 @@ from gateway.plugins.scripting.calls import TimedOut
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.executor import ExecutorLost
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
+from gateway.plugins.webhooks.sending import WebhookFailed
 from gateway.telemetry.logs import event
 
 MAX_EXCERPT: Final = 1000
@@ -51,6 +52,9 @@ class HandlerRun:
         """Return the plugin's frames and a callout's error response, or nothing."""
         if self.error is None or isinstance(self.error, ExecutorLost | TimedOut | Refusal):
             return ""
+        if isinstance(self.error, WebhookFailed):
+            body = self.error.body
+            return f"the response: {_excerpt(body, self.mask)}\n" if body else ""
         traceback = plugin_traceback(self.error, self.mask)
         if isinstance(self.error, HTTPError):
             traceback += f"the response: {_excerpt(self.error.body, self.mask)}\n"

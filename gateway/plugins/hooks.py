@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from gateway.domain.event_bodies import (
-    deleting_event,
-    downloading_event,
-    listing_event,
-    upload_failed_event,
     uploading_event,
 )
 from gateway.domain.model import (
@@ -37,29 +32,22 @@ from gateway.domain.model import (
 from gateway.errors import HandlerGone
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.admission_chain import AdmissionChain
+from gateway.plugins.admitting_events import ADMITTING_EVENTS
 from gateway.plugins.delivery_runs import DeliveryOutcome, DeliveryRun, DeliveryRuns
-from gateway.plugins.handler_runs import HandlerRun
+from gateway.plugins.failed_uploads import FailedUploads
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting.calls import Done, result_of
 from gateway.plugins.scripting.decision import (
     Changes,
-    Handle,
     Received,
     Served,
     read_changes,
-    read_path,
     read_received,
-    read_served,
 )
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Event
+from gateway.plugins.shadow_runs import Shadows, settled
 from gateway.telemetry import logs
-
-MAX_FAILED_UPLOADS: Final = 100
-"""Failed uploads whose handlers may run at the same time; further ones are not notified."""
-
-log = logging.getLogger("gateway.hooks")
-T = TypeVar("T")
 
 
 class Hooks:
@@ -70,7 +58,8 @@ class Hooks:
         closers = (plugins.services.callout.close, *plugins.services.closers)
         self._admission = ScriptExecutor("admission", closers)
         self._work = ScriptExecutor("work", closers)
-        self._failed_tasks: set[asyncio.Task[None]] = set()
+        self._failed = FailedUploads(self._work, plugins.mask)
+        self.shadows = Shadows(plugins, closers)
         self._deliveries = DeliveryRuns(self._work, plugins.mask)
 
     async def start(self) -> None:
@@ -81,12 +70,12 @@ class Hooks:
     async def close(self, grace: float) -> None:
         """Let runs in flight end for `grace` seconds, then stop the executors."""
         deadline = time.monotonic() + grace
-        if self._failed_tasks:
-            await asyncio.wait(self._failed_tasks, timeout=grace)
+        await self._failed.wait(grace)
         remaining = max(0.0, deadline - time.monotonic())
-        await asyncio.gather(self._admission.close(remaining), self._work.close(remaining))
-        if self._failed_tasks:  # without an executor they end at once
-            await asyncio.wait(self._failed_tasks, timeout=1)
+        await asyncio.gather(
+            self._admission.close(remaining), self._work.close(remaining), self.shadows.close(0)
+        )
+        await self._failed.wait(1)  # without an executor they end at once
 
     @property
     def alive(self) -> bool:
@@ -98,8 +87,12 @@ class Hooks:
         return await self._work.call_script(function, timeout)
 
     def has_handlers(self, event: str) -> bool:
-        """Whether there is any handler of `event`."""
+        """Whether there is any handler of `event` that is no shadow."""
         return bool(self._plugins.current.handlers[event])
+
+    def _handlers(self, event: str, path: str) -> Sequence[Handler]:
+        """Return the handlers of `event` that subscribe to the file at `path`."""
+        return [handler for handler in self._plugins.current.handlers[event] if handler.matches(path)]
 
     def replaces_authorization(self, event: str = UPLOADING) -> bool:
         """Whether some handler of `event` decides instead of the default authorization."""
@@ -115,26 +108,29 @@ class Hooks:
         new path. What is returned can be cancelled; None where there was nothing to wait for. `done`
         may be called before this returns.
         """
-        handlers = self._plugins.current.handlers[UPLOADING]
+        handlers = self._handlers(UPLOADING, upload.path)
         if not handlers:
+            self.shadows.beside_default(UPLOADING, upload)
             done(None)
             return None
 
         def apply(changes: Changes | None, error: Exception | None) -> None:
+            if trial is not None:
+                trial.settle(changes, error)
             if changes is not None:
                 _apply(changes, upload)
             upload.results |= chain.results
             done(error)
 
         event, mask = Event(uploading_event(upload)), self._plugins.mask
+        context = logs.context_with(upload_id=upload.id, event_id=event["id"])
+        trial = self.shadows.beside(UPLOADING, event, read_changes, context)
         chain = AdmissionChain(self._admission, handlers, event, read_changes, mask)
-        chain.start(apply, logs.context_with(upload_id=upload.id, event_id=event["id"]))
+        chain.start(apply, context)
         return chain
 
     async def admit_upload(self, upload: Upload) -> None:
         """Wait for `submit_admission`; raises its error."""
-        if not self.has_handlers(UPLOADING):
-            return
 
         def submit(done: Done) -> AdmissionChain[Changes] | None:
             return self.submit_admission(upload, functools.partial(done, None))
@@ -148,7 +144,7 @@ class Hooks:
         with `hold`, of the same plugins, and of those that failed and have `on_error: hold`. Raises as
         `admit_upload`. The caller checks the new path.
         """
-        handlers = self._plugins.current.handlers[RECEIVED]
+        handlers = self._handlers(RECEIVED, upload.path)
         waiting = [handler for handler in handlers if not handler.hold]
         undecided: list[str] = []
         if waiting:
@@ -170,36 +166,42 @@ class Hooks:
 
     async def admit_download(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers; None without any. Raises as `admit_upload`."""
-        return await self._decide(DOWNLOADING, lambda: downloading_event(download), read_served)
+        decided: Served | None = await self._decide(DOWNLOADING, download)
+        return decided
 
     async def admit_listing(self, listing: FileRequest) -> str | None:
         """Run the `OnFileListing` handlers; return the path as they leave it, None without any."""
-        return await self._decide(LISTING, lambda: listing_event(listing), read_path)
+        decided: str | None = await self._decide(LISTING, listing)
+        return decided
 
     async def admit_deletion(self, deletion: FileRequest) -> str | None:
         """Run the `OnFileDeleting` handlers; return the path as they leave it, None without any."""
-        return await self._decide(DELETING, lambda: deleting_event(deletion), read_path)
+        decided: str | None = await self._decide(DELETING, deletion)
+        return decided
 
-    async def _decide(
-        self, name: str, make_event: Callable[[], dict[str, Any]], read: Callable[[Event], T]
-    ) -> T | None:
+    async def _decide(self, name: str, request: FileRequest) -> Any:
         """Run the handlers of one event that decide; None without any. Raises as `admit_upload`."""
-        handlers = self._plugins.current.handlers[name]
+        handlers = self._handlers(name, request.path)
         if not handlers:
+            self.shadows.beside_default(name, request)
             return None
-        event, mask = Event(make_event()), self._plugins.mask
-        chain = AdmissionChain(self._admission, handlers, event, read, mask)
+        make_event, read = ADMITTING_EVENTS[name]
+        event = Event(make_event(request))
+        context = logs.context_with(event_id=event["id"])
+        trial = self.shadows.beside(name, event, read, context)
+        chain = AdmissionChain(self._admission, handlers, event, read, self._plugins.mask)
 
-        def submit(done: Callable[[T | None, Exception | None], None]) -> AdmissionChain[T]:
-            chain.start(done, logs.context_with(event_id=event["id"]))
+        def submit(done: Done) -> AdmissionChain[Any]:
+            chain.start(done, context)
             return chain
 
-        return await result_of(submit)
+        return await settled(trial, submit)
 
     def handler_specs(self, *events: str) -> tuple[HandlerSpec, ...]:
-        """Return the specs of the handlers of `events`, by default of all journalled events."""
+        """Return the specs of the handlers of `events`; by default one for each name in the journal."""
         handlers = self._plugins.current.handlers
-        return tuple(handler.spec for event in events or DELIVERED for handler in handlers[event])
+        specs = [handler.spec for event in events or DELIVERED for handler in handlers[event]]
+        return tuple(specs) if events else tuple({spec.name: spec for spec in specs}.values())
 
     def holding_specs(self) -> tuple[HandlerSpec, ...]:
         """Return the specs of the `OnFileReceived` handlers that may hold a file, in name order."""
@@ -248,41 +250,8 @@ class Hooks:
 
     def notify_upload_failed(self, upload: Upload, reason: str, received: int) -> None:
         """Run the `OnFileUploadFailed` handlers in the background: `reason` is a code."""
-        handlers = self._plugins.current.handlers[UPLOAD_FAILED]
-        if not handlers:
-            return
-        if len(self._failed_tasks) >= MAX_FAILED_UPLOADS:
-            log.warning(
-                "too many failed uploads at the same time: %s skipped for upload %s",
-                UPLOAD_FAILED,
-                upload.id,
-                extra=logs.event("handler.skipped"),
-            )
-            return
-        task = asyncio.create_task(
-            self._run_failed_handlers(handlers, Event(upload_failed_event(upload, reason, received)))
-        )
-        self._failed_tasks.add(task)
-        task.add_done_callback(self._failed_tasks.discard)
-
-    async def _run_failed_handlers(self, handlers: tuple[Handler, ...], event: Event) -> None:
-        with logs.bind(upload_id=event["upload_id"], event_id=event["id"]):
-            for handler in handlers:
-                run = await self._run_failed_handler(handler, event.copy())
-                run.log_outcome(run.failure_message() or "done")
-
-    async def _run_failed_handler(self, handler: Handler, event: Event) -> HandlerRun:
-        error, started, handle = None, time.monotonic(), Handle()
-        try:
-            await self._work.call_script(
-                functools.partial(handler.function, event, handle),
-                handler.timeout,
-                suspends=handler.suspends,
-            )
-        except Exception as raised:
-            error = raised
-        milliseconds = (time.monotonic() - started) * 1000
-        return HandlerRun(handler, handle, error, milliseconds, self._plugins.mask)
+        if handlers := self._handlers(UPLOAD_FAILED, upload.path):
+            self._failed.notify(handlers, upload, reason, received)
 
 
 def _apply(changes: Changes, upload: Upload) -> None:
@@ -291,3 +260,5 @@ def _apply(changes: Changes, upload: Upload) -> None:
         upload.max_bytes = changes.max_bytes
     if "on_conflict" in changes.keys:
         upload.on_conflict = changes.on_conflict
+    if changes.metadata is not None:
+        upload.metadata = changes.metadata

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.domain.model import RECEIVED, HandlerSpec, RetryPolicy
+from gateway.domain.model import RetryPolicy
 from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
+from gateway.plugins.handler import Function, Handler
 from gateway.plugins.handler_keys import check_keys
 from gateway.plugins.models import (
-    ADMITTING,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
     HOLD_TIMEOUT,
@@ -29,16 +29,12 @@ from gateway.plugins.models import (
     HandlerModel,
 )
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
-from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, run_script
 from gateway.plugins.scripting.suspension import never_suspends
 from gateway.plugins.scripting.trace import place_of_error
-from gateway.plugins.scripting.values import Event
-from gateway.plugins.testing_models import HandlerTestModel
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 Model = TypeVar("Model", bound=BaseModel)
-Function = Callable[[Event, Handle], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,69 +113,6 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
     return f": did you mean `{near[0]}`?" if near else f": the keys are {', '.join(model.model_fields)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
-
-    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
-    `suspends` is False for a function that never waits. `hold`: it decides from the journal, while no
-    client waits; with `on_error` `hold` that is so once it has failed.
-    """
-
-    name: str
-    event: str
-    timeout: float
-    on_error: str
-    keeps_authorization: bool
-    hold: bool
-    retry: RetryPolicy
-    concurrency: int
-    prefix: tuple[str, ...]
-    suffix: tuple[str, ...]
-    schedule: Schedule | None
-    tests: tuple[HandlerTestModel, ...]
-    file: str
-    line: int
-    suspends: bool
-    function: Function = field(repr=False)
-    code: CodeType = field(repr=False)
-    document: Document = field(repr=False)
-
-    @property
-    def spec(self) -> HandlerSpec:
-        """What the runner of deliveries needs."""
-        return HandlerSpec(
-            self.name, self.event, self.timeout, self.concurrency, self.retry, self.prefix, self.suffix
-        )
-
-    @property
-    def may_hold(self) -> bool:
-        """Whether it may decide from the journal before a file is visible."""
-        return self.hold or self.on_error == "hold"
-
-    @property
-    def place(self) -> str:
-        """Return `file:line`."""
-        return f"{self.file}:{self.line}"
-
-    def describe(self) -> str:
-        """Return the line that is printed at start."""
-        text = f"{self.event} -> {self.name} ({self.place})"
-        if self.schedule is not None:
-            return f"{text}, {self.schedule}"
-        for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
-            text += f", {word} {' or '.join(ends)}" if ends else ""
-        if self.event == RECEIVED:
-            text += (
-                ", holds the file until it has decided"
-                if self.hold
-                else ", decides while the client waits"
-            )
-        if self.event in ADMITTING:
-            text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
-        return text
-
-
 def _parse_handler(document: Document) -> ParsedPlugin:
     model = validate(document, HandlerModel)
     check_keys(document, model)
@@ -200,10 +133,11 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
         hold=model.hold,
+        shadow=model.shadow,
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
-        prefix=_as_tuple(model.prefix),
-        suffix=_as_tuple(model.suffix),
+        prefix=as_tuple(model.prefix),
+        suffix=as_tuple(model.suffix),
         schedule=_schedule(model),
         tests=tuple(model.tests),
         file=str(document.file),
@@ -215,7 +149,8 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     )
 
 
-def _as_tuple(texts: str | list[str] | None) -> tuple[str, ...]:
+def as_tuple(texts: str | list[str] | None) -> tuple[str, ...]:
+    """Return the texts of a key that has one, several or none."""
     return (texts,) if isinstance(texts, str) else tuple(texts or ())
 
 
@@ -260,8 +195,7 @@ def _parse_config(document: Document) -> ParsedPlugin:
 
 
 HANDLER: Final = "event handler"
-KINDS: Final = (
-    Kind(HANDLER, frozenset({"event"}), _parse_handler, _make_handler, scripts=("script",)),
-    Kind("config", frozenset({"config"}), _parse_config),
+HANDLER_KIND: Final = Kind(
+    HANDLER, frozenset({"event"}), _parse_handler, _make_handler, scripts=("script",)
 )
-"""Tried in this order; kinds of higher packages come after them."""
+CONFIG_KIND: Final = Kind("config", frozenset({"config"}), _parse_config)

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.errors import ConfigError
 from gateway.plugins.default_events import default_event
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 from gateway.plugins.models import DECIDING
 from gateway.plugins.scripting.lint import undefined_names, unknown_keys
 from gateway.plugins.scripting.namespace import script_names

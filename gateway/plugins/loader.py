@@ -15,14 +15,17 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
-from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, parse
+from gateway.plugins.handler import Handler
+from gateway.plugins.kinds import HANDLER, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
+from gateway.plugins.own_kinds import KINDS
 from gateway.plugins.scripting.calls import ScriptStopped
 from gateway.plugins.scripting.compile import PluginModules, show_lines
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.namespace import PluginContext, Services
 from gateway.plugins.scripting.values import Configs
-from gateway.plugins.secrets import LoadKeys, References, SecretKeys
+from gateway.plugins.secrets import LoadKeys, PluginSecrets, References, SecretKeys
+from gateway.plugins.webhooks.kind import WEBHOOK, Webhook
 from gateway.plugins.yaml_documents import Document, PluginErrors, find_files, read_file
 from gateway.telemetry.redaction import Mask
 
@@ -35,9 +38,14 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
+_NONE: Final[Mapping[str, tuple[Handler, ...]]] = MappingProxyType(dict.fromkeys(EVENTS, ()))
+
+
 @dataclass(frozen=True, slots=True)
 class PluginSet:
     """All plugins of one load. Handlers of each event are in name order; `empty_folders` have no file.
+
+    `shadows` are those whose decisions do not count; `handlers` does not have them.
 
     By the name of their kind, `plugins` holds those of every kind that makes any, in name order, and
     `combined` what a kind made of all of its plugins.
@@ -50,6 +58,12 @@ class PluginSet:
     plugins: Mapping[str, tuple[Plugin, ...]] = field(default_factory=dict, repr=False)
     combined: Mapping[str, object] = field(default_factory=dict, repr=False)
     empty_folders: tuple[Path, ...] = ()
+    shadows: Mapping[str, tuple[Handler, ...]] = field(default_factory=lambda: _NONE)
+
+    @property
+    def all_handlers(self) -> list[Handler]:
+        """The handlers of all events, then their shadows, in the order of `EVENTS`."""
+        return [h for event in EVENTS for h in (*self.handlers[event], *self.shadows[event])]
 
     @property
     def schedules(self) -> dict[str, Schedule]:
@@ -63,7 +77,7 @@ class PluginSet:
         return next((handler for handler in handlers if handler.name == name), None)
 
 
-_NO_PLUGINS: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
+_NO_PLUGINS: Final = PluginSet(0, _NONE, Configs({}))
 
 
 class Plugins:
@@ -119,9 +133,9 @@ class Plugins:
 
     def describe(self) -> list[str]:
         """Return a line for each plugin in force, for the start of the server."""
-        lines = [handler.describe() for event in EVENTS for handler in self.current.handlers[event]]
+        lines = [handler.describe() for handler in self.current.all_handlers]
         for kind, plugins in self.current.plugins.items():
-            lines += [plugin.describe() for plugin in plugins if kind != HANDLER]
+            lines += [plugin.describe() for plugin in plugins if kind not in (HANDLER, WEBHOOK)]
         return lines + [f"config {name}" for name in self.current.configs.names]
 
     async def _build_in_executor(self) -> PluginSet:
@@ -134,12 +148,14 @@ class Plugins:
         attempts = [_attempt(errors, parse, document, self._kinds) for document in documents]
         parsed = sorted((plugin for plugin in attempts if plugin), key=lambda plugin: plugin.name)
         errors += _doubled_names(parsed)
-        configs = self._load_configs(parsed, errors)
+        keys = _attempt(errors, self._make_keys)
+        configs = self._load_configs(parsed, keys, errors)
+        secrets = PluginSecrets(keys, self.mask, self._missing)
         former_modules = self._modules.drop()
         self._modules.search_in(str(file.parent) for file in files)
         try:
             plugins = {
-                kind.name: tuple(self._make_plugins(kind, parsed, configs, errors))
+                kind.name: tuple(self._make_plugins(kind, parsed, configs, secrets, errors))
                 for kind in self._kinds
                 if kind.make
             }
@@ -155,16 +171,23 @@ class Plugins:
             raise
         _show_lines([plugin.document for plugin in parsed], self._kinds)
         number = self.current.number + 1
-        handlers, empty = (
-            _by_event(plugins[HANDLER]),
+        loaded = [*plugins[HANDLER], *plugins.get(WEBHOOK, ())]
+        return PluginSet(
+            number,
+            _by_event(loaded, shadow=False),
+            configs,
+            tuple(files),
+            plugins,
+            combined,
             tuple(f for f in self._folders if not find_files([f])),
+            _by_event(loaded, shadow=True),
         )
-        return PluginSet(number, handlers, configs, tuple(files), plugins, combined, empty)
 
-    def _load_configs(self, parsed: list[ParsedPlugin], errors: list[ConfigError]) -> Configs:
+    def _load_configs(
+        self, parsed: list[ParsedPlugin], keys: SecretKeys | None, errors: list[ConfigError]
+    ) -> Configs:
         """Resolve the values; their secrets are masked from now on, also if this load fails."""
         values: dict[str, dict[str, Any]] = {}
-        keys = _attempt(errors, self._make_keys)
         for plugin in parsed:
             if isinstance(plugin.model, ConfigModel) and keys is not None:
                 references = References(plugin.document, keys, self._missing)
@@ -174,19 +197,26 @@ class Plugins:
         return Configs(values, mask=self.mask)
 
     def _make_plugins(
-        self, kind: Kind, parsed: list[ParsedPlugin], configs: Configs, errors: list[ConfigError]
+        self,
+        kind: Kind,
+        parsed: list[ParsedPlugin],
+        configs: Configs,
+        secrets: PluginSecrets,
+        errors: list[ConfigError],
     ) -> Iterable[Plugin]:
         for plugin in parsed:
             if plugin.kind == kind.name and kind.make is not None:
                 state = self._states.setdefault((kind.name, plugin.name), {})
-                context = PluginContext(self.services, configs, state)
+                context = PluginContext(self.services, configs, state, secrets)
                 result = _attempt(errors, kind.make, plugin, context)
                 if result is not None:
                     yield result
 
 
-def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:
+def _by_event(plugins: Sequence[Plugin], *, shadow: bool) -> Mapping[str, tuple[Handler, ...]]:
     handlers = [plugin for plugin in plugins if isinstance(plugin, Handler)]
+    handlers += [h for plugin in plugins if isinstance(plugin, Webhook) for h in plugin.handlers]
+    handlers = sorted((h for h in handlers if h.shadow == shadow), key=lambda h: h.name)
     return MappingProxyType(
         {event: tuple(handler for handler in handlers if handler.event == event) for event in EVENTS}
     )
@@ -218,7 +248,8 @@ def _attempt(
 def _doubled_names(parsed: list[ParsedPlugin]) -> Iterable[ConfigError]:
     first: dict[tuple[str, str], Document] = {}
     for plugin in parsed:
-        document = first.setdefault((plugin.kind, plugin.name), plugin.document)
+        kind = HANDLER if plugin.kind == WEBHOOK else plugin.kind  # the journal knows names alone
+        document = first.setdefault((kind, plugin.name), plugin.document)
         if document is not plugin.document and "name" in plugin.document.data:
             place = f"{document.file}:{document.line('name')}"
             message = f"there is another {plugin.kind} named {plugin.name!r} at {place}: rename one"

@@ -85,6 +85,7 @@ DEFAULT_CONCURRENCY: Final = {RECEIVED: 4, UPLOADED: 4, DELETED: 4, OBJECT_CREAT
 APPLIES: Final = {
     "on_error": DECIDING,
     "hold": (RECEIVED,),
+    "shadow": DECIDING,
     "authorization": ADMITTING,
     "prefix": (OBJECT_CREATED,),
     "suffix": (OBJECT_CREATED,),
@@ -166,6 +167,10 @@ class HandlerModel(Strict):
     )
     suffix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must end with, or a list of such texts"
+    )
+    shadow: bool = Field(
+        False,
+        description="Events that decide: its decision is compared with the real one, and never counts",
     )
     retry: RetryModel = Field(
         default_factory=RetryModel, description="Events that are journalled, and `hold`"

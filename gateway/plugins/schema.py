@@ -17,9 +17,10 @@ from gateway.domain.model import RECEIVED, SCHEDULE
 from gateway.plugins.legacy_keys import ROUTE_KEYS, LegacyKey
 from gateway.plugins.models import APPLIES, EVENTS, WITH_HOLD, WITHOUT_HOLD, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
+from gateway.plugins.webhooks.models import WebhookModel
 
 SCHEMA_FILE: Final = Path(__file__).with_name("plugin.schema.json")
-_MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, RouteModel, ConfigModel)
+_MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, WebhookModel, RouteModel, ConfigModel)
 
 
 def _when(event: str) -> dict[str, Any]:

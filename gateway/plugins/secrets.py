@@ -19,6 +19,7 @@ from gateway.plugins.yaml_documents import Document, SecretToken
 from gateway.settings import Settings
 from gateway.settings.values import SECRETS_KEY
 from gateway.storage.keyfile import read_key_file
+from gateway.telemetry.redaction import Mask
 
 if TYPE_CHECKING:  # it takes 7 MB of memory, which a gateway without a key does not need
     from cryptography.fernet import Fernet
@@ -207,3 +208,34 @@ class References:
 
     def _error(self, message: str, where: tuple[object, ...]) -> ConfigError:
         return self._document.error(message, *where)
+
+
+class PluginSecrets:
+    """Resolves the references of plugins that are no Configs. Their values are masked from now on."""
+
+    def __init__(
+        self,
+        keys: SecretKeys | None = None,
+        mask: Mask | None = None,
+        missing: list[ConfigError] | None = None,
+    ) -> None:
+        self._keys = SecretKeys() if keys is None else keys
+        self._mask = Mask() if mask is None else mask
+        self._missing = missing
+
+    def resolve(self, document: Document, value: Any, *where: object) -> tuple[Any, bool]:
+        """Return `value` with its references replaced, and whether none was missing.
+
+        `where` leads to it. Raises `ConfigError`.
+        """
+        missing = None if self._missing is None else list[ConfigError]()
+        references = References(document, self._keys, missing)
+        resolved = references.resolve(value, *where)
+        self.hide(references.secrets)
+        if missing and self._missing is not None:
+            self._missing += missing
+        return resolved, not missing
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Mask these texts in logs and stored messages."""
+        self._mask.add_secrets(secrets)

@@ -8,7 +8,7 @@ from types import CodeType
 
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Handler
 
 
 def shared_names_warning(template: UploadPathTemplate, handlers: Iterable[Handler]) -> str | None:
@@ -24,9 +24,9 @@ def shared_names_warning(template: UploadPathTemplate, handlers: Iterable[Handle
     )
 
 
-def _rewrites_path(code: CodeType) -> bool:
-    """Tell whether a script assigns to a key and names `path`: it may rewrite the path."""
-    return any(
+def _rewrites_path(code: CodeType | None) -> bool:
+    """Tell whether a script assigns to a key and names `path`: it may rewrite the path, as a webhook."""
+    return code is None or any(
         "path" in part.co_consts
         and any(instruction.opname == "STORE_SUBSCR" for instruction in dis.get_instructions(part))
         for part in _parts(code)

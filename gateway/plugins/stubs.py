@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from yarl import URL
+
 from gateway.errors import Refusal
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
+from gateway.plugins.scripting.decision import JSON
 from gateway.plugins.scripting.fixed_clock import FixedClock
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.values import Configs, Headers
 from gateway.plugins.testing_models import AnswerModel, CalledModel, ExpectedStores, StubsModel
+from gateway.plugins.webhooks.sending import WebhookAnswer
 from gateway.plugins.yaml_documents import Document
 
 
@@ -39,15 +43,25 @@ class StubbedCallout(Callout):
     ) -> CalloutResponse:
         """Return the next response. Raises as `callout` does; `AssertionError` when none is left."""
         call = {"endpoint": endpoint, "path": path, "method": method, "body": body}
-        self._calls.append({**call, "headers": dict(headers or {})})
+        answer, content = self._answer({**call, "headers": dict(headers or {})})
+        if answer.code >= 400:
+            raise HTTPError(answer.code, content)
+        return CalloutResponse(answer.code, Headers(answer.headers), content)
+
+    async def post(self, url: URL, payload: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
+        """Answer a webhook; the call has its message as `body`. Raises `AssertionError` as above."""
+        call = {"endpoint": str(url.origin()), "path": url.path_qs, "method": "POST"}
+        answer, content = self._answer({**call, "body": json.loads(payload), "headers": dict(headers)})
+        given = {"Content-Type": JSON} if isinstance(answer.body, dict | list) else {}
+        return WebhookAnswer(answer.code, Headers({**given, **answer.headers}), content)
+
+    def _answer(self, call: dict[str, Any]) -> tuple[AnswerModel, bytes]:
+        self._calls.append(call)
         answer = next(self._answers, None)
         if answer is None:
             self._exhausted = True
             raise AssertionError("a callout beyond the list of the test")
-        content = body_bytes(answer.body)
-        if answer.code >= 400:
-            raise HTTPError(answer.code, content)
-        return CalloutResponse(answer.code, Headers(answer.headers), content)
+        return answer, body_bytes(answer.body)
 
     def failures(self, expected: Sequence[CalledModel] | None) -> list[str]:
         """Return how the calls differ from those that a test expects."""
@@ -72,6 +86,7 @@ class Stubs:
         self._test = test
         self._configs = configs.replaced(test.configs) if "configs" in test.model_fields_set else configs
         self._callout = StubbedCallout(test.callout)
+        self.post = self._callout.post
         clock = None if test.now is None else FixedClock(test.now)
         self.files = TemporaryFiles(time.time if clock is None else clock.now)
         self._services = Services(files=self.files, clock=clock)

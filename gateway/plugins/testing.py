@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from gateway.domain.model import RECEIVED
 from gateway.errors import ConfigError, Refusal
 from gateway.plugins.default_events import event_of_test
-from gateway.plugins.kinds import Handler
+from gateway.plugins.handler import Function, Handler
 from gateway.plugins.models import DECIDING
 from gateway.plugins.route_models import RouteTestModel
 from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes, read_received
@@ -23,6 +23,7 @@ from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.scripting.values import Configs, Event
 from gateway.plugins.stubs import Stubs
 from gateway.plugins.testing_models import ExpectModel, HandlerTestModel
+from gateway.plugins.webhooks.kind import WebhookCall
 from gateway.plugins.yaml_documents import Document
 
 PluginTest = HandlerTestModel | RouteTestModel
@@ -87,8 +88,7 @@ async def _run_test(
         return [f"it cannot begin: {error}"]
 
     async def run() -> None:
-        names = run_script(handler.code, stubs.script_context(handler.document, handler.name))
-        await names[handler.name](event, handle)
+        await _stubbed_function(handler, stubs)(event, handle)
 
     failed: Exception | None = None
     try:
@@ -96,6 +96,17 @@ async def _run_test(
     except Exception as raised:
         failed = raised
     return _failures(handler, test.expect, event, handle, failed)
+
+
+def _stubbed_function(handler: Handler, stubs: Stubs) -> Function:
+    """Return the function of a handler with stubs around it; a script runs anew, up to it."""
+    if isinstance(handler.function, WebhookCall):
+        return replace(handler.function, post=stubs.post)
+    if handler.code is None:
+        raise TypeError("there is neither a script nor a webhook")
+    names = run_script(handler.code, stubs.script_context(handler.document, handler.name))
+    function: Function = names[handler.name]
+    return function
 
 
 def _failures(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -93,6 +94,11 @@ class Gateway:
 
     async def reload(self) -> ReloadOutcome:
         """Load tokens, plugins and certificates anew (SIGHUP); any error is logged and keeps the old."""
+        outcome = await self._reload()
+        self.endpoints.operators.reload.latest = time.time(), outcome
+        return outcome
+
+    async def _reload(self) -> ReloadOutcome:
         resources, settings = self.resources, self.resources.settings
         tree, number = resources.base.disk.tree, resources.plugins.current.number
         try:
@@ -128,6 +134,7 @@ class Gateway:
 async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
     """Run a gateway on resources, which are closed with it. Raises `ConfigError`, `OSError`."""
     settings, metrics = resources.settings, Metrics()
+    resources.hooks.shadows.counts = metrics
     async with AsyncExitStack() as stack:
         await _start_backends(stack, resources)
         delivery = EventDelivery(resources, metrics)
@@ -144,10 +151,10 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         await scheduler.start(_schedules(resources))
         stack.push_async_callback(scheduler.stop)
         _start_background(stack, resources)
-        stack.callback(endpoints.streams.stop)
+        stack.callback(endpoints.operators.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
         gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
-        endpoints.reload.serve_with(gateway.reload)
+        endpoints.operators.reload.serve_with(gateway.reload)
         await _listen(resources, *servers)
         yield gateway
 

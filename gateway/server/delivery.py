@@ -83,7 +83,8 @@ class PluginDispatcher:
         if isinstance(error, HandlerFailed):
             if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return RunResult("postponed", str(unavailable))
-            return RunResult("failed", "\n".join(filter(None, (str(error), error.traceback))), left)
+            text = "\n".join(filter(None, (str(error), error.traceback)))
+            return RunResult("failed", text, left, retry_after=error.retry_after, final=error.final)
         return broken_run(delivery.handler, error)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,12 +15,8 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
-from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.reload import ReloadEndpoint
-from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -48,14 +43,12 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
 from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
-from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.protocols import Ledger
-from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
-from gateway.server.file_endpoints import open_existing_files, operator_endpoints
+from gateway.server.file_endpoints import open_existing_files
+from gateway.server.operator_api import OperatorApi, OperatorContext, open_operator_api
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
@@ -72,24 +65,23 @@ class Endpoints:
     inflight: Inflight
     body_receiver: BodyReceiver
     downloads: DownloadHandler
-    metrics_endpoint: MetricsEndpoint
-    streams: UploadStreams
-    reload: ReloadEndpoint
+    operators: OperatorApi
 
 
 async def open_endpoints(
     stack: AsyncExitStack, resources: Resources, metrics: Metrics, delivery: EventDelivery
 ) -> Endpoints:
     """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
-    ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
-    inflight, space = Inflight(), resources.base.disk.space
-    _add_gauges(metrics, inflight, space)
+    inflight = Inflight()
+    _add_gauges(metrics, inflight, resources.base.disk.space)
     processes = _other_processes(resources)
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
-    body_receiver = await _open_body_receiver(stack, resources)
+    body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
+    await body_receiver.open()
+    stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
@@ -98,24 +90,20 @@ async def open_endpoints(
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
     local = writer.inner if isinstance(writer.inner, LocalWriter) else None
     short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot)
-    decisions = ReceivedDecisions(admission, resources.scripts.files, Redaction(settings.redact))
+    redaction = Redaction(settings.redact)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
-    ledger, backend = resources.journal.ledger, resources.parts.backend
-    is_reachable = None if backend is None else backend.is_reachable
-    metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
-    whole = _whole_ledger(resources, processes, ledgers)
-    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers, resources.parts.partials)
+    ledger, kept = resources.journal.ledger, resources.parts.partials
+    status = UploadStatusEndpoint(ledger, inflight, hooks, processes, delivery.ledgers, kept)
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
-    reload, streams = ReloadEndpoint(processes), UploadStreams(auth.client_of)
+    operators = open_operator_api(
+        OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status)
+    )
     api: dict[str, ApiHandler] = {
-        **reload.handlers(),
-        **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
-        **metrics_endpoint.handlers(),
-        **operator_endpoints(resources, existing, urls, status, inflight, processes, streams),
+        **operators.handlers,
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
     }
@@ -123,9 +111,7 @@ async def open_endpoints(
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
-    return Endpoints(
-        dispatcher, inflight, body_receiver, existing.downloads, metrics_endpoint, streams, reload
-    )
+    return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
@@ -133,14 +119,6 @@ def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
     metrics.gauge(
         "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
     )
-
-
-async def _open_body_receiver(stack: AsyncExitStack, resources: Resources) -> BodyReceiver:
-    settings = resources.settings
-    receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
-    await receiver.open()
-    stack.callback(receiver.close)
-    return receiver
 
 
 def _other_processes(resources: Resources) -> ProcessClients:
@@ -215,22 +193,4 @@ def _open_notifications(
     authenticator = NotificationAuthenticator(resources.notification_secrets, open_here=open_here)
     return NotificationHandler(
         authenticator, processor, SnsVerifier(), auth.client_of, processes.sessions.get(0)
-    )
-
-
-def _whole_ledger(
-    resources: Resources, processes: ProcessClients, ledgers: Mapping[str, Ledger]
-) -> Ledger:
-    """Return one ledger of all processes and event engines."""
-    own, sessions = resources.journal.ledger, processes.sessions
-    if not sessions and not ledgers:
-        return own
-    parts: dict[int, Ledger] = {resources.base.state.slot: own}
-    parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
-    names = {f"slot-{slot}": parts[slot] for slot in sorted(parts)}
-    return CombinedLedger(
-        names | dict(ledgers),
-        ledgers or None,
-        processes=names,
-        unresponsive=lambda: [f"slot-{slot}" for slot in processes.unresponsive()],
     )

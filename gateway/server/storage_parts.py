@@ -87,7 +87,7 @@ def open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) 
     reading, signing, writing = clients
     backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
     objects = S3Storage(settings.storage, reading, signing)
-    removed = DeletionEvents(partial(_handlers_of_deletions, hooks), settings.storage.name)
+    removed = DeletionEvents(partial(hooks.handler_specs, DELETED), settings.storage.name)
     keys, recorded = PrefixedKeys(settings.storage), state.journal.deletions
     return StorageParts(
         objects,
@@ -115,7 +115,7 @@ def _open_local_storage(
         CachedReader.where_supported(disk.tree),
     )
     writer = LocalWriter(disk, committer, settings.file_mode, settings.computed_digest, holder)
-    removed = DeletionEvents(partial(_handlers_of_deletions, hooks))
+    removed = DeletionEvents(partial(hooks.handler_specs, DELETED))
     store = LocalHeldStore(disk, base.held, committer, state)
     return StorageParts(
         storage,
@@ -129,11 +129,6 @@ def _open_local_storage(
     )
 
 
-def _handlers_of_deletions(hooks: Hooks) -> tuple[str, ...]:
-    return tuple(spec.name for spec in hooks.handler_specs(DELETED))
-
-
 def _subscribers(hooks: Hooks) -> Subscribers:
     """Return the handlers of stored files in the plugins that are loaded now."""
-    uploaded = tuple(spec.name for spec in hooks.handler_specs(UPLOADED))
-    return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
+    return Subscribers(hooks.handler_specs(UPLOADED), hooks.handler_specs(OBJECT_CREATED))

@@ -25,6 +25,8 @@ from prometheus_client.registry import Collector
 
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 
+_HELD_MEANING = "Held uploads: whole, and not decided or not published yet"
+
 Waiting = tuple[str, str, float, float]
 """Handler, state, number of deliveries, creation of the oldest one as a Unix time."""
 
@@ -39,6 +41,11 @@ class SharedQueueDepth:
 
 Engines = Mapping[str, SharedQueueDepth | None]
 _NONE: Engines = MappingProxyType({})
+_SHADOWS = (
+    ("differed", "differences", "Shadows whose decision was not the one that counted"),
+    ("agreed", "agreements", "Shadows whose decision was the one that counted"),
+    ("skipped", "skipped", "Shadows that were not run: too many at once, or no file"),
+)
 
 
 class LoopCounter(Collector):
@@ -145,6 +152,10 @@ class Metrics:
             "Responses with a status that their route does not list as normal",
             "route",
         )
+        self._shadows = {
+            outcome: self._counter(f"shadow_{name}", meaning, "handler")
+            for outcome, name, meaning in _SHADOWS
+        }
         self.run_seconds = Histogram(
             "gateway_handler_seconds",
             "Durations of handler runs",
@@ -164,20 +175,30 @@ class Metrics:
         self.runs.labels(handler, outcome).inc()
         self.run_seconds.labels(handler).observe(seconds)
 
+    def record_shadow(self, handler: str, outcome: str) -> None:
+        """Count a run of a shadow: `differed`, `agreed` or `skipped`."""
+        self._shadows[outcome].labels(handler).inc()
+
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
     def render(
-        self, depth: Iterable[Waiting] = (), paused: Iterable[str] = (), engines: Engines = _NONE
+        self,
+        depth: Iterable[Waiting] = (),
+        paused: Iterable[str] = (),
+        engines: Engines = _NONE,
+        held: int = 0,
     ) -> bytes:
         """Return the text exposition format.
 
         `depth` are the waiting deliveries of this gateway, `paused` its paused handlers; `engines`
         has the same of shared queues by name, None if one does not answer. Their samples have a label
-        `engine`.
+        `engine`. `held` counts the uploads that wait for a decision or for their publishing.
         """
-        families = [*_waiting(depth, paused, engines), *_engines_up(engines)]
+        waiting = GaugeMetricFamily("gateway_held_uploads", _HELD_MEANING)
+        waiting.add_metric([], held)
+        families = [*_waiting(depth, paused, engines), *_engines_up(engines), waiting]
         return generate_latest(self._registry) + generate_latest(_MetricsSnapshot(families))
 
 

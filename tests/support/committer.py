@@ -21,7 +21,7 @@ from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
 from gateway.domain import failpoints
-from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
+from gateway.domain.model import UPLOADED, HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.files.service import FilesService, SharedDisk
@@ -64,9 +64,7 @@ class CommitterHarness:
             self.tree, self.incoming, self.space, self.disk, durable=True, rename_lock=rename_lock
         )
         self.state = state = ProcessState(0, self.journal, self.once)
-        events = UploadEvents(
-            lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
-        )
+        events = UploadEvents(self._subscribers, Redaction(), 0)
         batch = BatchCommitter(self.local_disk, state, events)
         self.committer = Committer(batch, self.journal.outbox, self.local_disk)
         self.committer.start()
@@ -78,6 +76,10 @@ class CommitterHarness:
         self.files = FilesService(
             storage, versions=JournalVersions(self.journal), disk=SharedDisk(storage, self.root)
         )
+
+    def _subscribers(self) -> Subscribers:
+        handlers = tuple(HandlerSpec(name, UPLOADED, 10) for name in self.handlers)
+        return Subscribers(handlers, tuple(self.watchers))
 
     def close(self) -> None:
         self.holder.close()

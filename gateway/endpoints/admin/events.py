@@ -11,15 +11,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
-
 from gateway.auth.request import IncomingRequest
-from gateway.domain.json_text import parse_json
+from gateway.endpoints.admin.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import remote_ledger
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, QueueName, Selection, Verb, run_all
-from gateway.http.cors import is_cross_site
-from gateway.http.request_body import read_small_body
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
@@ -28,7 +24,6 @@ log = logging.getLogger("gateway.admin")
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
-MAX_BODY_BYTES: Final = 256 << 10
 
 Query = Mapping[str, list[str]]
 Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
@@ -113,7 +108,7 @@ class EventsEndpoint:
     # -- changing
 
     async def _change(self, verb: Verb, ledger: Ledger, incoming: IncomingRequest) -> Response:
-        body = await _json_body(incoming.request)
+        body = await read_change(incoming.request)
         in_chunks, after = "after" in body, body.pop("after", None)
         selection = parse_selection(verb, body)
         if in_chunks:
@@ -126,7 +121,7 @@ class EventsEndpoint:
 
     async def _set_paused(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
         verb = "pause" if pause else "resume"
-        body = await _json_body(incoming.request)
+        body = await read_change(incoming.request)
         handler = remote_ledger.decode_name(body.get("handler"), "handler")
         if body.keys() != {"handler"}:
             raise ValueError(f"{verb} takes a handler and nothing else")
@@ -161,28 +156,6 @@ def _log_change(verb: Verb, count: int) -> None:
 
 
 # -- requests
-
-
-def _reject_cross_site(request: web.BaseRequest) -> None:
-    """Refuse what a page of another site made a browser send. Raises `Refusal`.
-
-    A form cannot send JSON, and a script of another origin only after a preflight, which gets
-    405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
-    request-header), w3.org/TR/fetch-metadata.
-    """
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Refusal("unsupported_media_type", "send JSON, with `Content-Type: application/json`")
-    if is_cross_site(request):
-        raise Refusal("forbidden", "this request comes from a page of another site")
-
-
-async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
-    _reject_cross_site(request)
-    body = parse_json(await read_small_body(request, MAX_BODY_BYTES))
-    if not isinstance(body, dict):
-        raise ValueError("the body must be a JSON object")
-    return body
 
 
 def _first(query: Query, name: str) -> str | None:

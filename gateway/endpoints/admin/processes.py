@@ -88,6 +88,20 @@ class ProcessClients:
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as error:
             raise ProcessUnreachable(f"process {slot} does not respond: {error}") from error
 
+    async def post(self, slot: int, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        """Return status and JSON of a POST of JSON; `path` is percent-encoded.
+
+        Raises `ProcessUnreachable`.
+        """
+        if slot in self.unresponsive():
+            raise ProcessUnreachable(f"process {slot} hangs")
+        url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
+        try:
+            async with self.sessions[slot].post(url, json=body) as response:
+                return response.status, await response.json()
+        except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError) as error:
+            raise ProcessUnreachable(f"process {slot} does not respond: {error}") from error
+
     async def get_all(self, path: str) -> dict[int, bytes | None]:
         """Return the body that each process responds with, None without a 200."""
 

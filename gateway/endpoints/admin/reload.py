@@ -39,11 +39,15 @@ Reload = Callable[[], Awaitable[ReloadOutcome]]
 
 
 class ReloadEndpoint:
-    """Serves `/-/reload`, once `serve_with` was called."""
+    """Serves `/-/reload`, once `serve_with` was called.
+
+    `latest` is the newest outcome in this process, and the Unix time of it.
+    """
 
     def __init__(self, processes: ProcessClients) -> None:
         self._processes = processes
         self._reload: Reload | None = None
+        self.latest: tuple[float, ReloadOutcome] | None = None
 
     def serve_with(self, reload: Reload) -> None:
         """Reload this process with `reload` from now on."""

@@ -16,6 +16,7 @@ from gateway.commit.disk import DiskSpace
 from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
+from gateway.events.held_log import HeldLog
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import ApiHandler, Response, json_response
@@ -105,6 +106,7 @@ class MetricsEndpoint:
 
     metrics: Metrics
     ledger: JournalLedger
+    held: HeldLog
     processes: ProcessClients
     slot: int = 0
     engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
@@ -118,13 +120,14 @@ class MetricsEndpoint:
         try:
             depth = await self._depth()
             paused = frozenset[str]() if self.engines else await self.ledger.paused()
-        except EventEngineUnavailable as error:
+            held = await asyncio.wrap_future(self.held.count())
+        except (EventEngineUnavailable, sqlite3.Error) as error:
             raise Refusal("journal_unavailable", str(error)) from error
         shared = self.engines if self.slot == 0 else {}
         engines = dict(
             zip(shared, await asyncio.gather(*map(_shared_depth, shared.values())), strict=True)
         )
-        body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
+        body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines, held)
         if self.processes.sessions and not this_process_only(incoming):
             bodies = {self.slot: body, **await self.processes.get_all("/-/metrics")}
             body = await asyncio.to_thread(merge_expositions, bodies)

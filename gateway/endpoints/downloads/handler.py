@@ -195,17 +195,20 @@ class DownloadAuthorizer:
 
     async def authorize_file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
         """Authorize the download of a file. Raises `Refusal`."""
-        if self._hooks.has_handlers(DOWNLOADING):
+        if self._has_handlers():
             return await self._authorize(await self._download(incoming, match))
         principal, grant = await self._requests.authenticate(incoming)
         return self._authorized(principal, grant, match)
 
     def authorize_now(self, head: RequestHead, match: PathMatch) -> AuthorizedDownload | None:
         """Do the same at once, None where a handler or the keys of an issuer would be waited for."""
-        if self._hooks.has_handlers(DOWNLOADING):
+        if self._has_handlers():
             return None
         caller = self._auth.authenticate_now(head)
         return None if caller is None else self._authorized(caller.principal, caller.grant, match)
+
+    def _has_handlers(self) -> bool:
+        return self._hooks.has_handlers(DOWNLOADING) or self._hooks.shadows.exist(DOWNLOADING)
 
     def _authorized(
         self, principal: dict[str, Any] | None, grant: Grant | None, match: PathMatch
@@ -231,7 +234,7 @@ class DownloadAuthorizer:
         )
 
     async def _authorize(self, download: Download) -> AuthorizedDownload:
-        self._requests.authorize_default(download.principal)
+        self._requests.authorize_default(download)
         served = await self._hooks.admit_download(download)
         if served is None:
             options = ResponseOptions(download.filename, download.cache_control)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
+from gateway.commit.records import names_matching
 from gateway.domain.model import OBJECT_CREATED, HandlerSpec, Upload
 from gateway.endpoints.notifications.object_events import (
     NotificationScope,
@@ -254,9 +255,7 @@ class ObjectEventPublisher:
 
     def subscribers(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose prefix and suffix match a key."""
-        return tuple(
-            [spec.name for spec in self.hooks.handler_specs(OBJECT_CREATED) if spec.matches_key(key)]
-        )
+        return names_matching(self.hooks.handler_specs(OBJECT_CREATED), key)
 
 
 def _was_published(upload: PresignedUpload, notification: ObjectNotification) -> bool:

@@ -19,8 +19,8 @@ from gateway.plugins.scripting.namespace import script_names
 
 def script_faults(plugins: PluginSet) -> Iterator[ConfigError]:
     """Yield an error for each unknown name, and for each key that its event does not have."""
-    for handlers in plugins.handlers.values():
-        for handler in handlers:
+    for handler in plugins.all_handlers:
+        if handler.code is not None:  # a webhook has no script
             yield from lint_handler(handler)
     for route in routes_of(plugins):
         for key in route.codes:

@@ -126,9 +126,15 @@ class Admission:
                 raise RuntimeError("an authenticated request has no caller")
         upload = described.upload
         progress = self.inflight.begin_upload(upload)
-        self.authorize(upload.principal)
+        try:
+            self.authorize(upload.principal)
+        except Refusal as refusal:
+            self.hooks.shadows.beside_default(UPLOADING, upload, refusal)
+            raise
         if self.has_handlers():
             await self.hooks.admit_upload(upload)
+        else:
+            self.hooks.shadows.beside_default(UPLOADING, upload)
         self.accept(upload, match)
         if described.one_time_mark is not None:
             await asyncio.to_thread(self.one_time_marks.check_unused, described.one_time_mark)

@@ -15,7 +15,7 @@ from gateway.commit.local_writer import LocalWriter
 from gateway.commit.quota_writer import QuotaWriter
 from gateway.domain import failpoints
 from gateway.domain.held import add_result
-from gateway.domain.model import Stored, Upload, new_id
+from gateway.domain.model import UPLOADING, Stored, Upload, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
@@ -74,6 +74,7 @@ class ShortUploads:
                 self._admitting.add(short)
                 short.start_handlers()
             else:
+                admission.hooks.shadows.beside_default(UPLOADING, upload)
                 short.commit()
         except Exception as error:
             short.fail(error)

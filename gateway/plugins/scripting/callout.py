@@ -8,7 +8,6 @@ redirect.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,18 +16,12 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from gateway.limits import FairShare
+from gateway.plugins.scripting.http_sessions import HttpSessions
 from gateway.signing.keys import FindCredentials, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a response that a script may hold in memory; for larger ones it uses `aiohttp` and a file."""
-
-CONNECT_TIMEOUT: Final = 30.0
-"""Seconds to connect to a service: name, TCP and TLS together."""
-
-MAX_CALLS: Final = 2000
-"""Calls of one executor loop that wait for responses; one host may have as many as are still free."""
 
 
 class HTTPError(Exception):
@@ -72,23 +65,18 @@ def no_credentials(_method: str, _url: URL) -> TrustedCall | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """What calls of one loop share."""
-
-    session: aiohttp.ClientSession
-    calls: FairShare
-
-
 class Callout:
     """Calls HTTP services. `own_endpoint` returns `host:port` or a URL of this gateway."""
 
     def __init__(
-        self, own_endpoint: Callable[[], str], credentials_for: FindCredentials = no_credentials
+        self,
+        own_endpoint: Callable[[], str],
+        credentials_for: FindCredentials = no_credentials,
+        sessions: HttpSessions | None = None,
     ) -> None:
         self._own_endpoint = own_endpoint
         self._credentials_for = credentials_for
-        self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
+        self._sessions = HttpSessions() if sessions is None else sessions
 
     async def __call__(
         self,
@@ -126,7 +114,7 @@ class Callout:
             url = trusted.url
             fields[INTERNAL_HEADER] = trusted.credential
             options = {"allow_redirects": False, "ssl": trusted.tls}
-        client, host = self._client(), f"{url.host}:{url.port}"
+        client, host = self._sessions.client(), f"{url.host}:{url.port}"
         if not client.calls.would_fit(host):
             return OVERLOADED
         with client.calls.acquire(host):
@@ -137,20 +125,7 @@ class Callout:
 
     async def close(self) -> None:
         """Close the session of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.session.close()
-
-    def _client(self) -> _Client:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-            self._clients[loop] = _Client(session, FairShare("callouts", MAX_CALLS))
-        return self._clients[loop]
+        await self._sessions.close()
 
 
 def _url(endpoint: str, path: str) -> str:

@@ -43,13 +43,14 @@ class Handle:
     """The `handle` of a script. `verdict` is its decision, `invalid` a call that has no meaning.
 
     `latest_progress` is the units done and in all, as last reported. `latest_result` is what the
-    handler left for the client, None if nothing.
+    handler left for the client, None if nothing. `created` is the Unix time of a journalled event.
     """
 
     verdict: Verdict | None = None
     invalid: InvalidResult | None = None
     latest_progress: tuple[float, float] | None = None
     latest_result: dict[str, Any] | None = None
+    created: float | None = None
 
     @property
     def refusal(self) -> Verdict | None:
@@ -144,6 +145,7 @@ class Changes(NamedTuple):
     keys: frozenset[str]
     max_bytes: int | None = None
     on_conflict: OnConflict = "replace"
+    metadata: dict[str, str] | None = None
 
 
 class Received(NamedTuple):
@@ -166,12 +168,12 @@ class Served(NamedTuple):
     allow_archive: bool
 
 
-_OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict"})
+_OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict", "metadata"})
 _NO_KEYS: Final[frozenset[str]] = frozenset()
 
 
 def read_changes(event: Event) -> Changes:
-    """Read path, max_bytes and on_conflict of an event after its handler. Raises `InvalidResult`."""
+    """Read what `Changes` has of an event after its handler. Raises `InvalidResult`."""
     path = read_path(event)
     given = dict.keys(event)
     if given.isdisjoint(_OPTIONAL_KEYS):
@@ -182,7 +184,8 @@ def read_changes(event: Event) -> Changes:
     ):
         raise InvalidResult('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
     keys = frozenset(given & _OPTIONAL_KEYS)
-    return Changes(path, keys, max_bytes, _on_conflict(event))
+    metadata = _metadata(event) if "metadata" in keys else None
+    return Changes(path, keys, max_bytes, _on_conflict(event), metadata)
 
 
 def _on_conflict(event: Event) -> OnConflict:
@@ -194,14 +197,17 @@ def _on_conflict(event: Event) -> OnConflict:
 
 def read_received(event: Event) -> Received:
     """Read path, on_conflict and metadata of an event after its handler. Raises `InvalidResult`."""
+    return Received(read_path(event), _on_conflict(event), _metadata(event))
+
+
+def _metadata(event: Event) -> dict[str, str]:
     metadata = dict.get(event, "metadata")
     if not isinstance(metadata, dict) or not all(isinstance(name, str) for name in metadata):
         raise InvalidResult('event["metadata"] must be a dict of str')
     try:
-        normalized = normalize_metadata(metadata)
+        return normalize_metadata(metadata)
     except Refusal as refusal:
         raise InvalidResult(f'event["metadata"]: {refusal.message}') from None
-    return Received(read_path(event), _on_conflict(event), normalized)
 
 
 def read_served(event: Event) -> Served:

@@ -23,9 +23,11 @@ from gateway.domain.grant import METHODS
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files
 from gateway.plugins.scripting.fixed_clock import FixedClock
+from gateway.plugins.scripting.http_sessions import HttpSessions
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
+from gateway.plugins.secrets import PluginSecrets
 from gateway.records.collection import Records
 from gateway.signing.keys import FindCredentials
 from gateway.telemetry.logs import event
@@ -58,6 +60,7 @@ class Services:
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    sessions: HttpSessions = field(default_factory=HttpSessions)
     clock: FixedClock | None = None
     callout: Callout = field(init=False)
 
@@ -66,6 +69,7 @@ class Services:
         self.callout = Callout(
             lambda: self.own_endpoint(),  # noqa: PLW0108
             lambda method, url: self.credentials_for(method, url),  # noqa: PLW0108
+            self.sessions,
         )
 
 
@@ -76,6 +80,7 @@ class PluginContext:
     services: Services
     configs: Configs
     state: dict[str, Any]
+    secrets: PluginSecrets = field(default_factory=PluginSecrets)
 
 
 @dataclass(frozen=True, slots=True)

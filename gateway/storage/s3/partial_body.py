@@ -10,10 +10,11 @@ import secrets
 
 from gateway.domain import failpoints
 from gateway.domain.digests import digest_field, named_digests
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.encoding import with_digest
 from gateway.storage.s3.partial_appender import PartialAppender
 from gateway.storage.s3.parts import BufferedPart
+from gateway.storage.s3.retries import OutcomeUnknownError
 
 
 class PartialBody(PartialAppender):
@@ -44,19 +45,26 @@ class PartialBody(PartialAppender):
 
         With `new` it replaces none. Raises as `put_object`, and `ChangedError`.
         """
-        target, objects = self.target, self._context.objects
-        if (self.state.claim, self.state.path) != (self.claim, target.path):
-            await self._write_state(claim=self.claim, path=target.path)
+        await self.write_claim(self.target.path)
         failpoints.hit("before complete")
-        if self.multipart is not None:
-            tags = dict(enumerate(self.state.tags, start=1))
-            tag = await objects.complete_multipart(target.key, self.multipart, tags, new=new)
-        else:
-            content = (self._part and self._part.buffer) or BufferedPart()
-            params = with_digest(target.params, digest_field(named_digests(self.kept_digest())))
-            tag = await objects.put_object(target.key, content, params, new=new)
+        tag = await self._complete(new=new)
         failpoints.hit("after complete")
         return tag
+
+    async def write_claim(self, path: str) -> None:
+        """Let the state name the only commit, and its path. Raises `Refusal`, `ChangedError`."""
+        if (self.state.claim, self.state.path) != (self.claim, path):
+            await self._write_state(claim=self.claim, path=path)
+
+    async def _complete(self, *, new: bool) -> str:
+        """Make one object of all bytes, at `target`."""
+        target, objects = self.target, self._context.objects
+        if self.multipart is not None:
+            tags = dict(enumerate(self.state.tags, start=1))
+            return await objects.complete_multipart(target.key, self.multipart, tags, new=new)
+        content = (self._part and self._part.buffer) or BufferedPart()
+        params = with_digest(target.params, digest_field(named_digests(self.kept_digest())))
+        return await objects.put_object(target.key, content, params, new=new)
 
     async def withdraw(self) -> None:
         """Say that this commit publishes nothing. Raises `Refusal`, `ChangedError`."""
@@ -72,13 +80,37 @@ class PartialBody(PartialAppender):
 
         Raises `Refusal`, `ChangedError`.
         """
-        multipart, tags = self.multipart, dict(enumerate(self.state.tags, start=1))
-        if self.state.sealed or multipart is None:
-            return
+        if self.multipart is not None:
+            await self._seal()
+
+    async def stage(self) -> None:
+        """Make one private object of all bytes, which handlers read.
+
+        Raises `Refusal`, `ChangedError`.
+        """
+        await self.finish()
+        if not self.state.staged:
+            await self._write_state(staged=True)
+        if not self.state.sealed:
+            failpoints.hit("before staged")
+            await self._seal()
+            failpoints.hit("after staged")
+
+    async def _seal(self) -> None:
+        await self.finish()
+        if self._sent != len(self.state.tags):
+            await self._write_state()
         try:
-            await self._context.objects.complete_multipart(self.target.key, multipart, tags, new=False)
-        except GatewayError:
+            await self._complete(new=False)
+        except GatewayError as error:
             if await self._context.objects.head_object(self.target.key) is None:
-                raise  # else an earlier try, which was interrupted, has done it
+                if not isinstance(error, OutcomeUnknownError):
+                    raise
+                raise Refusal(
+                    "storage_unavailable", "it is not known whether the storage has the file: try again"
+                ) from error
+            # An earlier try, which was interrupted, has done it.
         state = dataclasses.replace(self.state, sealed=True, multipart=None, tags=())
         await self._store_state(state, memoryview(b""))
+        self._sent = 0
+        self.release_memory()

@@ -2,7 +2,8 @@
 
 `<id>` is the state: what has come, and the bytes of the last part that is not full (the *tail*). One PUT
 replaces both at once. `<id>.json` is the head, which never changes. `<id>.part` are the bytes of a part
-of a concatenation, once they can be read. `r-<hash>` names the upload of an identity.
+of a concatenation, once they can be read; those of an upload that handlers read whole are `held/<id>`.
+`r-<hash>` names the upload of an identity.
 
 The state is in the object's bytes, not in its metadata: entity tags, by which writers exclude each
 other, are of the bytes alone, and equal tails would have equal ones; nor is metadata large enough for
@@ -42,8 +43,8 @@ class PartialState:
     Of `offset` bytes all but the tail are in parts of the multipart upload `multipart`; `tags` are the
     entity tags of these. `last` is the last byte, `latest` the Unix time at which it came. `path` is
     where all of it goes. `writer` is the gateway that has it. `claim` is the commit that may publish it.
-    `digests` are saved states of digests. `sealed` says that the bytes are in the object `<id>.part`,
-    `removed` that it is being removed.
+    `digests` are saved states of digests. `staged` says that the bytes go to the private object of the
+    upload, `sealed` that they are in that object, or in `<id>.part`; `removed` that it is being removed.
     """
 
     part_bytes: int
@@ -56,6 +57,7 @@ class PartialState:
     sequence: int = 0
     multipart: str | None = None
     claim: str | None = None
+    staged: bool = False
     sealed: bool = False
     removed: bool = False
     tags: tuple[str, ...] = ()

@@ -269,7 +269,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
         publish_uploads(gateway.resources.journal, name)
         assert await counted() == count
-    gateway.endpoints.metrics_endpoint._cached = (0.0, [])  # as if it were long ago
+    gateway.endpoints.operators.metrics_endpoint._cached = (0.0, [])  # as if it were long ago
     assert await counted() == 3
 
 

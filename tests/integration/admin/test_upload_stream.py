@@ -121,7 +121,7 @@ async def test_a_stream_follows_an_upload_from_its_first_byte_to_its_last_handle
             assert await stream.next() == {"event": "end", "data": "{}"}
             assert await stream.next() == {}
     assert done == (await get(gateway, f"/-/uploads/{upload_id}")).json
-    assert gateway.endpoints.streams.share.used == 0
+    assert gateway.endpoints.operators.streams.share.used == 0
     async with follow(gateway, upload_id) as stream:  # one who comes late
         event = await stream.next()
         assert json.loads(event["data"]) == done
@@ -161,8 +161,10 @@ async def test_one_client_cannot_take_all_streams_and_gives_its_own_back(
         async with follow(gateway, upload_id) as refused:
             assert refused.response.status == 429
             assert (await refused.response.json())["error"] == "too_many_requests"
-        assert gateway.endpoints.streams.share.used == 2
-    await wait_until(lambda: gateway.endpoints.streams.share.used == 0)  # they have disconnected
+        assert gateway.endpoints.operators.streams.share.used == 2
+    await wait_until(
+        lambda: gateway.endpoints.operators.streams.share.used == 0
+    )  # they have disconnected
     go.touch()
 
 
@@ -179,7 +181,7 @@ async def test_a_stopping_gateway_ends_streams_but_of_uploads_it_still_waits_for
         async with follow(gateway, stored) as one, follow(gateway, coming) as other:
             await one.status(lambda story: story["handlers"][0]["state"] == "running")
             await other.status(lambda story: story["state"] in {"admitting", "receiving"})
-            gateway.endpoints.streams.stop()
+            gateway.endpoints.operators.streams.stop()
             while event := await one.next():
                 assert event.get("event") != "end"
             await uploader.send(b"x")

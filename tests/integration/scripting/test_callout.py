@@ -105,7 +105,7 @@ async def test_an_answer_without_bound_is_cut_off(
 async def test_a_host_that_hangs_is_refused_at_once_and_takes_no_place_of_others(
     server: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.callout.MAX_CALLS", 4)
+    monkeypatch.setattr("gateway.plugins.scripting.http_sessions.MAX_CALLS", 4)
     asked = asyncio.Semaphore(0)
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,6 +137,6 @@ async def test_an_executor_closes_the_session_that_was_opened_in_it(server: Test
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
     executor = ScriptExecutor("calling", [callout.close])
     assert (await executor.call_script(callout, 5)).code == 200
-    assert len(callout._clients) == 1
+    assert len(callout._sessions._clients) == 1
     await executor.close(1)
-    assert not callout._clients
+    assert not callout._sessions._clients

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from yarl import URL
 
 from gateway.domain.model import RECEIVED, UPLOAD_FAILED, UPLOADED, UPLOADING
-from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import (
-    curl,
     files_below,
     get,
     leftovers,
@@ -25,13 +20,8 @@ from tests.support.harness import (
     request_head,
     wait_until,
 )
-from tests.support.received import Judge, is_clean, result_of
+from tests.support.received import LARGE, SENDERS, Judge, Send, is_clean, result_of
 from tests.support.recorders import EventRecorder, write_handler
-from tests.support.resumable import append, request
-from tests.support.tus import tus
-
-LARGE = os.urandom(9 << 20)
-"""More than what the socket receive path takes from 8 MiB on."""
 
 
 @pytest.fixture
@@ -46,71 +36,7 @@ def stored(tmp_path: Path) -> dict[str, bytes]:
 # -- every protocol
 
 
-Send = Callable[[Gateway, str], Awaitable[tuple[int, bytes, Any]]]
-"""Uploads to a path below /upload/; returns the status, the body that was sent, and the JSON told."""
-
-
-async def small(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    answer = await put(gateway, f"/upload/{name}", b"small")
-    return answer.status, b"small", answer.json
-
-
-async def large(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    answer = await put(gateway, f"/upload/{name}", LARGE)
-    return answer.status, LARGE, answer.json
-
-
-async def chunked(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    body = os.urandom(300_000)
-    answer = await curl("-T", "-", f"{gateway.url}/upload/{name}", stdin=body)
-    return answer.status, body, json.loads(answer.body)
-
-
-async def expecting(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    async with raw_connection(gateway) as connection:
-        lines = ("Content-Length: 5", "Expect: 100-continue")
-        await connection.send(request_head("PUT", f"/upload/{name}", *lines))
-        assert (await connection.head()).status == 100
-        await connection.send(b"later")
-        answer = await connection.answer()
-        return answer.status, b"later", answer.json
-
-
-async def form(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    answer = await curl(
-        "-F", f"file=@-;filename={name}", f"{gateway.url}/upload/", stdin=b"form" * 50_000
-    )
-    return answer.status, b"form" * 50_000, json.loads(answer.body)["uploads"][0]
-
-
-async def by_draft(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    body = os.urandom(200_000)
-    first = await request(gateway, "POST", f"/upload/{name}", "Upload-Complete: ?0", body=body[:100_000])
-    answer = await append(gateway, first.resource, 100_000, body[100_000:], end=True)
-    assert answer.complete == "?1"
-    return answer.status, body, json.loads(answer.final.body)
-
-
-async def by_range(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    answer = await put(
-        gateway,
-        f"/upload/{name}?resume=0123456789abcdef",
-        LARGE,
-        f"Content-Range: bytes 0-{len(LARGE) - 1}/{len(LARGE)}",
-    )
-    return answer.status, LARGE, answer.json
-
-
-async def by_tus(gateway: Gateway, name: str) -> tuple[int, bytes, Any]:
-    answer = await tus(gateway, "POST", f"/upload/{name}", "Upload-Length: 5", body=b"tus 1")
-    return answer.status, b"tus 1", answer.json
-
-
-@pytest.mark.parametrize(
-    "send",
-    [small, large, chunked, expecting, form, by_draft, by_range, by_tus],
-    ids=lambda send: send.__name__,
-)
+@pytest.mark.parametrize("send", SENDERS, ids=lambda send: send.__name__)
 async def test_by_every_protocol_the_handler_reads_the_whole_private_file_and_answers_the_client(
     start_gateway: StartGateway, tmp_path: Path, judge: Judge, send: Send
 ) -> None:

@@ -40,6 +40,7 @@ from gateway.plugins.schema import SCHEMA_FILE
 from gateway.plugins.scripting import callout, executor
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.values import Configs
+from gateway.plugins.webhooks.models import WebhookKeys, WebhookModel
 from gateway.storage.local import incoming
 from tests.support import PROJECT
 from tests.support.reference_pages import keys, page, rows, section
@@ -88,7 +89,7 @@ def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
 
 
 MODELS: Final = [
-    model for model in vars(models).values()
+    model for model in (*vars(models).values(), WebhookModel, WebhookKeys)
     if isinstance(model, type) and issubclass(model, Strict) and model is not Strict
 ]  # fmt: skip
 

@@ -76,6 +76,13 @@ class Writer:
         done(error or stored)
 
 
+class NoShadows:
+    """No shadows."""
+
+    def beside_default(self, _: str, upload: Upload) -> None:
+        pass
+
+
 class Uncounted:
     """Quotas that no upload counts for."""
 
@@ -93,6 +100,7 @@ class Handlers:
         self.uploads: list[Upload] = []
         self.cancelled = 0
         self.failed: list[str] = []
+        self.shadows = NoShadows()
 
     def replaces_authorization(self) -> bool:
         return self.count > 0

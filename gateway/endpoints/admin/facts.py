@@ -1,0 +1,84 @@
+"""`GET /-/status`: facts about the running gateway, for one screen. It names what is not known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.auth.request import IncomingRequest
+from gateway.endpoints.admin.processes import ProcessClients, this_process_only
+from gateway.errors import ConfigError, EventEngineUnavailable, Refusal
+from gateway.http.responses import ApiHandler, Response, json_response
+
+FACT_TIMEOUT: Final = 5.0
+"""Seconds that one fact may take; after that it is not known."""
+
+Facts = dict[str, Any]
+ReadFact = Callable[[], Awaitable[Any]]
+
+_NOT_KNOWN: Final = (ConfigError, EventEngineUnavailable, Refusal, OSError, sqlite3.Error, TimeoutError)
+
+
+@dataclass(slots=True, frozen=True)
+class FactsEndpoint:
+    """Serves `/-/status`.
+
+    `fixed` are facts that do not change while the gateway runs. `own` returns what each process counts
+    of itself, which is added up. `shared` are facts that every process knows alike, by name.
+    """
+
+    fixed: Mapping[str, Any]
+    own: Callable[[], Awaitable[Mapping[str, int | None]]]
+    shared: Mapping[str, ReadFact]
+    processes: ProcessClients
+
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
+        return {"status": self._get}
+
+    async def _get(self, incoming: IncomingRequest) -> Response:
+        unknown: dict[str, str] = {}
+        own = await _attempt("uploads", self.own, unknown)
+        if this_process_only(incoming):
+            return json_response({"uploads": own})
+        counts, silent = [own], list[int]()
+        if self.processes.sessions:
+            for slot, body in (await self.processes.get_all("/-/status")).items():
+                if body is None:
+                    silent.append(slot)
+                else:
+                    counts.append(json.loads(body)["uploads"])
+        values = await asyncio.gather(
+            *(_attempt(name, read, unknown) for name, read in self.shared.items())
+        )
+        shared = {
+            name: value for name, value in zip(self.shared, values, strict=True) if value is not None
+        }
+        if silent:
+            unknown["uploads"] = f"process {', '.join(map(str, silent))} does not answer"
+        facts = {**self.fixed, "silent_processes": silent, "uploads": _added(counts), **shared}
+        return json_response({**facts, "unknown": unknown})
+
+
+async def _attempt(name: str, read: ReadFact, unknown: dict[str, str]) -> Any:
+    """Return a fact, None where it cannot be read; the reason is noted in `unknown`."""
+    try:
+        async with asyncio.timeout(FACT_TIMEOUT):
+            return await read()
+    except _NOT_KNOWN as error:
+        unknown[name] = str(error) or f"no answer within {FACT_TIMEOUT:g} s"
+        return None
+
+
+def _added(counts: Sequence[Mapping[str, int | None] | None]) -> dict[str, int]:
+    """Add up what the processes count; nothing of what none of them knows."""
+    sums: dict[str, int] = {}
+    for each in counts:
+        for name, count in (each or {}).items():
+            if count is not None:
+                sums[name] = sums.get(name, 0) + count
+    return sums

@@ -1,0 +1,103 @@
+"""Opens the endpoints that report on one process and its gateway, and those with which operators act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gateway.auth.authenticator import Auth
+from gateway.auth.links import StoredUrls
+from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint, NothingHeld
+from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.reload import ReloadEndpoint
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_stream import UploadStreams
+from gateway.endpoints.inflight import Inflight
+from gateway.events.combined_ledger import CombinedLedger
+from gateway.events.protocols import Ledger
+from gateway.events.remote_ledger import RemoteLedger
+from gateway.http.responses import ApiHandler
+from gateway.server.delivery import EventDelivery
+from gateway.server.facts import facts_endpoint
+from gateway.server.file_endpoints import ExistingFiles, operator_endpoints
+from gateway.server.resources import Resources
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.redaction import Redaction
+
+
+class OperatorContext(NamedTuple):
+    """What these endpoints need of the others of their process."""
+
+    resources: Resources
+    delivery: EventDelivery
+    metrics: Metrics
+    inflight: Inflight
+    processes: ProcessClients
+    auth: Auth
+    urls: StoredUrls
+    existing: ExistingFiles
+    status: UploadStatusEndpoint
+
+
+class OperatorApi(NamedTuple):
+    """The handlers by endpoint, and parts that the server and tests use."""
+
+    handlers: Mapping[str, ApiHandler]
+    metrics_endpoint: MetricsEndpoint
+    streams: UploadStreams
+    reload: ReloadEndpoint
+
+
+def open_operator_api(context: OperatorContext) -> OperatorApi:
+    """Open the endpoints."""
+    resources, delivery, processes = context.resources, context.delivery, context.processes
+    settings, journal, slot = resources.settings, resources.journal, resources.base.state.slot
+    space, backend = resources.base.disk.space, resources.parts.backend
+    is_reachable = None if backend is None else backend.is_reachable
+    ready = ReadinessEndpoint(journal.ledger, space, resources.hooks, is_reachable, processes)
+    metrics_endpoint = MetricsEndpoint(
+        context.metrics, journal.ledger, journal.held_log, processes, slot, delivery.ledgers
+    )
+    streams, reload = UploadStreams(context.auth.client_of), ReloadEndpoint(processes)
+    whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
+    facts = facts_endpoint(
+        resources, delivery.queue_name, whole, context.inflight, context.metrics, processes
+    )
+    handlers: dict[str, ApiHandler] = {
+        **ready.handlers(),
+        **reload.handlers(),
+        **metrics_endpoint.handlers(),
+        **facts.handlers(),
+        **operator_endpoints(
+            resources,
+            context.existing,
+            context.urls,
+            context.status,
+            context.inflight,
+            processes,
+            streams,
+        ),
+        **HeldDecisionsEndpoint(NothingHeld(), processes, context.status).handlers(),
+        **EventsEndpoint(journal.ledger, whole, redaction, delivery.queue_name).handlers(),
+    }
+    return OperatorApi(handlers, metrics_endpoint, streams, reload)
+
+
+def _whole_ledger(
+    resources: Resources, processes: ProcessClients, ledgers: Mapping[str, Ledger]
+) -> Ledger:
+    """Return one ledger of all processes and event engines."""
+    own, sessions = resources.journal.ledger, processes.sessions
+    if not sessions and not ledgers:
+        return own
+    parts: dict[int, Ledger] = {resources.base.state.slot: own}
+    parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
+    names = {f"slot-{slot}": parts[slot] for slot in sorted(parts)}
+    return CombinedLedger(
+        names | dict(ledgers),
+        ledgers or None,
+        processes=names,
+        unresponsive=lambda: [f"slot-{slot}" for slot in processes.unresponsive()],
+    )

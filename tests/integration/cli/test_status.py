@@ -1,0 +1,63 @@
+"""`gateway status`: facts of a running server of several processes, and nothing without one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gateway
+from tests.conftest import StartProcess
+from tests.support import PROJECT
+from tests.support.harness import get, handlers_done, put, write_plugin
+from tests.support.recorders import FAILING
+
+
+def command(directory: Path, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *words, "--directory", str(directory)],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+async def test_the_facts_of_all_processes_are_shown_together(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    data, plugins = tmp_path / "data", str(write_plugin(tmp_path / "p", FAILING))
+    assert command(data, "status")[0] == 2
+    server = gateway_process("--processes", "2", "--plugins", plugins)
+    for number in range(4):
+        upload_id = (await put(server, f"/upload/{number}")).json["upload_id"]
+        await handlers_done(server, upload_id, state="dead")
+        refused = await put(server, f"/upload/{number}", b"x", f"Content-MD5: {'A' * 22}==")
+        assert refused.status == 400
+    assert command(data, "keys", "create", "backup", "--expires", "2d")[0] == 0
+    assert command(data, "events", "pause", "--handler", "failing")[0] == 0
+    code, out, _ = command(data, "status", "--json")
+    facts = json.loads(out)
+    assert (code, facts["version"], facts["processes"]) == (0, gateway.__version__, 2)
+    assert (facts["url"], facts["directory"], facts["storage"]) == (server.url, str(data), "file")
+    assert facts["uploads"]["failed"] == 4
+    assert (facts["uploads"]["held"], facts["uploads"]["in_flight"]) == (0, 0)
+    (depth,) = facts["deliveries"]
+    assert (depth["handler"], depth["state"], depth["count"]) == ("failing", "dead", 4)
+    assert (facts["paused"], facts["unknown"], facts["silent_processes"]) == (["failing"], {}, [])
+    assert facts["disk"]["accepts_uploads"]
+    assert facts["plugins"]["kinds"] == {"event handler": 1}
+    assert [key["name"] for key in facts["keys"]] == ["backup"]
+    assert (await get(server, "/-/status")).json["uploads"] == facts["uploads"]
+    code, out, _ = command(data, "status")
+    assert (code, "\033" in out) == (0, False)
+    assert "handler       failing: 4 dead, the oldest" in out
+    assert server.terminate() == 0
+    code, out, error = command(data, "status")
+    assert (code, out) == (2, "")
+    assert error == "gateway: no server runs for this directory; start it, or add --directory DIR\n"
