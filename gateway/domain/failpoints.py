@@ -59,6 +59,8 @@ NAMES: Final = (
     "mid handler",
     "before settlement",
     "after settlement",
+    "after quota reserved",
+    "before quota settled",
 )
 
 listeners: list[Callable[[str], None]] = []

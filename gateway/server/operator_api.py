@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.events import EventsEndpoint
-from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint, NothingHeld
+from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
@@ -79,7 +79,7 @@ def open_operator_api(context: OperatorContext) -> OperatorApi:
             processes,
             streams,
         ),
-        **HeldDecisionsEndpoint(NothingHeld(), processes, context.status).handlers(),
+        **HeldDecisionsEndpoint(resources.parts.held, processes, context.status).handlers(),
         **EventsEndpoint(journal.ledger, whole, redaction, delivery.queue_name).handlers(),
     }
     return OperatorApi(handlers, metrics_endpoint, streams, reload)

@@ -15,7 +15,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.errors import Refusal
+from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.telemetry.logs import event
 
@@ -36,8 +36,8 @@ _FIELDS: Final = frozenset({"reason", "by"})
 class Decisions(Protocol):
     """Decides about the held uploads of this process.
 
-    Both methods raise `Refusal`: `not_found` where it has no such upload, `already_decided`,
-    `journal_unavailable`.
+    Both methods raise `Refusal`: `not_found` where it has no such upload, `already_decided`; and
+    `EventEngineUnavailable`.
     """
 
     async def release(self, upload_id: str, by: str) -> None:
@@ -45,18 +45,6 @@ class Decisions(Protocol):
 
     async def reject(self, upload_id: str, reason: str, by: str) -> None:
         """Reject an upload: it is removed."""
-
-
-class NothingHeld:
-    """Decisions where no upload is held."""
-
-    async def release(self, upload_id: str, by: str) -> None:
-        """See `Decisions`."""
-        raise Refusal("not_found", f"{upload_id} is not held here, {by}")
-
-    async def reject(self, upload_id: str, reason: str, by: str) -> None:
-        """See `Decisions`."""
-        await self.release(upload_id, by)
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,6 +74,10 @@ class HeldDecisionsEndpoint:
             if refusal.code != "not_found" or alone:
                 raise
             await self._decide_elsewhere(verb, upload_id, {"reason": reason, "by": by})
+        except EventEngineUnavailable as error:
+            raise Refusal(
+                "journal_unavailable", f"held uploads cannot be decided now: {error}"
+            ) from error
         return json_response({"upload_id": upload_id, "state": _NEXT_STATE[verb]})
 
     async def _decide_here(self, verb: Verb, upload_id: str, reason: str, by: str) -> None:
