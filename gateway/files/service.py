@@ -236,6 +236,8 @@ class FilesService:
         else:
             version, upload_id = await self._version_of(file), file.get("upload_id")
         moved = await move_version(self._storage, self._versions, version, path, on_conflict, upload_id)
+        if self.saver.quota_files is not None and moved.path != version.path:
+            await self.saver.quota_files.moved(version.path, moved.path)
         return replace(moved, metadata=user_metadata(moved.metadata))
 
     async def save(
