@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.cli.check import check
+from gateway.domain import failpoints
 from gateway.errors import Refusal, Superseded
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.server.app import Gateway
@@ -159,3 +160,23 @@ tests:
   expect: {status: 204, files: {/upload/a.bin: null, /quarantine/a.bin: bytes}}
 """
     assert check([write_plugin(tmp_path / "p", text)]) == 0
+
+
+@pytest.mark.slow
+async def test_in_a_bucket_a_move_that_broke_off_is_completed_by_the_same_call(
+    s3_storage: str, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.scripts.files
+    await files.save("/a", b"bytes")
+
+    def break_off(name: str) -> None:
+        if name == "after object copied":
+            raise ConnectionError(name)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(failpoints, "listeners", [break_off])
+        with pytest.raises(ConnectionError):
+            await files.move("/a", "/b", on_conflict="reject")
+    assert [stat.path async for stat in files.list("/")] == ["/a", "/b"]
+    assert (await files.move("/a", "/b", on_conflict="reject")).path == "/b"
+    assert [stat.path async for stat in files.list("/")] == ["/b"]
