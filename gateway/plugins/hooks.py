@@ -157,10 +157,12 @@ class Hooks:
                 chain.start(done, context)
                 return chain
 
-            changes = await result_of(submit)
+            try:
+                changes = await result_of(submit)
+            finally:  # of one that refuses too
+                upload.results |= chain.results
             if changes is not None:
                 upload.path, upload.on_conflict, upload.metadata = changes
-            upload.results |= chain.results
             undecided = chain.undecided
         return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
 
