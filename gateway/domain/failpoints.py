@@ -43,8 +43,9 @@ NAMES: Final = (
     "before held row",
     "after held row",
     "after held move",
-    "before decision",
-    "within decision",
+    "before held decision",
+    "within held decision",
+    "after held decision",
     "after decision",
     "before held publish",
     "after held publish move",
@@ -56,6 +57,8 @@ NAMES: Final = (
     "mid handler",
     "before settlement",
     "after settlement",
+    "after quota reserved",
+    "before quota settled",
 )
 
 listeners: list[Callable[[str], None]] = []
