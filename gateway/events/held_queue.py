@@ -15,7 +15,7 @@ from gateway.domain.held import Decision
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events.held_log import HeldUpload
-from gateway.events.held_uploads import HeldTable
+from gateway.events.held_uploads import MAX_UNSETTLED, HeldTable
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import RunOutput
 from gateway.events.queue import JournalQueue, run_of
@@ -58,8 +58,7 @@ class HeldQueue:
         if not claimed:
             return []
         try:
-            ids = [delivery.upload_id or "" for delivery in claimed]
-            held = await asyncio.shield(asyncio.wrap_future(self._uploads.find(ids)))
+            held = await self._find([delivery.upload_id or "" for delivery in claimed])
         except BaseException as error:
             with contextlib.suppress(EventEngineUnavailable):
                 await self._queue.requeue(claimed)
@@ -67,6 +66,13 @@ class HeldQueue:
                 raise EventEngineUnavailable(f"the journal: {error}") from error
             raise
         return [delivery for delivery in claimed if self._take(delivery, held)]
+
+    async def _find(self, upload_ids: list[str]) -> dict[str, HeldUpload]:
+        held: dict[str, HeldUpload] = {}
+        for start in range(0, len(upload_ids), MAX_UNSETTLED):
+            chunk = upload_ids[start : start + MAX_UNSETTLED]
+            held |= await asyncio.shield(asyncio.wrap_future(self._uploads.find(chunk)))
+        return held
 
     def _take(self, delivery: Delivery, held: dict[str, HeldUpload]) -> bool:
         """Return whether a delivery has something to decide; else it is settled."""
