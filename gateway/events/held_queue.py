@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from gateway.domain.held import Decision
-from gateway.domain.model import Delivery
+from gateway.domain.model import RECEIVED, Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events.held_log import HeldUpload
 from gateway.events.held_uploads import MAX_UNSETTLED, HeldTable
@@ -59,13 +59,16 @@ class HeldQueue:
             return []
         try:
             held = await self._find([delivery.upload_id or "" for delivery in claimed])
+            deciding = [delivery for delivery in claimed if _decides(delivery, held)]
+            await self._settle_others([run for run in claimed if run not in deciding])
         except BaseException as error:
             with contextlib.suppress(EventEngineUnavailable):
                 await self._queue.requeue(claimed)
             if isinstance(error, Exception):
                 raise EventEngineUnavailable(f"the journal: {error}") from error
             raise
-        return [delivery for delivery in claimed if self._take(delivery, held)]
+        self._claimed |= {run_of(delivery): held[delivery.upload_id or ""] for delivery in deciding}
+        return deciding
 
     async def _find(self, upload_ids: list[str]) -> dict[str, HeldUpload]:
         held: dict[str, HeldUpload] = {}
@@ -74,14 +77,14 @@ class HeldQueue:
             held |= await asyncio.shield(asyncio.wrap_future(self._uploads.find(chunk)))
         return held
 
-    def _take(self, delivery: Delivery, held: dict[str, HeldUpload]) -> bool:
-        """Return whether a delivery has something to decide; else it is settled."""
-        upload = held.get(delivery.upload_id or "")
-        if upload is None or upload.state != "undecided" or upload.handlers[:1] != (delivery.handler,):
-            self._queue.ack(delivery, 0.0)
-            return False
-        self._claimed[run_of(delivery)] = upload
-        return True
+    async def _settle_others(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle what decides nothing: it comes too late, or is of a handler that had another event."""
+        for delivery in deliveries:
+            if delivery.event == RECEIVED:
+                await self._queue.ack(delivery, 0.0)
+            else:
+                error = f"no plugin has a handler of this name for {delivery.event} any more"
+                await self._queue.dead_letter(delivery, error, 0.0)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: there is no lease."""
@@ -135,3 +138,11 @@ class HeldQueue:
     def _forget(self, run: _Run) -> None:
         self._claimed.pop(run, None)
         self._decided.pop(run, None)
+
+
+def _decides(delivery: Delivery, held: dict[str, HeldUpload]) -> bool:
+    """Tell whether an upload waits for the decision of this delivery."""
+    upload = held.get(delivery.upload_id or "")
+    if delivery.event != RECEIVED or upload is None:
+        return False
+    return upload.state == "undecided" and upload.handlers[:1] == (delivery.handler,)
