@@ -25,6 +25,7 @@ NAMES: Final = (
     "after partial settle",
     "before staged",
     "after staged",
+    "after hold claimed",
     "before complete",
     "after complete",
     "before answer",

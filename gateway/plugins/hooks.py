@@ -159,11 +159,13 @@ class Hooks:
                 chain.start(done, context)
                 return chain
 
-            changes = await result_of(submit)
+            try:
+                changes = await result_of(submit)
+            finally:  # of one that refuses too
+                upload.results |= chain.results
             if changes is not None:
                 upload.path, upload.on_conflict, upload.metadata, quotas = changes
                 upload.quotas |= quotas
-            upload.results |= chain.results
             undecided = chain.undecided
         return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
 
