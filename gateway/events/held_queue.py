@@ -74,7 +74,8 @@ class HeldQueue:
         held: dict[str, HeldUpload] = {}
         for start in range(0, len(upload_ids), MAX_UNSETTLED):
             chunk = upload_ids[start : start + MAX_UNSETTLED]
-            held |= await asyncio.shield(asyncio.wrap_future(self._uploads.find(chunk)))
+            rows = await asyncio.shield(asyncio.wrap_future(self._uploads.find(chunk)))
+            held |= rows
         return held
 
     async def _settle_others(self, deliveries: Sequence[Delivery]) -> None:
