@@ -106,7 +106,8 @@ class LocalHeldStore:
 
 
 def _check_place(held: HeldUpload) -> None:
-    """Raise `Refusal` where the body is in a bucket: it waits for its `--storage`."""
     if held.place is not None:
-        where = held.place.get("bucket")
-        raise Refusal("storage_unavailable", f"it is held in the bucket {where}, which --storage is not")
+        raise Refusal(
+            "storage_unavailable",
+            "its body is in the bucket of an earlier --storage, which it waits for",
+        )
