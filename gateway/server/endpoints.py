@@ -40,6 +40,7 @@ from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
 from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
@@ -89,9 +90,9 @@ async def open_endpoints(
     admission = _admission(resources, auth, inflight, delivery)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
     local = writer.inner if isinstance(writer.inner, LocalWriter) else None
-    short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot)
-    redaction = Redaction(settings.redact)
-    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    shadows = ReceivedShadows(hooks.shadows, resources.scripts.files, Redaction(settings.redact))
+    short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot, shadows)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, shadows)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, kept = resources.journal.ledger, resources.parts.partials
