@@ -91,9 +91,9 @@ class HeldDecisions:
 
         Raises `EventEngineUnavailable`.
         """
-        failpoints.hit("before decision")
+        failpoints.hit("before held decision")
         self._note(await _journalled(self._uploads.decide(delivery, decision, duration)))
-        failpoints.hit("after decision")
+        failpoints.hit("after held decision")
 
     async def release(self, upload_id: str, by: str) -> None:
         """Accept an upload for an operator; its handlers are asked no more.

@@ -6,7 +6,6 @@ from typing import Final, Protocol
 
 from gateway.domain.held import PrivateFile
 from gateway.domain.model import Stored
-from gateway.errors import Refusal
 from gateway.events.held_log import HeldUpload
 
 NEVER_PUBLISHED: Final = frozenset(
@@ -45,19 +44,3 @@ class HeldStore(Protocol):
 
         Raises `Refusal`, `OSError`: then it is called again later.
         """
-
-
-class NoHeldStore:
-    """The `HeldStore` of a storage that holds nothing."""
-
-    def private_file(self, held: HeldUpload) -> PrivateFile:
-        """See `HeldStore.private_file`."""
-        return PrivateFile(held.bytes)
-
-    async def publish(self, held: HeldUpload) -> Stored:
-        """See `HeldStore.publish`."""
-        raise Refusal("not_implemented", "this storage holds no uploads")
-
-    async def remove(self, held: HeldUpload) -> None:
-        """See `HeldStore.remove`."""
-        raise Refusal("not_implemented", "this storage holds no uploads")

@@ -16,6 +16,7 @@ from gateway.domain import failpoints
 from gateway.domain.event_bodies import received_body
 from gateway.domain.held import Held
 from gateway.domain.model import Identity, Upload
+from gateway.errors import UnknownOutcome
 from gateway.events.held_operations import HoldRecord
 from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry.logs import event
@@ -52,8 +53,8 @@ class Holder:
     async def record(self, body: HeldBody) -> Held:
         """Record a held upload, durably, and let its first handler run.
 
-        Raises `Refusal`: then nothing is recorded, and its one-time URL is valid again. A caller that is
-        cancelled waits for the outcome.
+        Raises `Refusal`: then nothing is recorded, and its one-time URL is valid again; `UnknownOutcome`
+        where the journal cannot tell. A caller that is cancelled waits for the outcome.
         """
         return await finish_in_thread(self._record, body)
 
@@ -64,7 +65,8 @@ class Holder:
                 self._state.one_time_marks.sync()
             self.write([body])
         except Exception as error:
-            self.undo([body])
+            if not self.undo([body]):
+                raise UnknownOutcome(f"upload {upload_id} may be held: {error}") from error
             raise refusal_of(error) from error
         self._uploads.release([upload_id])
         return body.held

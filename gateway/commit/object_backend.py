@@ -11,7 +11,9 @@ import logging
 from collections.abc import Sequence, Set
 from typing import Final
 
+from gateway.commit.holder import Holder
 from gateway.commit.object_commit import ObjectCommitter
+from gateway.commit.object_held_store import ObjectHeldStore
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_open_partial import PartialServices
 from gateway.commit.object_partial_counts import PartialCounts
@@ -70,6 +72,7 @@ class ObjectBackend:
             raise ValueError("--storage names no bucket")
         bucket = self._bucket = settings.storage
         self._clients = clients
+        self._journal = state.journal
         self.objects = BucketClient(clients, bucket.name)
         multiparts = MultipartLog(settings.state / "multipart")
         self.reconciler = UploadReconciler(self.objects, state, multiparts)
@@ -83,8 +86,10 @@ class ObjectBackend:
             settings.idle_timeout,
             settings.computed_digest,
         )
-        self.staging = self._open_staging(bucket, names, context, state)
+        holder = Holder(state, events.redaction)
+        self.staging = self._open_staging(bucket, names, context, holder)
         self.writer = ObjectWriter(names, context, self._committer, self.staging, disk)
+        self.held = ObjectHeldStore(self.staging, self._committer, self._journal.pending_uploads)
         self._locks = NamedLocks(settings.state / "partials.lock")
         self.partials = self._open_partials(bucket, names, context)
         self.reconciler.claims = self.staging.ends.claims = self.partials.claims
@@ -100,12 +105,12 @@ class ObjectBackend:
         self._background: list[asyncio.Task[None]] = []
 
     def _open_staging(
-        self, bucket: Bucket, names: ReservedNames, context: UploadContext, state: ProcessState
+        self, bucket: Bucket, names: ReservedNames, context: UploadContext, holder: Holder
     ) -> ObjectStaging:
-        private, rows = PrivateObjects(self._clients, bucket, "held"), state.journal.private_objects
+        private, rows = PrivateObjects(self._clients, bucket, "held"), self._journal.private_objects
         copier = ObjectCopier(self.objects, RequestRetrier(self._clients), bucket.key(PROBE_PATH))
         ends = PrivateObjectEnds(private, bucket.name, rows, self.is_in_use)
-        return ObjectStaging(private, context, copier, names, rows, ends)
+        return ObjectStaging(private, context, copier, names, rows, ends, holder)
 
     def _open_partials(
         self, bucket: Bucket, names: ReservedNames, context: UploadContext

@@ -68,7 +68,11 @@ class ObjectCommitter:
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    def take_pending(self, upload_id: str, claim: str) -> PendingUpload | None:
+    def is_unsettled(self, upload_id: str) -> bool:
+        """Tell whether the outcome of a commit is being found out."""
+        return upload_id in self._reconciler
+
+    def take_pending(self, upload_id: str, claim: str | None) -> PendingUpload | None:
         """Return the row of a commit whose outcome is unknown, see `UploadReconciler.take`."""
         return self._reconciler.take(upload_id, claim)
 

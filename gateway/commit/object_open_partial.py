@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from gateway.commit.object_body import ObjectCommit
 from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_partial_counts import PartialCounts
 from gateway.commit.object_partial_ends import PartialEnds
+from gateway.commit.object_partial_hold import hold_partial
 from gateway.commit.object_staging import ObjectStaging, StagedPartial
 from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.commit.publish import check_target
@@ -21,6 +23,7 @@ from gateway.events.pending_uploads import PendingUpload
 from gateway.limits import FairShare, Lease
 from gateway.storage.s3.partial_body import PartialBody
 from gateway.storage.s3.private_objects import ChangedError
+from gateway.storage.waiting import finish
 
 
 @dataclass(slots=True, frozen=True)
@@ -189,8 +192,19 @@ class ObjectOpenPartial:
         return self._services.staging.private_file(self._head.upload.id, self.received)
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
-        """See `OpenPartial.hold`."""
-        raise Refusal("not_implemented", "this body cannot be held yet")
+        """See `OpenPartial.hold`. A cancelled caller waits for its end."""
+        holding = self._services.committer.run(self._hold(digests, handlers))
+        with _lost():
+            return await finish(asyncio.ensure_future(holding))
+
+    async def _hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        await self._body.load(self._writer)
+        await self._check_existing()
+        await self._stage()
+        staging, upload = self._services.staging, self._head.upload
+        held = await hold_partial(staging, upload, self._body, digests, handlers)
+        self._services.counts.remove(upload.id)
+        return held
 
     async def commit(self, digests: Mapping[str, str]) -> Stored:
         """See `OpenPartial.commit`."""

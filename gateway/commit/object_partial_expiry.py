@@ -15,6 +15,7 @@ from gateway.commit.partials import PartialBusy
 from gateway.domain.model import created_at
 from gateway.domain.partial import COMPLETED_TTL, MAX_PARTIAL_AGE, PARTIAL_TTL, PartialStatus
 from gateway.domain.upload_fields import is_upload_id
+from gateway.storage.s3.partial_objects import HOLD_CLAIM
 
 
 class ObjectPartialExpiry:
@@ -63,7 +64,8 @@ class ObjectPartialExpiry:
         status = PartialStatus(head, state.offset, state.length, state.latest)
         if state.claim is not None:
             # The gateway that claimed it finds out whether it is published, also after days.
-            is_late = now > status.expires + MAX_PARTIAL_AGE
+            is_held = state.claim.startswith(HOLD_CLAIM)
+            is_late = now > status.expires + MAX_PARTIAL_AGE and not is_held
             if await ends.is_published(upload_id, state.path):
                 if is_late or await self._services.committer.has_settled(upload_id):
                     await ends.completed(head, staged=state.staged)

@@ -93,8 +93,8 @@ class UploadReconciler:
         self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
         self._added.set()
 
-    def take(self, upload_id: str, claim: str) -> PendingUpload | None:
-        """Return the row of a commit that has a claim, for another try; None where it is in use.
+    def take(self, upload_id: str, claim: str | None) -> PendingUpload | None:
+        """Return the row of a commit with this claim, for another try; None where it is in use.
 
         Who tries it adds it again, unless it is settled.
         """

@@ -12,7 +12,7 @@ from gateway.domain import failpoints
 from gateway.domain.digests import named_digests
 from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload
-from gateway.errors import Refusal
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload
 from gateway.storage.waiting import finish
@@ -64,7 +64,7 @@ class ObjectStagedWrite:
 
     async def hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
         """See `PendingWrite.hold`."""
-        raise Refusal("not_implemented", "this body cannot be held yet")
+        return await self._committer.run(self._hold(digests, handlers))
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """See `PendingWrite.commit`. The store copies the object to its final name."""
@@ -98,6 +98,23 @@ class ObjectStagedWrite:
         body.release_memory()
         if body.multipart is not None:
             await staging.forget_multipart(upload_id)
+
+    async def _hold(self, digests: Mapping[str, str], handlers: Sequence[str]) -> Held:
+        named = {**digests, **named_digests(self._body.kept_digest())}
+        staging = self._staging
+        try:
+            await self.stage()
+            body = staging.held_body(self._upload, self._body.received, named, handlers)
+            held = await staging.holder.record(body)
+        except UnknownOutcome:  # its end is told by the journal
+            self._done()
+            raise
+        except BaseException:
+            await self.discard()
+            raise
+        self._done()
+        staging.ends.ended(self._upload.id)  # where it is decided already
+        return held
 
     async def _commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         named = {**digests, **named_digests(self._body.kept_digest())}

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.commit.failures import refusal_of
+from gateway.commit.holder import HeldBody, Holder
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_staging_ends import PrivateObjectEnds
+from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.digests import RFC9530_NAMES, digest_field
 from gateway.domain.held import PrivateFile
-from gateway.domain.model import Upload
+from gateway.domain.model import Identity, Upload
 from gateway.events.private_objects import PrivateObjectLog
 from gateway.storage.s3.copies import ObjectCopier
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, ObjectTarget, with_digest
@@ -38,6 +40,7 @@ class ObjectStaging:
     names: ReservedNames
     rows: PrivateObjectLog
     ends: PrivateObjectEnds
+    holder: Holder
 
     def target(self, upload: Upload) -> ObjectTarget:
         """Return where the private body of an upload goes. What it says of itself names the upload."""
@@ -77,6 +80,14 @@ class ObjectStaging:
         """Return where an upload is published. Raises `Refusal("bad_path")`."""
         return self.names.target(upload, "/" + "/".join(paths.check_path(path)))
 
+    def held_body(
+        self, upload: Upload, size: int, digests: Mapping[str, str], handlers: Sequence[str]
+    ) -> HeldBody:
+        """Return a private object as the body of a held upload."""
+        place = {"bucket": self.context.objects.bucket, "key": self.private.key_of(upload.id)}
+        identity = Identity(0, size, 0)  # no inode: it is an object
+        return HeldBody(upload, identity, media_type(upload), dict(digests), handlers, place)
+
     def kept_digest(self, digests: Mapping[str, str]) -> str:
         """Return the digest of `--digest` as a field; an empty text where it is not known."""
         name = RFC9530_NAMES.get(self.context.digest or "", "")
@@ -98,7 +109,7 @@ class StagedObject:
         target: ObjectTarget,
         size: int,
         digest: str,
-        ended: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.target = target
         self.done: Callable[[], None] = self._end

@@ -9,13 +9,14 @@ and no clock counts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from gateway.errors import GatewayError
-from gateway.events.private_objects import PrivateObjectLog, PrivateObjectRow
+from gateway.errors import GatewayError, Refusal
+from gateway.events.private_objects import PrivateObjectLog
 from gateway.storage.s3.private_objects import PrivateObjects
 from gateway.telemetry.logs import event
 
@@ -63,9 +64,19 @@ class PrivateObjectEnds:
         self._bucket = bucket
         self._rows = rows
         self._is_in_use = is_in_use
+        self._busy: set[str] = set()
         self._slots = asyncio.Semaphore(MAX_REMOVALS)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+
+    @contextlib.contextmanager
+    def in_use(self, upload_id: str) -> Iterator[None]:
+        """Keep the object of an upload."""
+        self._busy.add(upload_id)
+        try:
+            yield
+        finally:
+            self._busy.discard(upload_id)
 
     def ended(self, upload_id: str) -> None:
         """Remove the object of an upload in the background, if nothing needs it."""
@@ -86,10 +97,7 @@ class PrivateObjectEnds:
         """Remove the object of an upload, if nothing needs it. Where that fails a sweep does it."""
         async with self._slots:
             try:
-                if not self._is_in_use(upload_id):
-                    row = await asyncio.wrap_future(self._rows.find(upload_id))
-                    if row is not None:
-                        await self.settle(row)
+                await self._settle(upload_id)
             except (GatewayError, sqlite3.Error) as error:
                 log.warning(
                     "the private object of upload %s could not be removed, a sweep will do it: %s",
@@ -98,33 +106,47 @@ class PrivateObjectEnds:
                     extra=event("private_object.left", upload_id=upload_id),
                 )
 
-    async def settle(self, row: PrivateObjectRow) -> None:
-        """Remove an object that nothing needs. Its upload is not in use here.
-
-        Raises `GatewayError`, `sqlite3.Error`.
-        """
-        if row.bucket != self._bucket:
-            return
-        if row.claim is not None and not row.was_held:
-            # It did not become a held upload: the object is that of the partial upload, which goes on.
-            if self.claims is not None:
-                await self.claims.withdraw_claim(row.upload_id, row.claim)
-            await asyncio.wrap_future(self._rows.remove(row.upload_id))
-            return
-        if row.claim is not None:
-            await self.end_claim(row.upload_id)
-        if not row.is_needed:
-            await self._private.delete(row.upload_id)
-            await asyncio.wrap_future(self._rows.remove(row.upload_id))
+    async def remove(self, upload_id: str) -> None:
+        """Remove the object of a held upload that is decided. Raises `GatewayError`, `sqlite3.Error`."""
+        if not await self._settle(upload_id):
+            raise Refusal("storage_unavailable", "this upload is still in use: try again")
 
     async def end_claim(self, upload_id: str) -> None:
         """Remove what is left of the partial upload that became this held one, before that one goes.
 
         Raises `GatewayError`, `sqlite3.Error`.
         """
-        if self.claims is not None:
+        row = await asyncio.wrap_future(self._rows.find(upload_id))
+        if row is not None and row.claim is not None and self.claims is not None:
             await self.claims.end_held(upload_id)
-        await asyncio.wrap_future(self._rows.end_claim(upload_id))
+            await asyncio.wrap_future(self._rows.end_claim(upload_id))
+
+    async def forget(self, upload_id: str) -> None:
+        """Answer no longer for an object that is a partial upload's. Raises `sqlite3.Error`."""
+        await asyncio.wrap_future(self._rows.remove(upload_id))
+
+    async def _settle(self, upload_id: str) -> bool:
+        """Remove an object that nothing needs; False where its upload is in use here.
+
+        Raises `GatewayError`, `sqlite3.Error`.
+        """
+        if upload_id in self._busy or self._is_in_use(upload_id):
+            return False
+        # Read after that: of an upload that has ended meanwhile it tells the end.
+        row = await asyncio.wrap_future(self._rows.find(upload_id))
+        if row is None or row.bucket != self._bucket:
+            return True
+        if row.claim is not None and not row.was_held:
+            # It did not become a held upload: the object is that of the partial upload, which goes on.
+            if self.claims is not None:
+                await self.claims.withdraw_claim(upload_id, row.claim)
+            await self.forget(upload_id)
+            return True
+        await self.end_claim(upload_id)
+        if not row.is_needed:
+            await self._private.delete(upload_id)
+            await self.forget(upload_id)
+        return True
 
     async def run(self) -> None:
         """Sweep now and every hour, until cancelled."""
@@ -145,11 +167,7 @@ class PrivateObjectEnds:
         after = ""
         while rows := await asyncio.wrap_future(self._rows.unneeded(after)):
             for row in rows:
-                # It may have ended since it was listed: its row is read again.
-                if not self._is_in_use(row.upload_id):
-                    current = await asyncio.wrap_future(self._rows.find(row.upload_id))
-                    if current is not None:
-                        await self.settle(current)
+                await self._settle(row.upload_id)
             after = rows[-1].upload_id
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from gateway.domain.quotas import BoundQuota
+from gateway.domain.quotas import SCRIPT_PREFIX, BoundQuota
 from gateway.errors import RecordsUnavailable, Refusal
 from gateway.limits.quota_operations import PresentFile, SettleResult, replace_file
 from gateway.limits.quota_rows import CountedFile, read_file
@@ -27,9 +27,6 @@ STORE_TIMEOUT: Final = 15.0
 
 MAX_ATTEMPTS: Final = 8
 """Looks at a path that others change at the same time, before it is left to the next scan."""
-
-OWN: Final = "quota "
-"""What the keys of quotas begin with that scripts give to single uploads."""
 
 
 class RunOperations(Protocol):
@@ -144,7 +141,7 @@ class QuotaFiles:
             owner, upload_id = before.owner, before.upload_id
         keys = stored_keys(self.rules.of_file(owner, path))
         if before is not None and before.version == current.version:
-            kept = [key for key in before.keys if key not in keys and key.startswith(OWN)]
+            kept = [key for key in before.keys if key not in keys and key.startswith(SCRIPT_PREFIX)]
             keys = (*keys, *kept)
         return CountedFile(upload_id, current.version, current.bytes, owner, keys) if keys else None
 

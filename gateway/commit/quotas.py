@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.commit.quota_files import MAX_ATTEMPTS, QuotaFiles
 from gateway.commit.quota_refusals import quota_refusal
 from gateway.domain.model import Stored, Upload
-from gateway.domain.quotas import BoundQuota, QuotaLeft, QuotaLimits, day_of
+from gateway.domain.quotas import BoundQuota, Measure, QuotaLeft, QuotaLimits, day_of
 from gateway.errors import GatewayError
 from gateway.limits.quota_operations import (
     Exceeded,
@@ -29,7 +29,7 @@ from gateway.limits.quota_operations import (
 )
 from gateway.limits.quota_rows import QuotaReservation, flags_of
 from gateway.limits.quota_rules import owner_of
-from gateway.limits.quota_sweeps import left_of
+from gateway.limits.quota_sweeps import CountedKey, largest, left_of
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
@@ -168,8 +168,33 @@ class Quotas:
     async def left_of(self, key: str, limits: QuotaLimits) -> QuotaLeft:
         """Return what is left of a quota now. Raises `RecordsUnavailable`."""
         quota = BoundQuota(key, limits)
-        (left,) = await self.files.run(lambda: left_of([quota], day_of(self.now())))
+        (left,) = await self.files.store.run(lambda: left_of([quota], day_of(self.now())))
         return left
+
+    async def report(self, limit: int) -> dict[str, Any]:
+        """Return what is counted of the keys with the most stored bytes, and the most bytes of today.
+
+        At most `limit` keys; `more` tells that there are others. Raises `Refusal`.
+        """
+        if not self.files.are_counted():
+            return {"quotas": [], "more": False}
+        keys = await self.files.run(lambda: largest(limit + 1, day_of(self.now())))
+        rows = [self._reported(counted) for counted in keys[:limit]]
+        return {"quotas": rows, "more": len(keys) > limit}
+
+    def _reported(self, counted: CountedKey) -> dict[str, Any]:
+        limits = self.files.rules.limits_of(counted.key)
+        amounts: dict[Measure, int] = {
+            "bytes": counted.bytes,
+            "files": counted.files,
+            "bytes_per_day": counted.bytes_today,
+        }
+        row: dict[str, Any] = {"quota": counted.key}
+        for measure, used in amounts.items():
+            limit = limits.limit(measure)
+            if used or limit is not None:
+                row[measure] = {"used": used, "limit": limit}
+        return row
 
     # -- inside
 

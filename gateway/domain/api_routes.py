@@ -84,6 +84,7 @@ API_ROUTES: Final = (
     ApiRoute(
         "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
     ),
+    ApiRoute("GET", "/-/quotas", Access.OPERATOR, "quotas", "What is used of quotas, the most first"),
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
     ApiRoute("GET", "/-/events/queue", Access.OPERATOR, "events.queue", "Where events are queued"),
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),

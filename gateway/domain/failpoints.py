@@ -25,6 +25,7 @@ NAMES: Final = (
     "after partial settle",
     "before staged",
     "after staged",
+    "after hold claimed",
     "before complete",
     "after complete",
     "before answer",
@@ -43,8 +44,9 @@ NAMES: Final = (
     "before held row",
     "after held row",
     "after held move",
-    "before decision",
-    "within decision",
+    "before held decision",
+    "within held decision",
+    "after held decision",
     "after decision",
     "before held publish",
     "after held publish move",
@@ -56,6 +58,8 @@ NAMES: Final = (
     "mid handler",
     "before settlement",
     "after settlement",
+    "after quota reserved",
+    "before quota settled",
 )
 
 listeners: list[Callable[[str], None]] = []

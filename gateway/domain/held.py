@@ -91,4 +91,5 @@ def limit_to_grant(upload: Upload) -> None:
 def shown_refusal(handler: str, refusal: HandlerRefusal) -> dict[str, Any]:
     """Return what is told of a refused file at `/-/uploads/<id>`: who refused it, and with what."""
     output = refusal.body[: 4 * MAX_OUTPUT_LENGTH].decode(errors="replace")[:MAX_OUTPUT_LENGTH]
-    return {"handler": handler, "status": refusal.status, "output": output}
+    answer = {"status": refusal.status, "content_type": refusal.content_type, "output": output}
+    return {"handler": handler, **answer}

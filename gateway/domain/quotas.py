@@ -15,6 +15,9 @@ ADDRESS: Final = "address"
 DAY_SECONDS: Final = 86_400
 """A day of `bytes_per_day` is one of UTC."""
 
+SCRIPT_PREFIX: Final = "quota "
+"""What the keys of quotas begin with that scripts name."""
+
 MAX_KEY_LENGTH: Final = 200
 """Characters of a key that are kept as they are; of a longer one the rest is hashed."""
 
@@ -84,6 +87,10 @@ class Quota:
         """What is counted together, in words: `prefix /upload/few/ per principal`."""
         words = [] if self.prefix is None else [f"prefix {self.prefix}"]
         return " ".join(words if self.per is None else [*words, f"per {self.per}"])
+
+    def has_key(self, key: str) -> bool:
+        """Tell whether a key is one of this quota."""
+        return key == self.scope if self.per is None else key.startswith(f"{self.scope} ")
 
     def covers(self, path: str) -> bool:
         """Tell whether a path lies below the prefix."""

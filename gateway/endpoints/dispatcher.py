@@ -32,7 +32,7 @@ from gateway.endpoints.uploads.resumable.endpoint import is_resumable, refuse_up
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
-from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
+from gateway.http.protocol import PRINCIPAL, RATE_LIMITS, UPLOAD_ID, abort
 from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
@@ -153,6 +153,8 @@ class Dispatcher:
             drop_tracebacks(error)
             if response is not None and request.body_exists:
                 response.force_close()
+        if response is not None and RATE_LIMITS in request:
+            response.headers.update(request[RATE_LIMITS])
         if response is not None and policy is not None:
             set_cors_headers(request.headers, policy, response.headers)
         return response

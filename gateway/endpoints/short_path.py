@@ -66,12 +66,12 @@ class ShortExchange:
     """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
 
     `upload_id` and `log_fields` go into the access line, as the caller of `head` does; `cors` is the
-    policy of an endpoint for files.
+    policy of an endpoint for files, `rate_headers` tell what is left of rates.
     """
 
     __slots__ = (
-        "_context", "_request", "_started", "begun", "cors", "head", "log_fields", "request_id",
-        "upload_id",
+        "_context", "_request", "_started", "begun", "cors", "head", "log_fields", "rate_headers",
+        "request_id", "upload_id",
     )  # fmt: skip
 
     def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
@@ -82,6 +82,7 @@ class ShortExchange:
         self.cors: CorsPolicy | None = None
         self.upload_id: str | None = None
         self.log_fields: Mapping[str, object] = logs.NO_FIELDS
+        self.rate_headers: Mapping[str, str] | None = None
         self.begun = False
         self.head = RequestHead(request.method, request.raw_path, request.headers, request.remote)
 
@@ -122,6 +123,8 @@ class ShortExchange:
         """Send a response, and count and log the request."""
         if self.cors is not None:
             set_cors_headers(self.head.headers, self.cors, response.headers)
+        if self.rate_headers is not None:
+            response.headers.update(self.rate_headers)
         set_gateway_headers(response.headers, self.request_id)
         self._record(response.status)
         try:

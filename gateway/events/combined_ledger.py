@@ -52,7 +52,8 @@ class CombinedLedger:
 
     `parts` are the ledgers, by a stable name such as `slot-0`. Where two know a delivery, the later one
     in `parts` has its state. `pausing` are those that pause handlers, where not all
-    do: an engine that many nodes share does so alone. Lists go on without those of `processes` that do
+    do: an engine that many nodes share does so alone, but for the handlers that `held` names, whose
+    deliveries stay in the journals of the `processes`. Lists go on without those of `processes` that do
     not answer; those that `unresponsive` names are not even asked.
     """
 
@@ -62,11 +63,13 @@ class CombinedLedger:
         pausing: Mapping[str, Ledger] | None = None,
         processes: Collection[str] = (),
         unresponsive: Callable[[], Collection[str]] = _nothing,
+        held: Callable[[], Collection[str]] = _nothing,
     ) -> None:
         self._parts = parts
         self._pausing = pausing or parts
         self._processes = frozenset(processes)
         self._unresponsive = unresponsive
+        self._held = held
         self._silent_until: dict[str, float] = {}
 
     async def depth(self) -> list[Depth]:
@@ -137,16 +140,26 @@ class CombinedLedger:
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
-        _raise_any((await self._ask(self._pausing, lambda _, part: part.pause(handler)))[1])
+        pausing = self._journals if handler in self._held() else self._pausing
+        _raise_any((await self._ask(pausing, lambda _, part: part.pause(handler)))[1])
 
     async def resume(self, handler: str) -> None:
         """Claim again, in all parts: those of an earlier pause without a shared engine too."""
-        _raise_any((await self._ask(self._parts, lambda _, part: part.resume(handler)))[1])
+        parts = self._journals if handler in self._held() else self._parts
+        _raise_any((await self._ask(parts, lambda _, part: part.resume(handler)))[1])
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
         paused, _ = await self._ask(self._pausing, lambda _, part: part.paused())
-        return frozenset().union(*paused.values())
+        shared = frozenset[str]().union(*paused.values())
+        if self._pausing is self._parts or not (held := frozenset(self._held())):
+            return shared
+        kept, _ = await self._ask(self._journals, lambda _, part: part.paused())
+        return (shared - held) | (held & frozenset[str]().union(*kept.values()))
+
+    @property
+    def _journals(self) -> dict[str, Ledger]:
+        return {name: part for name, part in self._parts.items() if name in self._processes}
 
     def _unfinished(self, cursors: Cursors) -> dict[str, Ledger]:
         ended = {name for name, position in cursors.items() if position in {_END, _LOST}}

@@ -135,7 +135,7 @@ def decide_held(
         _ask_next(db, held.event_id, left[0], upload)
     else:
         end_held(db, held.id, "accepted", None)
-    failpoints.hit("within decision")
+    failpoints.hit("within held decision")
     return find_held(db, held.id)
 
 

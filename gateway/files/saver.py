@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from gateway.commit.quota_files import QuotaFiles
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, created_at, new_id
@@ -38,6 +39,8 @@ class FileSaver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: StorageWriter | None = None
         self._store: Store | None = None
+        self.quota_files: QuotaFiles | None = None
+        """Hears of files that are moved."""
 
     def store_with_writer(self, writer: StorageWriter) -> None:
         """Store with `writer`, always on the event loop that runs now."""

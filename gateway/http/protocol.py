@@ -39,6 +39,9 @@ UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 PRINCIPAL: Final = web.RequestKey("principal", str)
 """The name of who sent a request, for its line in the access log."""
 
+RATE_LIMITS: Final = web.RequestKey("rate_limits", dict[str, str])
+"""Headers of its response that tell what is left of rates."""
+
 DEFAULT_LIMITS: Final = ConnectionLimits()
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

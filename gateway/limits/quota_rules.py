@@ -42,6 +42,11 @@ class QuotaRules:
         own = [BoundQuota(key, QuotaLimits.of(limits)) for key, limits in upload.quotas.items()]
         return [*self.of_file(owner, upload.path), *own]
 
+    def limits_of(self, key: str) -> QuotaLimits:
+        """Return the limits that the settings give to a key, by the longest scope it begins with."""
+        scopes = [quota for quota in self.quotas if quota.has_key(key)]
+        return max(scopes, key=lambda quota: len(quota.scope)).limits if scopes else QuotaLimits()
+
     def of_file(self, owner: Mapping[str, str], path: str) -> list[BoundQuota]:
         """Return the quotas of a file of an owner."""
         bound = (quota.bound(owner, path) for quota in self.counted)

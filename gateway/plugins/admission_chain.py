@@ -143,6 +143,8 @@ class AdmissionChain(Generic[T]):
     def _take_decision(self, error: Exception | None) -> None:
         """Keep what the handler changed, unless its failure is allowed. Raises what refuses."""
         handle = self._handle
+        if handle.refusal is not None:
+            self._keep_result()
         if error is None and handle.refusal is None and handle.invalid is None:
             try:
                 changes = self._read(self._own_event)
@@ -150,8 +152,7 @@ class AdmissionChain(Generic[T]):
                 handle.invalid = invalid
             else:
                 self._event, self._changes = self._own_event, changes
-                if handle.latest_result is not None:
-                    self.results[self._handlers[self._next - 1].name] = handle.latest_result
+                self._keep_result()
                 if log.isEnabledFor(logging.INFO):
                     self._context.run(self._run(None).log_outcome, "accepted")
                 return
@@ -159,6 +160,10 @@ class AdmissionChain(Generic[T]):
         self._context.run(_take_failure, run)
         if run.handler.on_error == "hold":
             self.undecided.append(run.handler.name)
+
+    def _keep_result(self) -> None:
+        if self._handle.latest_result is not None:
+            self.results[self._handlers[self._next - 1].name] = self._handle.latest_result
 
     def _run(self, error: Exception | None) -> HandlerRun:
         milliseconds = (time.monotonic() - self._started) * 1000

@@ -51,19 +51,21 @@ from gateway.telemetry import logs
 
 
 class Hooks:
-    """Calls handlers in two executors: `admission` for those that decide, `work` for the rest."""
+    """Calls handlers in three executors: `admission` for those that decide about requests, `received`
+    for those that decide about whole files while a client waits, `work` for the rest."""
 
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
         closers = (plugins.services.callout.close, *plugins.services.closers)
         self._admission = ScriptExecutor("admission", closers)
+        self._received = ScriptExecutor("received", closers)
         self._work = ScriptExecutor("work", closers)
         self._failed = FailedUploads(self._work, plugins.mask)
         self.shadows = Shadows(plugins, closers)
         self._deliveries = DeliveryRuns(self._work, plugins.mask)
 
     async def start(self) -> None:
-        """Start both executors."""
+        """Start the executors, but for `received`, which starts with its first handler."""
         self._admission.start()
         self._work.start()
 
@@ -72,15 +74,15 @@ class Hooks:
         deadline = time.monotonic() + grace
         await self._failed.wait(grace)
         remaining = max(0.0, deadline - time.monotonic())
-        await asyncio.gather(
-            self._admission.close(remaining), self._work.close(remaining), self.shadows.close(0)
-        )
+        executors = (self._admission, self._received, self._work)
+        closing = [executor.close(remaining) for executor in executors]
+        await asyncio.gather(*closing, self.shadows.close(0))
         await self._failed.wait(1)  # without an executor they end at once
 
     @property
     def alive(self) -> bool:
-        """Whether both executors can run handlers; readiness depends on it."""
-        return self._admission.alive and self._work.alive
+        """Whether all executors can run handlers; readiness depends on it."""
+        return self._admission.alive and self._received.alive and self._work.alive
 
     async def run_script(self, function: Callable[[], Awaitable[Any]], timeout: float) -> Any:  # noqa: ASYNC109
         """Run the script of a route in the `work` executor. Raises as `ScriptExecutor.call_script`."""
@@ -149,7 +151,7 @@ class Hooks:
         undecided: list[str] = []
         if waiting:
             chain = AdmissionChain(
-                self._admission, waiting, Event(event).copy(), read_received, self._plugins.mask
+                self._received, waiting, Event(event).copy(), read_received, self._plugins.mask
             )
             context = logs.context_with(upload_id=upload.id, event_id=event["id"])
 
@@ -157,10 +159,13 @@ class Hooks:
                 chain.start(done, context)
                 return chain
 
-            changes = await result_of(submit)
+            try:
+                changes = await result_of(submit)
+            finally:  # of one that refuses too
+                upload.results |= chain.results
             if changes is not None:
-                upload.path, upload.on_conflict, upload.metadata = changes
-            upload.results |= chain.results
+                upload.path, upload.on_conflict, upload.metadata, quotas = changes
+                upload.quotas |= quotas
             undecided = chain.undecided
         return tuple(handler.name for handler in handlers if handler.hold or handler.name in undecided)
 
@@ -262,3 +267,4 @@ def _apply(changes: Changes, upload: Upload) -> None:
         upload.on_conflict = changes.on_conflict
     if changes.metadata is not None:
         upload.metadata = changes.metadata
+    upload.quotas |= changes.quotas

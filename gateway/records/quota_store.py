@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -56,6 +57,7 @@ class SqliteQuotaStore:
         self._path = path
         self._writer = SqliteWriter(lambda: _SharedCounters(path), name="quotas", max_batch=MAX_BATCH)
         self._waiting = 0
+        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         """Make the file, or make it anew where a loss of power has torn it. Blocking, once at a start.
@@ -85,9 +87,10 @@ class SqliteQuotaStore:
 
     async def run(self, operation: Operation[T]) -> T:
         """See `QuotaStore`."""
-        if self._waiting >= MAX_WAITING:
-            raise RecordsUnavailable(f"{MAX_WAITING} operations on quotas wait already")
-        self._waiting += 1
+        with self._lock:
+            if self._waiting >= MAX_WAITING:
+                raise RecordsUnavailable(f"{MAX_WAITING} operations on quotas wait already")
+            self._waiting += 1
         try:
             return await asyncio.wrap_future(self._writer.submit(lambda db: _run(db, operation)))
         except (sqlite3.Error, OSError) as error:
@@ -95,7 +98,8 @@ class SqliteQuotaStore:
                 f"the counters of quotas in {self._path} cannot be reached: {error}"
             ) from error
         finally:
-            self._waiting -= 1
+            with self._lock:
+                self._waiting -= 1
 
     def exists(self) -> bool:
         """See `QuotaStore`."""

@@ -15,6 +15,7 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
+from gateway.commit.quota_writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
@@ -50,6 +51,7 @@ from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
 from gateway.server.file_endpoints import open_existing_files
 from gateway.server.operator_api import OperatorApi, OperatorContext, open_operator_api
+from gateway.server.quotas import upload_rates
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
 from gateway.settings import is_loopback
@@ -87,11 +89,10 @@ async def open_endpoints(
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     existing = open_existing_files(stack, resources, auth, metrics, urls)
-    admission = _admission(resources, auth, inflight, delivery)
+    admission = _admission(resources, auth, inflight, delivery, metrics)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
-    local = writer.inner if isinstance(writer.inner, LocalWriter) else None
     shadows = ReceivedShadows(hooks.shadows, resources.scripts.files, Redaction(settings.redact))
-    short = None if local is None else ShortUploads(admission, local, writer, outcomes, slot, shadows)
+    short = _short_uploads(admission, writer, outcomes, slot, shadows)
     decisions = ReceivedDecisions(admission, resources.scripts.files, shadows)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
@@ -115,6 +116,20 @@ async def open_endpoints(
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
 
 
+def _short_uploads(
+    admission: Admission,
+    writer: QuotaWriter,
+    outcomes: UploadOutcomes,
+    slot: int,
+    shadows: ReceivedShadows,
+) -> ShortUploads | None:
+    """Return the uploads of the short path, None where the storage is not the local disk."""
+    local = writer.inner
+    if not isinstance(local, LocalWriter):
+        return None
+    return ShortUploads(admission, local, writer, outcomes, slot, shadows)
+
+
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
     metrics.gauge(
@@ -129,10 +144,13 @@ def _other_processes(resources: Resources) -> ProcessClients:
 
 
 def _admission(
-    resources: Resources, auth: Auth, inflight: Inflight, delivery: EventDelivery
+    resources: Resources, auth: Auth, inflight: Inflight, delivery: EventDelivery, metrics: Metrics
 ) -> Admission:
     marks, limit = resources.base.state.one_time_marks, delivery.event_size_limit()
-    return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit)
+    counters, exceeded = resources.base.shared.rate_counters, metrics.quota_refusals.add
+    resources.quotas.quotas.exceeded = exceeded
+    rates = upload_rates(resources.quotas, resources.settings, counters, exceeded)
+    return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit, rates)
 
 
 async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.quotas import QuotasEndpoint
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import HeldUploads, InflightUploads, StoredUploads
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
@@ -62,7 +63,7 @@ def operator_endpoints(
     processes: ProcessClients,
     streams: UploadStreams,
 ) -> dict[str, ApiHandler]:
-    """Return the handlers of `API_ROUTES` below `/-/files` and `/-/uploads`."""
+    """Return the handlers of `API_ROUTES` below `/-/files`, `/-/uploads` and `/-/quotas`."""
     journal, slot = resources.journal, resources.base.state.slot
     files = OperatorFilesEndpoint(resources.parts.storage, existing.deletes, urls, slot)
     removals = Removals(journal.deletions, processes)
@@ -79,4 +80,5 @@ def operator_endpoints(
         **files.handlers(),
         **removals.handlers(),
         **uploads.handlers(),
+        **QuotasEndpoint(resources.quotas.quotas).handlers(),
     }

@@ -97,4 +97,5 @@ def _whole_ledger(
         ledgers or None,
         processes=names,
         unresponsive=lambda: [f"slot-{slot}" for slot in processes.unresponsive()],
+        held=lambda: resources.journal.queue.holding,
     )

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -29,10 +30,14 @@ from gateway.commit.quotas import Quotas
 from gateway.commit.writer import StorageWriter
 from gateway.domain.model import FileRequest
 from gateway.domain.path_template import UploadPathTemplate
+from gateway.domain.units import RequestRate
+from gateway.endpoints.uploads.upload_rates import UploadRates
 from gateway.errors import ConfigError, Refusal
 from gateway.events.deletions import PendingDeletion
 from gateway.events.journal import Journal
+from gateway.limits import FixedWindowCounters
 from gateway.limits.quota_rules import QuotaRules
+from gateway.limits.quota_sweeps import count_request
 from gateway.records.quota_store import QuotaStore, SqliteQuotaStore
 from gateway.server.process import ProcessBase
 from gateway.settings import Settings
@@ -108,6 +113,24 @@ def open_quotas(
     journal: Journal = base.state.journal
     scan = QuotaScan(quotas.files, storage, journal.uploads, variables_of(settings.upload_template))
     return QuotaParts(quotas, around, kept, QuotaRecovery(quotas, journal, partials), scan)
+
+
+def upload_rates(
+    parts: QuotaParts,
+    settings: Settings,
+    counters: FixedWindowCounters,
+    exceeded: Callable[[str], None],
+) -> UploadRates | None:
+    """Return the rates of uploads, None without any. With a database all nodes count together."""
+    if all(quota.limits.requests is None for quota in settings.quota_rules):
+        return None
+
+    async def count_shared(key: str, rate: RequestRate) -> tuple[int, float]:
+        count = partial(count_request, key, rate.requests, rate.seconds)
+        return await parts.quotas.files.store.run(count)
+
+    in_file = settings.records.get_secret_value() == "file"
+    return UploadRates(settings.quota_rules, counters, exceeded, None if in_file else count_shared)
 
 
 def _open_store(settings: Settings, *, is_first: bool) -> tuple[QuotaStore, str]:

@@ -112,8 +112,10 @@ def open_resources(
             partials=quotas.partials,
             remover=QuotaRemover(parts.remover, quotas.quotas.files),
         )
+        plugins.services.quota_left = quotas.quotas.left_of
         parts.held.ends = quotas.quotas
         scripts = _open_script_storage(base, parts.storage, stack)
+        scripts.files.saver.quota_files = quotas.quotas.files
         _connect_scripts(base.installation, parts.storage, scripts, plugins)
         load_plugins(plugins, warns=slot == 0)
         base.state.journal.open()

@@ -10,7 +10,6 @@ from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.deletion import DeletionEvents, FileRemover
 from gateway.commit.held_decisions import HeldDecisions
-from gateway.commit.held_store import NoHeldStore
 from gateway.commit.holder import Holder
 from gateway.commit.local_held_store import LocalHeldStore
 from gateway.commit.local_holder import LocalHolder
@@ -95,7 +94,7 @@ def open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) 
         committer,
         ObjectRemover(objects, backend.objects, keys, recorded, removed),
         ReadPool(DISK_THREADS),
-        HeldDecisions(state, NoHeldStore(), hooks.notify_upload_failed),
+        HeldDecisions(state, backend.held, hooks.notify_upload_failed),
         backend,
         (reading, signing),
         backend.partials,

@@ -86,6 +86,7 @@ class QuotaSettings(BaseModel):
             " 100/m; in the file a list of `{per, prefix, bytes, files, bytes_per_day, requests}`"
             " (repeatable)",
             "'per=principal bytes=10G'",
+            page="limit-what-clients-store",
         ),
     ] = ()
 

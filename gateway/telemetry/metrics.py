@@ -128,6 +128,11 @@ class Metrics:
         self.uploads = self._loop_counter(
             "uploads", "Uploads by outcome (stored, or an error code)", "outcome"
         )
+        self.quota_refusals = self._loop_counter(
+            "quota_refusals",
+            "Uploads refused by a quota, by what it limits (bytes, files, bytes_per_day, requests)",
+            "measure",
+        )
         self.received_bytes = self._loop_counter("upload_bytes", "Bytes of committed uploads")
         self.partials = PartialMetrics(self._registry)
         self.notifications = self._loop_counter(

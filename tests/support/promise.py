@@ -126,10 +126,10 @@ async def upload(
     return attempt
 
 
-async def send(gateway: Gateway | GatewayProcess, attempt: UploadAttempt) -> None:
-    """Upload `attempt` and keep its outcome."""
-    line = f"X-Tag: {attempt.tag}"
-    attempt.status = await status_of(gateway, f"/upload/{attempt.name}", attempt.body, line)
+async def send(gateway: Gateway | GatewayProcess, attempt: UploadAttempt, *lines: str) -> None:
+    """Upload `attempt`, with more header lines if there are any, and keep its outcome."""
+    lines = (f"X-Tag: {attempt.tag}", *lines)
+    attempt.status = await status_of(gateway, f"/upload/{attempt.name}", attempt.body, *lines)
     attempt.ended = time.monotonic()
 
 

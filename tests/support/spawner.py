@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from typing import IO, Final
 
@@ -106,6 +107,7 @@ class Spawner:
 
 
 _spawner: Spawner | None = None
+_starting: Final = threading.Lock()
 
 
 def start_executed(arguments: Sequence[str], stderr: int) -> subprocess.Popen[bytes]:
@@ -117,9 +119,10 @@ def start_executed(arguments: Sequence[str], stderr: int) -> subprocess.Popen[by
 def start_forked(arguments: Sequence[str], stderr: int) -> ForkedProcess:
     """Start a gateway by the spawner of this process."""
     global _spawner
-    if _spawner is None or _spawner.process.poll() is not None:
-        _spawner = Spawner()
-    return _spawner.start(arguments, stderr)
+    with _starting:  # some tests start several at once, in threads
+        if _spawner is None:
+            _spawner = Spawner()
+        return _spawner.start(arguments, stderr)
 
 
 # -- in the spawner

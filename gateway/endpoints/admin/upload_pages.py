@@ -99,7 +99,7 @@ def held_row(held: HeldUpload) -> Json:
         "created": iso_time(float(upload["created"])),
         "principal": named_principal(upload.get("principal")),
         "remote": upload.get("remote"),
-        "error": None if held.state != "rejected" else _rejection_code(refusal or {}),
+        "error": None if held.state != "rejected" else (refusal or {}).get("code") or "rejected",
         **({"digests": held.digests} if held.digests else {}),
         **({} if held.decided is None else {"decided": iso_time(held.decided)}),
     }
@@ -110,10 +110,6 @@ def _shown_refusal(refusal: Json) -> Json:
     """Return what is told of a refusal: what there is of it, its output bounded."""
     present = {name: value for name, value in refusal.items() if value is not None}
     return present | ({"output": present["output"][:MAX_OUTPUT_LENGTH]} if "output" in present else {})
-
-
-def _rejection_code(refusal: Mapping[str, Any]) -> str:
-    return str(refusal.get("code") or ("terminated" if refusal.get("handler") else "rejected"))
 
 
 def _handlers(results: Mapping[str, Json], deliveries: Sequence[Json], facts: HandlerFacts) -> Json:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.auth.api_keys import ApiKey
 from gateway.auth.authenticator import INTERNAL, JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import Caller, RequestHead
@@ -22,11 +23,13 @@ from gateway.domain.metadata import metadata_of_headers, normalize_metadata
 from gateway.domain.model import RECEIVED, UPLOADING, Upload, created_at
 from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
+from gateway.domain.quotas import QuotaLimits
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.body import check_received
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
+from gateway.endpoints.uploads.upload_rates import UploadRates
 from gateway.endpoints.uploads.whole_file import check_resumable, check_whole_file
 from gateway.errors import Refusal
 from gateway.http.cors import files_policy, refuse_cross_site
@@ -61,13 +64,14 @@ class DescribedUpload:
     """An upload as its headers describe it, and what is checked once its body is here.
 
     `whole_length` is the number of bytes that the body must have, None if nobody told it;
-    `must_exist` is `If-Match: *` (RFC 9110 section 13.1.1).
+    `must_exist` is `If-Match: *` (RFC 9110 section 13.1.1). `rate_headers` tell what is left of rates.
     """
 
     upload: Upload
     expected_digests: tuple[ExpectedDigest, ...]
     whole_length: int | None
     must_exist: bool
+    rate_headers: dict[str, str] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -109,6 +113,7 @@ class Admission:
     inflight: Inflight
     one_time_marks: OneTimeMarks
     event_size: EventSizeLimit | None = None
+    rates: UploadRates | None = None
 
     async def admit(
         self,
@@ -131,6 +136,8 @@ class Admission:
         except Refusal as refusal:
             self.hooks.shadows.beside_default(UPLOADING, upload, refusal)
             raise
+        if self.rates is not None:
+            described.rate_headers = await self.rates.count(upload)
         if self.has_handlers():
             await self.hooks.admit_upload(upload)
         else:
@@ -191,6 +198,8 @@ class Admission:
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             limit_to_grant(upload)
+        if caller.key is not None:
+            _apply_key(caller.key, upload)
         return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
@@ -232,6 +241,12 @@ def _content_type(lines: Mapping[str, Sequence[str]]) -> str | None:
     if declared is None or declared[0].strip().lower() == UNCHOSEN_TYPE:
         return None
     return replace_surrogates(declared[0])
+
+
+def _apply_key(key: ApiKey, upload: Upload) -> None:
+    """Let an upload count for the quota of its key. The rate of the key is counted with the request."""
+    if key.bytes_per_day is not None:
+        upload.quotas[f"key {key.name}"] = QuotaLimits(bytes_per_day=key.bytes_per_day).as_dict()
 
 
 def _apply_terms(terms: ResumableTerms, upload: Upload) -> None:

@@ -28,7 +28,7 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
-from gateway.http.protocol import UPLOAD_ID
+from gateway.http.protocol import RATE_LIMITS, UPLOAD_ID
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
 from gateway.http.responses import Response
 from gateway.telemetry import logs
@@ -76,6 +76,7 @@ class UploadHandler:
             if "Expect" in head.headers and expects_continue(request):
                 withheld = int(request.headers.get("Content-Length", 0))
             described, progress = await self.admission.admit(head, match, upload_id)
+            request[RATE_LIMITS] = described.rate_headers or {}
             try:
                 stored = await receive(described, progress)
             except Refusal as refusal:

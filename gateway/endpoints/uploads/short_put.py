@@ -68,6 +68,10 @@ class ShortUploads:
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:
             admission.accept(upload, match)
+        if admission.rates is not None:
+            if admission.rates.waits:
+                return False
+            exchange.rate_headers = admission.rates.count_now(upload)
         progress = admission.inflight.begin_upload(upload)
         short = _ShortUpload(self, exchange, match, described, progress, content)
         exchange.upload_id = upload.id

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict
 from gateway.errors import GatewayError, Refusal
+from gateway.plugins.scripting.quotas import EVENT_KEY, read_quotas
 from gateway.plugins.scripting.values import Event
 
 TEXT = "text/plain; charset=utf-8"
@@ -146,14 +148,16 @@ class Changes(NamedTuple):
     max_bytes: int | None = None
     on_conflict: OnConflict = "replace"
     metadata: dict[str, str] | None = None
+    quotas: Mapping[str, dict[str, int]] = MappingProxyType({})
 
 
 class Received(NamedTuple):
-    """Path, conflict policy and metadata as an `APIGW.OnFileReceived` handler leaves them."""
+    """Path, conflict policy, metadata and quotas as an `APIGW.OnFileReceived` handler leaves them."""
 
     path: str
     on_conflict: OnConflict
     metadata: dict[str, str]
+    quotas: Mapping[str, dict[str, int]] = MappingProxyType({})
 
 
 class Served(NamedTuple):
@@ -168,7 +172,7 @@ class Served(NamedTuple):
     allow_archive: bool
 
 
-_OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict", "metadata"})
+_OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict", "metadata", EVENT_KEY})
 _NO_KEYS: Final[frozenset[str]] = frozenset()
 
 
@@ -185,7 +189,14 @@ def read_changes(event: Event) -> Changes:
         raise InvalidResult('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
     keys = frozenset(given & _OPTIONAL_KEYS)
     metadata = _metadata(event) if "metadata" in keys else None
-    return Changes(path, keys, max_bytes, _on_conflict(event), metadata)
+    return Changes(path, keys, max_bytes, _on_conflict(event), metadata, _quotas(event))
+
+
+def _quotas(event: Event) -> dict[str, dict[str, int]]:
+    try:
+        return read_quotas(event)
+    except ValueError as error:
+        raise InvalidResult(f'event["{EVENT_KEY}"]: {error}') from None
 
 
 def _on_conflict(event: Event) -> OnConflict:
@@ -197,7 +208,7 @@ def _on_conflict(event: Event) -> OnConflict:
 
 def read_received(event: Event) -> Received:
     """Read path, on_conflict and metadata of an event after its handler. Raises `InvalidResult`."""
-    return Received(read_path(event), _on_conflict(event), _metadata(event))
+    return Received(read_path(event), _on_conflict(event), _metadata(event), _quotas(event))
 
 
 def _metadata(event: Event) -> dict[str, str]:

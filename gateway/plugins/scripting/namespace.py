@@ -24,6 +24,7 @@ from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files
 from gateway.plugins.scripting.fixed_clock import FixedClock
 from gateway.plugins.scripting.http_sessions import HttpSessions
+from gateway.plugins.scripting.quotas import LeftOf, nothing_used, quota_function
 from gateway.plugins.scripting.temporary_files import TemporaryFiles
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
@@ -59,6 +60,7 @@ class Services:
     records: Records = field(default_factory=Records)
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
+    quota_left: LeftOf = nothing_used
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     sessions: HttpSessions = field(default_factory=HttpSessions)
     clock: FixedClock | None = None
@@ -119,6 +121,7 @@ def _names(context: ScriptContext) -> dict[str, Any]:
         "json": json,
         "logger": logger,
         "print": _printer(logger),
+        "quota": quota_function(services.quota_left),
         "records": services.records.__call__,  # scripts reach nothing else of it
         "sign_url": services.sign_url,
         "state": context.plugin.state,

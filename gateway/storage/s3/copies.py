@@ -42,6 +42,10 @@ _MIB: Final = 1 << 20
 _NOT_KNOWN: Final = frozenset({405, 501})
 
 
+class SourceGone(Refusal):
+    """The private object is not there any more."""
+
+
 class PartCopyUnsupported(GatewayError):
     """The store copies no parts."""
 
@@ -205,7 +209,7 @@ class ObjectCopier:
 
 @contextlib.contextmanager
 def _gone() -> Iterator[None]:
-    """Raise `Refusal("internal")` where the private object is gone: no client can do about it."""
+    """Raise `SourceGone` where the private object is gone, about which no client can do anything."""
     try:
         yield
     except Exception as error:

@@ -27,6 +27,10 @@ from gateway.errors import Refusal
 from gateway.storage.s3.private_objects import ChangedError, PrivateContent, PrivateObjects
 
 FORMAT: Final = 1
+
+HOLD_CLAIM: Final = "hold-"
+"""How the claim of a held upload begins, which only the gateway that holds it ends."""
+
 _BLOCK_BYTES: Final = 4096
 """The state without tags and digests; a status needs no more."""
 

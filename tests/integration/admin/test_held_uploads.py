@@ -130,6 +130,28 @@ async def test_an_operator_releases_and_rejects_held_uploads(
     assert "gateway_held_uploads 0.0" in (await get(gateway, "/-/metrics", TOKEN)).body.decode()
 
 
+async def test_a_refusal_while_the_client_waits_is_shown_with_what_the_handlers_left(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    body = """
+        handle.result({"virus": "EICAR"})
+        await handle.terminate(code=422, output="infected")
+    """
+    gateway = await start_gateway(
+        plugins=write_handler(tmp_path / "p", body, name="scan", event=RECEIVED)
+    )
+    answer = await put(gateway, "/upload/x", b"12345")
+    assert (answer.status, answer.body) == (422, b"infected")
+    (row,) = (await get(gateway, "/-/uploads?state=rejected")).json["uploads"]
+    story = (await get(gateway, f"/-/uploads/{row['upload_id']}")).json
+    assert (story["state"], story["error"], story["bytes"]) == ("rejected", "rejected", 5)
+    (entry,) = story.pop("handlers")
+    assert story == row
+    assert (story["refusal"]["handler"], story["refusal"]["status"]) == ("scan", 422)
+    assert (story["refusal"]["output"], story["result"]) == ("infected", {"virus": "EICAR"})
+    assert (entry["handler"], entry["event"], entry["result"]) == ("scan", RECEIVED, story["result"])
+
+
 @pytest.mark.slow
 async def test_the_command_line_decides_whichever_process_has_the_upload(
     gateway_process: StartProcess, tmp_path: Path

@@ -11,8 +11,9 @@ from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
 from tests.support.journal import journal
 from tests.support.runner_bench import RunnerBench
+from tests.support.step_counter import counter
 
-__all__ = ["journal"]
+__all__ = ["counter", "journal"]
 
 
 @pytest.fixture(params=["submitted", "awaited"])

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from gateway.domain.sqlite_writer import Operation
 from gateway.events import ledger, queue
 from gateway.events import ledger_queries as queries
-from gateway.events.database import Database
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection, Verb, run_all
+from tests.support.step_counter import StepCounter
 
 T = TypeVar("T")
 LATER = 4e9
@@ -36,39 +34,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         (queue, "MAX_ORPHANS", 20),
     ):
         monkeypatch.setattr(module, name, size)
-
-
-class StepCounter:
-    """Counts steps of SQLite's virtual machine, a hundred at a time, in each operation."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.worst = self.operations = 0
-        submit = Database.submit
-
-        def counted(database: Database, operation: Operation[T]) -> Future[T]:
-            return submit(database, lambda db: self._run(db, operation))
-
-        monkeypatch.setattr(Database, "submit", counted)
-
-    def _run(self, db: sqlite3.Connection, operation: Operation[T]) -> T:
-        steps = 0
-
-        def count() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        db.set_progress_handler(count, 100)
-        try:
-            return operation(db)
-        finally:
-            db.set_progress_handler(None, 0)
-            self.worst, self.operations = max(self.worst, steps), self.operations + 1
-
-
-@pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> StepCounter:
-    return StepCounter(monkeypatch)
 
 
 def filled_journal(path: Path, count: int, state: str, due: float = 0.0) -> Journal:

@@ -162,6 +162,24 @@ async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_t
     assert [await journal.ledger.paused() for journal in journals] == [set()] * 3
 
 
+async def test_handlers_of_held_uploads_are_paused_in_the_journals_of_the_processes(
+    journals: list[Journal],
+) -> None:
+    named = {
+        name: journal.ledger
+        for name, journal in zip(("slot-0", "slot-1", "nats"), journals, strict=True)
+    }
+    pausing = {"nats": journals[2].ledger}
+    whole = CombinedLedger(named, pausing, ("slot-0", "slot-1"), held=lambda: {"judge"})
+    await whole.pause("judge")
+    await whole.pause("h")
+    paused = [await journal.ledger.paused() for journal in journals]
+    assert paused == [{"judge"}, {"judge"}, {"h"}]
+    assert await whole.paused() == {"judge", "h"}
+    await whole.resume("judge")
+    assert await whole.paused() == {"h"}
+
+
 async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Journal]) -> None:
     journals[1].close()
     with pytest.raises(EventEngineUnavailable):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +125,21 @@ async def test_a_handler_that_holds_on_error_decides_now_where_it_can(start: Sta
     one = upload()
     with pytest.raises(Refusal):
         await hooks.decide_received(one, event_of(one))
+
+
+async def test_a_handler_that_blocks_over_a_file_delays_no_admission(
+    start: Start, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    blocks = f"import os\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.001)"
+    hooks = await start(plugin("b", blocks, RECEIVED), plugin("h", "event['path'] = '/admitted'"))
+    one, two = upload(), upload()
+    deciding = asyncio.create_task(hooks.decide_received(one, event_of(one)))
+    await asyncio.sleep(0)
+    await hooks.admit_upload(two)
+    assert (two.path, deciding.done()) == ("/admitted", False)
+    await asyncio.to_thread(gate.touch)
+    assert await deciding == ()
 
 
 async def test_results_of_admission_are_kept_by_handler(start: Start) -> None:

@@ -18,7 +18,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, ResumableTerms
 from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
 from gateway.errors import Refusal
-from gateway.http.protocol import UPLOAD_ID
+from gateway.http.protocol import RATE_LIMITS, UPLOAD_ID
 from gateway.limits import client_key
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Redaction
@@ -57,6 +57,7 @@ class PartialAdmission:
             creation.part_of_concat,
         )
         described, progress = await self.admission.admit(incoming, target.match, upload_id, terms)
+        incoming.request[RATE_LIMITS] = described.rate_headers or {}
         upload = described.upload
         head = PartialHead(
             self._kept(upload, creation),

@@ -110,10 +110,15 @@ def test_a_rejected_upload_tells_who_refused_it_and_with_what(journal: Journal) 
     story = page(journal, "u1")
     assert (story["state"], story["error"], story["decided"]) == (
         "rejected",
-        "terminated",
+        "rejected",
         "1970-01-01T00:00:09.000Z",
     )
-    assert story["refusal"] == {"handler": "scan", "status": 422, "output": "ü" * 2000}
+    assert story["refusal"] == {
+        "handler": "scan",
+        "status": 422,
+        "content_type": "text/plain",
+        "output": "ü" * 2000,
+    }
     (entry,) = story["handlers"]
     assert (entry["handler"], entry["state"], entry["result"]) == ("scan", "done", {"virus": "EICAR"})
     assert story["result"] == {"virus": "EICAR"}
@@ -188,11 +193,11 @@ def test_what_a_handler_refused_while_its_client_waited_is_kept_in_memory() -> N
     deciding = inflight.describe("u1")
     assert deciding is not None
     assert (deciding["state"], deciding["result"]) == ("deciding", {"virus": "EICAR"})
-    inflight.end_failed(progress, "terminated", shown_refusal("scan", HandlerRefusal(422, b"no", "")))
+    inflight.end_failed(progress, "rejected", shown_refusal("scan", HandlerRefusal(422, b"no", "")))
     story = inflight.describe("u1")
     assert story is not None
-    assert (story["state"], story["error"]) == ("rejected", "terminated")
-    assert story["refusal"] == {"handler": "scan", "status": 422, "output": "no"}
+    assert (story["state"], story["error"]) == ("rejected", "rejected")
+    assert (story["refusal"]["handler"], story["refusal"]["output"]) == ("scan", "no")
     assert story["result"] == {"virus": "EICAR"}
     assert story["handlers"][0]["result"] == {"virus": "EICAR"}
     assert is_settled(story)
