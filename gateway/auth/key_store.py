@@ -69,6 +69,8 @@ class KeyStore:
         if not self.path.exists():
             return NO_KEYS
         with self._transaction("BEGIN") as db:
+            if not _version(db, self.path):
+                return NO_KEYS  # the first key is being written
             revision = _revision(db)
             return latest if revision == latest.revision else _read(db, revision)
 
@@ -166,7 +168,8 @@ class KeyStore:
             with closing(self._connect()) as db:
                 db.execute(begin)
                 try:
-                    _prepare(db, self.path)
+                    if begin != "BEGIN" and not _version(db, self.path):
+                        _make_tables(db)
                     yield db
                     db.execute("COMMIT")
                 finally:
@@ -186,15 +189,18 @@ class KeyStore:
 _ENDED: Final = {"revoked": "been revoked", "expired": "expired"}
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file. Raises `ConfigError` for the file of another version."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a file, 0 for an empty one. Raises `ConfigError` for a newer one."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > _VERSION:
         raise ConfigError("the API keys were written by a newer version of the gateway", str(path))
-    if version == 0:
-        for statement in _SCHEMA:
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {_VERSION}")
+    return version
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    for statement in _SCHEMA:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _revision(db: sqlite3.Connection) -> int:

@@ -29,8 +29,8 @@ class KeyWatcher:
     """Watches the file of `store` for `keys`. With `reports` it logs each change."""
 
     def __init__(self, store: KeyStore, keys: ApiKeys, *, reports: bool) -> None:
+        self.keys = keys
         self._store = store
-        self._keys = keys
         self._reports = reports
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="keys", daemon=True)
@@ -64,7 +64,7 @@ class KeyWatcher:
                 self._take(self._store.read(self._table))
             if note_uses:
                 self._noted = time.monotonic()
-                if uses := self._keys.take_uses():
+                if uses := self.keys.take_uses():
                     self._store.note_uses(uses)
         except ConfigError as error:
             if not self._failed:
@@ -77,7 +77,7 @@ class KeyWatcher:
         before, self._table = self._table, table
         if table is before:
             return
-        self._keys.replace(table.secrets)
+        self.keys.replace(table.secrets)
         if before is not None and self._reports:
             _log_changes(before, table)
 

@@ -20,7 +20,7 @@ from gateway.events.journal import Journal
 from gateway.events.upload_states import UploadState
 from gateway.limits.quota_operations import StoredVersion, free
 from gateway.limits.quota_rows import QuotaReservation
-from gateway.limits.quota_sweeps import prune_days, reservations_page, take_over_slots
+from gateway.limits.quota_sweeps import prune_days, prune_requests, reservations_page, take_over_slots
 from gateway.telemetry.logs import event
 
 SETTLE_INTERVAL: Final = 60.0
@@ -76,7 +76,11 @@ class QuotaRecovery:
         while True:
             await asyncio.sleep(SETTLE_INTERVAL)
             rounds += 1
+            if not self._quotas.files.are_counted():
+                continue
             try:
+                if self._quotas.files.place.node:
+                    await self._quotas.files.run(prune_requests)
                 await self._quotas.write_unsettled()
                 if rounds % ROUNDS == 0:
                     await self.settle_all()

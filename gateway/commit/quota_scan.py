@@ -47,6 +47,10 @@ class QuotaScan:
         self._uploads = uploads
         self._variables_of = variables_of
 
+    def is_needed(self) -> bool:
+        """Tell whether any file may count."""
+        return self._files.are_counted()
+
     async def run(self, *, files: bool) -> int:
         """Count what is stored anew; return how many files counted otherwise before.
 
@@ -160,7 +164,8 @@ async def scan_periodically(scan: QuotaScan, interval: float, *, files: bool) ->
     while True:
         pause = interval
         try:
-            await scan.run(files=files)
+            if scan.is_needed():
+                await scan.run(files=files)
         except (GatewayError, OSError) as error:
             pause = SETTLE_INTERVAL
             log.warning(

@@ -8,6 +8,7 @@ next start settles it (`quota_recovery`).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,16 @@ from typing import Any, Final, TypeVar
 from gateway.commit.quota_files import MAX_ATTEMPTS, QuotaFiles
 from gateway.commit.quota_refusals import quota_refusal
 from gateway.domain.model import Stored, Upload
-from gateway.domain.quotas import BoundQuota, Measure, QuotaLeft, QuotaLimits, day_of
+from gateway.domain.quotas import (
+    DAY_SECONDS,
+    MEASURES,
+    BoundQuota,
+    Measure,
+    QuotaLeft,
+    QuotaLimits,
+    day_of,
+)
+from gateway.domain.units import iso_time
 from gateway.errors import GatewayError
 from gateway.limits.quota_operations import (
     Exceeded,
@@ -29,11 +39,14 @@ from gateway.limits.quota_operations import (
 )
 from gateway.limits.quota_rows import QuotaReservation, flags_of
 from gateway.limits.quota_rules import owner_of
-from gateway.limits.quota_sweeps import CountedKey, largest, left_of
+from gateway.limits.quota_sweeps import CountedKey, largest, left_of, near_limit
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
 T = TypeVar("T")
+
+NEAR: Final = 0.8
+"""The part of a limit from which on little is left."""
 
 MAX_UNSETTLED: Final = 10_000
 """Ends that are kept in memory while they cannot be written; the next start finds the others."""
@@ -195,6 +208,27 @@ class Quotas:
             if used or limit is not None:
                 row[measure] = {"used": used, "limit": limit}
         return row
+
+    async def near_limits(self, limit: int = 20) -> list[dict[str, Any]]:
+        """Return what is used of the quotas of the settings that have little left, the worst first.
+
+        `resets` is when bytes a day begin anew. Raises `Refusal`.
+        """
+        today = day_of(self.now())
+        near: list[tuple[float, dict[str, Any]]] = []
+        for quota in self.files.rules.counted:
+            for measure in MEASURES:
+                if (most := quota.limits.limit(measure)) is None:
+                    continue
+                least = max(math.ceil(most * NEAR), 1)
+                search = partial(near_limit, quota, measure, least, today, limit)
+                for key, used in await self.files.run(search):
+                    row = {"rule": key, "what": measure, "used": used, "limit": most}
+                    if measure == "bytes_per_day":
+                        row["resets"] = iso_time((today + 1) * DAY_SECONDS)
+                    near.append((used / max(most, 1), row))
+        near.sort(key=lambda item: item[0], reverse=True)
+        return [row for _, row in near[:limit]]
 
     # -- inside
 

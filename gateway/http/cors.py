@@ -32,7 +32,7 @@ class CorsPolicy:
 
 EXPOSED_HEADERS: Final = (
     *("Content-Disposition", "Content-Range", "ETag", "Link", "Location"),
-    *("Repr-Digest", "Retry-After", "X-Request-Id"),
+    *("RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After", "X-Request-Id"),
     # tus 1.0.0, and the IETF draft of resumable uploads
     *("Tus-Checksum-Algorithm", "Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
     *("Upload-Complete", "Upload-Concat", "Upload-Defer-Length", "Upload-Draft-Interop-Version"),

@@ -20,6 +20,7 @@ SCHEMA: Final = (
         key TEXT PRIMARY KEY, bytes BIGINT NOT NULL, files BIGINT NOT NULL
     )""",
     "CREATE INDEX IF NOT EXISTS quota_usage_by_bytes ON quota_usage (bytes)",
+    "CREATE INDEX IF NOT EXISTS quota_usage_by_files ON quota_usage (files)",
     # Every stored file that counts: which version of it, who it counts for (JSON), and the keys (JSON).
     """CREATE TABLE IF NOT EXISTS quota_files (
         place TEXT NOT NULL, path TEXT NOT NULL, upload_id TEXT NOT NULL, version TEXT NOT NULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.domain.quotas import BoundQuota, Measure, QuotaLeft
+from gateway.domain.quotas import BoundQuota, Measure, Quota, QuotaLeft
 from gateway.limits.quota_rows import CountedFile, QuotaReservation, counted_file, reservations_of
 from gateway.limits.quota_statements import Statement, Steps, read_day, read_usage
 
@@ -130,7 +130,7 @@ class CountedKey(NamedTuple):
 def largest(limit: int, day: int) -> Steps[list[CountedKey]]:
     """Return the keys with the most stored bytes, and those with the most bytes of a day."""
     stored = yield Statement(
-        "SELECT key, bytes, files FROM quota_usage ORDER BY bytes DESC LIMIT ?", (limit,)
+        "SELECT key, bytes, files FROM quota_usage ORDER BY bytes DESC, key LIMIT ?", (limit,)
     )
     today = yield Statement(
         "SELECT key, bytes FROM quota_days WHERE day = ? ORDER BY bytes DESC LIMIT ?", (day, limit)
@@ -142,6 +142,28 @@ def largest(limit: int, day: int) -> Steps[list[CountedKey]]:
         on_day = yield from read_day(key, day)
         result.append(CountedKey(key, size, files, on_day))
     return result
+
+
+_NEAR: Final = {
+    "bytes": "SELECT key, bytes FROM quota_usage WHERE bytes >= ? AND key >= ? AND key < ?"
+    " ORDER BY bytes DESC LIMIT ?",
+    "files": "SELECT key, files FROM quota_usage WHERE files >= ? AND key >= ? AND key < ?"
+    " ORDER BY files DESC LIMIT ?",
+    "bytes_per_day": "SELECT key, bytes FROM quota_days WHERE bytes >= ? AND key >= ? AND key < ?"
+    " AND day = ? ORDER BY bytes DESC LIMIT ?",
+}
+
+
+def near_limit(
+    quota: Quota, measure: Measure, least: int, day: int, limit: int
+) -> Steps[list[tuple[str, int]]]:
+    """Return keys of a quota that use at least so much, the most first, and how much."""
+    # Keys of a scope with `per` have a blank behind it, and `!` comes next to that.
+    first = f"{quota.scope} " if quota.per else quota.scope
+    behind = f"{quota.scope}!" if quota.per else f"{quota.scope} "
+    days = (day,) if measure == "bytes_per_day" else ()
+    rows = yield Statement(_NEAR[measure], (least, first, behind, *days, limit))
+    return [(key, int(used)) for key, used in rows]
 
 
 def count_request(key: str, limit: int, seconds: float) -> Steps[tuple[int, float]]:

@@ -116,4 +116,5 @@ async def _make_tables(connection: Any) -> None:
     async with connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
         for statement in SCHEMA:
-            await connection.execute(statement)
+            # Keys are compared by code point, as in SQLite, whatever the database's language.
+            await connection.execute(statement.replace(" TEXT ", ' TEXT COLLATE "C" '))

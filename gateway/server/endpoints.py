@@ -6,11 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from gateway.auth.api_keys import ApiKeys
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
-from gateway.auth.key_store import KeyStore
-from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
@@ -162,12 +159,10 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
         metrics.gauge(
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
-    keys = ApiKeys(resources.base.shared.rate_counters)
-    watcher = KeyWatcher(KeyStore(settings.state), keys, reports=resources.base.state.slot == 0)
-    await asyncio.to_thread(watcher.load)
+    watcher = resources.base.keys
     stack.push_async_callback(asyncio.to_thread, watcher.close)
     watcher.start()
-    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, keys)
+    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, watcher.keys)
 
 
 async def _open_routing(

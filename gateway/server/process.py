@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.auth.api_keys import ApiKeys
 from gateway.auth.installation import Installation, installation_keys
+from gateway.auth.key_store import KeyStore
+from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.tokens import ensure_token, tokens_of
 from gateway.commit.disk import DiskSpace, RenameLock, ReservationTable
 from gateway.commit.records import LocalDisk, ProcessState
@@ -140,7 +143,7 @@ def open_shared_resources(
 class ProcessBase:
     """The lock, directories, disk and journal of one process; its slot is `state.slot`.
 
-    Runs of handlers are recorded with the name `node`.
+    Runs of handlers are recorded with the name `node`. `keys` knows the API keys.
     """
 
     shared: SharedResources
@@ -151,6 +154,7 @@ class ProcessBase:
     partials: PartialDirectory
     held: HeldDirectory
     state: ProcessState
+    keys: KeyWatcher
 
 
 def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBase:
@@ -171,7 +175,9 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     host, port = installation.advertised
     node = f"{host}:{port}" + (f"/{slot}" if settings.processes > 1 else "")
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
-    return ProcessBase(shared, node, directory, installation, disk, partials, held, state)
+    keys = KeyWatcher(KeyStore(settings.state), ApiKeys(shared.rate_counters), reports=slot == 0)
+    keys.load()
+    return ProcessBase(shared, node, directory, installation, disk, partials, held, state, keys)
 
 
 def _open_disk(

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.commit.deletion import FileRemover
@@ -85,8 +85,15 @@ class QuotaRemover:
         """See `FileRemover.close`."""
         await self._remover.close()
 
-    async def remove(self, deletion: FileRequest, etags: Collection[str] | None = None) -> None:
+    def remove(
+        self, deletion: FileRequest, etags: Collection[str] | None = None
+    ) -> Coroutine[Any, Any, None]:
         """See `FileRemover.remove`."""
+        if not self._files.are_counted():
+            return self._remover.remove(deletion, etags)
+        return self._remove(deletion, etags)
+
+    async def _remove(self, deletion: FileRequest, etags: Collection[str] | None) -> None:
         await self._remover.remove(deletion, etags)
         await self._files.removed(deletion.path)
 
@@ -183,9 +190,8 @@ async def start_quotas(stack: AsyncExitStack, parts: QuotaParts, settings: Setti
     """Settle what an earlier run left; then scan, and settle what is late, until `stack` is closed."""
     stack.push_async_callback(parts.writer.close)
     place = parts.quotas.files.place
-    if not parts.quotas.files.are_counted():
-        return
-    await settle_at_start(parts.recovery, settings.processes, place.slot)
+    if parts.quotas.files.are_counted():
+        await settle_at_start(parts.recovery, settings.processes, place.slot)
     interval = BUCKET_SCAN_INTERVAL if place.in_bucket else SCAN_INTERVAL
     scanning = scan_periodically(parts.scan, interval, files=place.slot == 0)
     for work in (scanning, parts.recovery.settle_periodically(), parts.recovery.prune_periodically()):

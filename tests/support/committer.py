@@ -134,10 +134,13 @@ class CommitterHarness:
         claimed = await self.journal.queue.claim("h", 1000, 0.0)
         return sorted(delivery.body["path"] for delivery in claimed)
 
+    def writer(self) -> LocalWriter:
+        """Return a writer of whole uploads."""
+        return LocalWriter(self.local_disk, self.committer, 0o640, holder=self.holder)
+
     def partial_store(self) -> LocalPartialStore:
         """Return a store of partial uploads."""
-        writer = LocalWriter(self.local_disk, self.committer, 0o640, holder=self.holder)
-        return LocalPartialStore(self.partials, self.local_disk, self.committer, writer)
+        return LocalPartialStore(self.partials, self.local_disk, self.committer, self.writer())
 
     def stored(self) -> dict[str, bytes]:
         return files_below(self.root)

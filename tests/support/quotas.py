@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 PLACE = "here"
 
+QUOTA_TABLES = ("quota_usage", "quota_files", "quota_reservations", "quota_days")
+
 
 class CountersInMemory:
     """Runs operations on a database in memory; each is one transaction."""

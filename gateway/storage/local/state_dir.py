@@ -9,6 +9,7 @@
       partials/          partial uploads, of all slots
       held/              whole uploads that wait for a decision, of all slots
       once/              the one-time URLs that are used up, of all slots
+      keys.db            the API keys, of all slots; the command line writes it too
       relay-address      the address that deliveries in NATS name, of the latest start
       multipart/         the multipart uploads that this machine has begun
       records.db         the records of scripts, of all slots; `records.turns` orders their writers

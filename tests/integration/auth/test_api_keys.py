@@ -69,10 +69,13 @@ async def keys(gateway: GatewayProcess, *words: str) -> str:
     return str(json.loads(out)["key"]) if "--json" in words else ""
 
 
-async def delete(gateway: GatewayProcess, target: str, *lines: str) -> RawResponse:
+async def send(
+    gateway: GatewayProcess, method: str, target: str, body: bytes, *lines: str
+) -> RawResponse:
     async with raw_connection(gateway) as connection:
-        await connection.send(request_head("DELETE", target, *lines))
-        return await connection.answer()
+        length = f"Content-Length: {len(body)}"
+        await connection.send(request_head(method, target, length, *lines) + body)
+        return await connection.answer(head=method == "HEAD")
 
 
 async def wait_known(gateway: GatewayProcess, secret: str, *, known: bool = True) -> int:
@@ -106,7 +109,7 @@ async def test_keys_are_created_rotated_and_revoked_while_all_processes_serve(
     for target in ("/upload/b", "/upload/acme2/a", "/upload/acme/%2e%2e/b", "/api/acme"):
         assert (await put(gateway, target, b"x", auth)).status in {400, 403}, target
         assert (await get(gateway, target, auth)).status in {400, 403}, target
-    assert (await delete(gateway, "/upload/acme/a", auth)).status == 403
+    assert (await send(gateway, "DELETE", "/upload/acme/a", b"", auth)).status == 403
     assert (await get(gateway, "/api/x", other)).json == {"who": {"name": "all", "kind": "key"}}
     status = f"/-/uploads/{stored.json['upload_id']}"
     assert (await get(gateway, status, auth)).json["principal"] == {"name": "narrow", "kind": "key"}
@@ -126,6 +129,36 @@ async def test_keys_are_created_rotated_and_revoked_while_all_processes_serve(
     await wait_until(lambda: "key narrow: revoked" in gateway.log())
     for word in ("created", "rotated", "revoked"):
         assert gateway.log().count(f"key narrow: {word}") == 1
+
+
+async def test_no_protocol_of_uploads_leaves_the_prefix_of_a_key(gateway: GatewayProcess) -> None:
+    secret = await keys(gateway, "create", "narrow", "--prefix=/upload/acme/", "--json")
+    await wait_known(gateway, secret)
+    auth = f"X-Auth-Token: {secret}"
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="../c"\r\n\r\nx\r\n--b--\r\n'
+    for place, allowed in (("/upload/acme/", True), ("/upload/acme2/", False), ("/upload/", False)):
+        tus = await send(gateway, "POST", place, b"", auth, "Tus-Resumable: 1.0.0", "Upload-Length: 4")
+        draft = await send(gateway, "POST", place, b"xy", auth, "Upload-Complete: ?1")
+        ranged = await send(
+            gateway,
+            "PUT",
+            f"{place}r?resume=0123456789abcdef",
+            b"xy",
+            auth,
+            "Content-Range: bytes 0-1/2",
+        )
+        posted = await send(
+            gateway, "POST", place, form, auth, "Content-Type: multipart/form-data; boundary=b"
+        )
+        statuses = [response.status for response in (tus, draft, ranged, posted)]
+        assert statuses == ([201, 201, 201, 201] if allowed else [403] * 4), place
+        if allowed:
+            assert posted.json["uploads"][0]["path"] == "/upload/acme/c"
+            url = tus.headers["Location"].removeprefix(gateway.url)
+            elsewhere = url.replace("/acme/", "/other/")
+            for target, status in ((url, 200), (elsewhere, 403)):
+                found = await send(gateway, "HEAD", target, b"", auth, "Tus-Resumable: 1.0.0")
+                assert found.status == status
 
 
 async def test_a_rate_counts_the_requests_of_all_processes(gateway: GatewayProcess) -> None:

@@ -135,6 +135,14 @@ def test_processes_that_write_at_once_lose_nothing(store: KeyStore, tmp_path: Pa
     assert len(store.read().keys) == 40
 
 
+def test_a_reader_makes_no_tables(store: KeyStore) -> None:
+    store.path.touch()
+    assert store.read().keys == {}
+    assert store.path.read_bytes() == b""
+    store.create(key(), "a" * 64)
+    assert store.read().keys
+
+
 def test_a_file_that_is_no_database_or_of_a_newer_version_is_named(store: KeyStore) -> None:
     store.path.write_bytes(b"no database, but long enough to be read as one" * 100)
     with pytest.raises(ConfigError, match=r"cannot be used.*") as refused:
@@ -167,7 +175,9 @@ async def test_a_running_process_sees_each_change_and_one_logs_it(
         store.rotate("ci", token_digest(newer), 60.0, None)
         await wait_until(lambda: keys.find([newer]))
         assert keys.find(["ugk_other", secret]) is not None
-        store.path.write_bytes(b"damaged" * 1000)
+        damaged = store.path.with_name("damaged")
+        damaged.write_bytes(b"damaged" * 1000)
+        damaged.replace(store.path)
         await wait_until(lambda: "cannot be used" in caplog.text)
         assert keys.find([newer]) is not None
         store.path.unlink()
