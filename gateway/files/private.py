@@ -51,9 +51,19 @@ class PrivateFiles:
         loan = self._loans[upload_id] = Loan(self._loans, upload_id, file, fd)
         return loan
 
-    def is_lent(self, event: Mapping[str, Any]) -> bool:
-        """Return whether shadows may read the file of an event, also once it is stored."""
-        return str(event.get("upload_id")) in self._loans
+    async def open(
+        self, storage: Storage, event: Mapping[str, Any], stack: contextlib.ExitStack
+    ) -> io.BufferedReader | None:
+        """Open the file of an event of OnFileReceived, until `stack` is closed; fetch what is an object.
+
+        None for a shadow whose file is stored or removed by now. Raises `Superseded` where it is gone.
+        """
+        try:
+            return await open_private(storage, self.of_event(event), stack)
+        except Superseded:
+            if str(event["upload_id"]) in self._loans:
+                return None
+            raise
 
     def path_of(self, upload_id: str | None) -> Path | None:
         """Return where the private file of an upload lies, None where it is none on this disk."""

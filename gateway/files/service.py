@@ -7,7 +7,6 @@ file, or at a peer. It is always the version of the event, never a newer one.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,7 +24,7 @@ from gateway.domain.model import RECEIVED, Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
 from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
-from gateway.files.private import PrivateFiles, is_received_event, open_private
+from gateway.files.private import PrivateFiles, is_received_event
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
@@ -94,12 +93,6 @@ class FilesService:
             raise AssertionError("the file is here")
         return event
 
-    def stored_event(self, upload_id: str, body: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return the event of OnFileReceived for shadows of a file that is stored at `path`."""
-        event = self.received_event(upload_id, body)
-        filepath = self._disk and str(self._disk.directory / path.removeprefix("/"))
-        return event | {"filepath": filepath}
-
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
         if (event := self.event_now(delivery)) is not None:
@@ -134,25 +127,15 @@ class FilesService:
         private file is decided about; `PeerUnavailable`.
         """
         async with closed_in_thread() as stack:
-            if is_received_event(event) and (private := await self._open_private(event, stack)):
-                yield wrap(private)
+            if is_received_event(event) and (
+                file := await self.private.open(self._storage, event, stack)
+            ):
+                yield wrap(file)
                 return
             version = await self._version_of(event)
             with _event_errors(version):
-                storage = await self._readable_storage(version)
-                file = await open_local(storage, version, stack)
+                file = await open_local(await self._readable_storage(version), version, stack)
             yield wrap(file)
-
-    async def _open_private(
-        self, event: Mapping[str, Any], stack: contextlib.ExitStack
-    ) -> io.BufferedReader | None:
-        """Open the private file of an event, None for a shadow whose file is stored or gone by now."""
-        try:
-            return await open_private(self._storage, self.private.of_event(event), stack)
-        except Superseded:
-            if self.private.is_lent(event):
-                return None
-            raise
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the committed version, durably. Raises as `open` does."""

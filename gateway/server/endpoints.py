@@ -88,7 +88,7 @@ async def open_endpoints(
     existing = open_existing_files(stack, resources, auth, metrics, urls)
     admission = _admission(resources, auth, inflight, delivery, metrics)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
-    shadows = ReceivedShadows(hooks.shadows, resources.scripts.files, Redaction(settings.redact))
+    shadows = _received_shadows(resources)
     short = _short_uploads(admission, writer, outcomes, slot, shadows)
     decisions = ReceivedDecisions(admission, resources.scripts.files, shadows)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
@@ -111,6 +111,13 @@ async def open_endpoints(
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
+
+
+def _received_shadows(resources: Resources) -> ReceivedShadows:
+    settings = resources.settings
+    directory = settings.directory if settings.storage == "file" else None
+    redaction = Redaction(settings.redact)
+    return ReceivedShadows(resources.hooks.shadows, resources.scripts.files, redaction, directory)
 
 
 def _short_uploads(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gateway.auth.authenticator import INTERNAL
@@ -26,11 +27,15 @@ from gateway.telemetry.redaction import Redaction
 
 @dataclass(slots=True, frozen=True)
 class ReceivedShadows:
-    """Begins the shadows of whole files. On the server's event loop."""
+    """Begins the shadows of whole files, which are stored below `directory`, if that is on this disk.
+
+    On the server's event loop.
+    """
 
     shadows: Shadows
     files: FilesService
     redaction: Redaction
+    directory: Path | None = None
 
     async def beside_decision(
         self, upload: Upload, received: Mapping[str, Any], private: PrivateFile
@@ -52,7 +57,9 @@ class ReceivedShadows:
             return
         with reported():
             body = self.body(upload, stored.bytes, stored.digests)
-            event = Event(self.files.stored_event(upload.id, body, stored.path))
+            event = Event(self.files.received_event(upload.id, body))
+            if self.directory is not None:
+                event["filepath"] = str(self.directory / stored.path.removeprefix("/"))
             loan = self.files.private.lend_stored(upload.id)
             self._begin(upload, event, loan).settle(None, None)
 
