@@ -102,7 +102,7 @@ class ReceivedDecisions:
 
     async def _run_handlers(self, whole: WholeUpload) -> Sequence[str]:
         upload = whole.upload
-        private = await whole.body.stage()
+        private = await _staged(whole)
         self.files.private.register(upload.id, private)
         try:
             body = self._body(whole, private.size)
@@ -142,6 +142,18 @@ class ReceivedDecisions:
                 extra=event("hook.failed", path=upload.path),
             )
             raise Refusal("hook_failed", "a handler wrote more than an event can have") from refusal
+
+
+async def _staged(whole: WholeUpload) -> PrivateFile:
+    """Let handlers read the body. A plain upload that began before there were any is sent again."""
+    try:
+        return await whole.body.stage()
+    except Refusal as refusal:
+        if refusal.code != "not_implemented" or whole.request is None:
+            raise
+        raise Refusal(
+            "hook_failed", "handlers have been loaded meanwhile: send the file again"
+        ) from None
 
 
 async def _result(deciding: asyncio.Future[tuple[str, ...]]) -> Sequence[str]:

@@ -93,6 +93,12 @@ class Scene:
         return await self.decisions.complete(whole, await self.decisions.decide(whole))
 
 
+class Gone:
+    """A request whose client has disconnected."""
+
+    transport = protocol = None
+
+
 def upload(**values: Any) -> Upload:
     return Upload(**{"id": ID, "path": "/x", **values})
 
@@ -160,13 +166,24 @@ async def test_no_handler_allows_more_than_a_signed_url() -> None:
     assert scene.upload.on_conflict == "reject"
 
 
+@pytest.mark.parametrize(("is_plain", "code"), [(True, "hook_failed"), (False, "not_implemented")])
+async def test_a_body_that_handlers_cannot_read_is_not_published(
+    is_plain: bool, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Body) -> PrivateFile:
+        raise Refusal("not_implemented", "it began before")
+
+    monkeypatch.setattr(Body, "stage", refuse)
+    scene = Scene(Handlers(), upload())
+    with pytest.raises(Refusal) as caught:
+        await scene.decisions.decide(scene.whole(cast(web.BaseRequest, Gone()) if is_plain else None))
+    assert caught.value.code == code
+
+
 async def test_a_client_that_has_gone_ends_the_decision_and_leaves_the_body_to_the_caller() -> None:
     handlers = Handlers()
     handlers.waiting = asyncio.get_running_loop().create_future()
     scene = Scene(handlers, upload())
-
-    class Gone:
-        transport = protocol = None
 
     with pytest.raises(ClientDisconnected):
         await scene.decisions.decide(scene.whole(cast(web.BaseRequest, Gone())))
