@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from gateway.events.database import Database
 
-MAX_LOOKED_AT: Final = 1000
-"""Rows that one operation looks at: some 3 ms."""
+MAX_ROWS: Final = 1000
+"""Rows that one operation reads: some 3 ms."""
 
 _IS_HELD: Final = "SELECT 1 FROM held h WHERE h.id = o.id AND h.state != 'rejected'"
 _IS_PENDING: Final = "SELECT 1 FROM uploads u WHERE u.id = o.id AND u.pending"
@@ -77,11 +77,11 @@ class PrivateObjectLog:
         return self._database.submit(operation)
 
     def unneeded(self, after: str) -> Future[PrivateObjectWindow]:
-        """Look at rows with ids above `after` for objects that nobody needs, or that have a claim."""
+        """Find, in rows with ids above `after`, objects that nobody needs or that have a claim."""
 
         def operation(db: sqlite3.Connection) -> PrivateObjectWindow:
             statement = f"{_ROWS} WHERE o.id > ? ORDER BY o.id LIMIT ?"
-            rows = [_row(values) for values in db.execute(statement, (after, MAX_LOOKED_AT))]
+            rows = [_row(values) for values in db.execute(statement, (after, MAX_ROWS))]
             unneeded = [row for row in rows if row.claim is not None or not row.is_needed]
             return PrivateObjectWindow(unneeded, rows[-1].upload_id if rows else None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.events.journal import Journal
-from gateway.events.private_objects import MAX_LOOKED_AT, PrivateObjectRow
+from gateway.events.private_objects import MAX_ROWS, PrivateObjectRow
 from tests.support.journal import journal
 
 __all__ = ["journal"]
@@ -69,7 +69,7 @@ def test_the_object_of_an_upload_whose_publishing_is_not_settled_is_needed(journ
 
 
 def test_many_rows_are_listed_window_by_window(journal: Journal) -> None:
-    ids = [f"{number:04}" for number in range(MAX_LOOKED_AT + 1)]
+    ids = [f"{number:04}" for number in range(MAX_ROWS + 1)]
     for upload_id in ids:
         journal.private_objects.add(upload_id, "bucket", "key").result()
     assert unneeded(journal) == ids
