@@ -68,7 +68,7 @@ class KeyStore:
         """Return the keys; `latest` itself where it is what the file has. Blocking."""
         if not self.path.exists():
             return NO_KEYS
-        with self._transaction("BEGIN") as db:
+        with self._transaction(writes=False) as db:
             if not _version(db, self.path):
                 return NO_KEYS  # the first key is being written
             revision = _revision(db)
@@ -163,12 +163,12 @@ class KeyStore:
             raise ConfigError(f"cannot be written: {error.strerror}", str(self.path)) from error
 
     @contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
         try:
             with closing(self._connect()) as db:
-                db.execute(begin)
+                db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 try:
-                    if begin != "BEGIN" and not _version(db, self.path):
+                    if writes and not _version(db, self.path):
                         _make_tables(db)
                     yield db
                     db.execute("COMMIT")

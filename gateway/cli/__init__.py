@@ -1,8 +1,8 @@
 """The command line: `gateway [VERB] [flags]`. Each verb is a module here, imported when it is run.
 
 A verb has `HELP`, `run(settings, args)`, which returns the exit code, and optionally `USAGE` and
-`add_arguments(parser)`. Every verb accepts every setting as a flag. A `ConfigError` becomes one line
-on stderr and exit code 2.
+`add_arguments(parser)`. `args.words` are the words behind the verb. Every verb accepts every setting as
+a flag. A `ConfigError` becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -23,7 +23,9 @@ from gateway.settings import Settings, add_flags, flag_values, load, with_hyphen
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
+    "init": "write a commented settings file and a first plugin, or a copy of a shipped set",
     "check": "load settings and plugins, run the plugins' tests",
+    "reload": "let the running server load plugins, tokens and certificates anew",
     "worker": "run handlers only, for gateways on other machines",
     "keys": "create, list, rotate and revoke API keys for programs",
     "token": "create a token; prints it once, with its line for the settings file",
@@ -46,7 +48,8 @@ Upload Gateway: a self-hosted API gateway whose first job is files. A 2xx means 
 file is whole under its final name, on stable storage, and that its handlers will run.
 
 try it:
-  gateway --directory data
+  gateway init data
+  gateway serve --directory data
   curl -T README.md http://127.0.0.1:8080/upload/README.md
 
 verbs:
@@ -79,13 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"gateway.cli.{verb or DEFAULT_VERB}")
         parser = _parser(verb, module)
         args = _parsed(parser, rest)
-        settings = load(flag_values(args), os.environ, listening=(verb or DEFAULT_VERB) in LISTENING)
+        args.words = rest
+        listening = (verb or DEFAULT_VERB) in LISTENING
+        missing: list[ConfigError] | None = [] if verb == "check" else None
+        settings = load(flag_values(args), os.environ, listening=listening, missing=missing)
+        print_missing(missing or ())
         if (verb or DEFAULT_VERB) == DEFAULT_VERB:
             _require_directory(settings, parser, bare=not rest)
         return _call(module.run, settings, args)
     except* ConfigError as group:  # a single error is wrapped in a group
         print_errors(group)
     return 2
+
+
+def print_missing(missing: Iterable[ConfigError]) -> None:
+    """Print what only a deployment has as warnings on stderr."""
+    for error in missing:
+        print(f"warning: {error} (an error for `gateway serve`)", file=sys.stderr)
 
 
 def print_errors(group: BaseExceptionGroup[ConfigError]) -> int:

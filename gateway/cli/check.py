@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.cli import print_missing
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.plugin import NO_ISSUER, routing_kind
@@ -49,11 +50,13 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
         flags = " ".join(f"--plugins {folder}" for folder in args.folders)
         raise ConfigError(f"check takes folders as {flags}")
     log_output.configure("text", "warning")
+    missing: list[ConfigError] = []
     return check(
         settings.plugins,
-        lambda: secret_keys(settings),
+        lambda: secret_keys(settings, missing),
         settings.upload_template,
         issuer=settings.jwt_issuer is not None,
+        missing=missing,
     )
 
 
@@ -63,16 +66,17 @@ def check(
     upload_path: UploadPathTemplate = UPLOAD_PATH,
     *,
     issuer: bool = True,
+    missing: list[ConfigError] | None = None,
 ) -> int:
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
     `keys` decrypt their `!secret` values; no route may cover `upload_path`;
     `issuer` is whether the settings have an issuer of JSON Web Tokens. What only a deployment has is
-    a warning.
+    a warning; `keys` may add to `missing`, the list of these.
     """
     if not folders:
         print("warning: there is nothing to check: name folders with --plugins DIR", file=sys.stderr)
-    missing: list[ConfigError] = []
+    missing = [] if missing is None else missing
     plugins = Plugins(folders, Services(), (*KINDS, routing_kind(upload_path.text)), keys, missing)
     log_output.set_mask(plugins.mask)
     try:
@@ -89,8 +93,7 @@ def check(
         return 1
     finally:
         sys.stdout.flush()  # where both streams are one, the lines keep their order
-        for unset in missing:
-            print(f"warning: {unset} (an error for `gateway serve`)", file=sys.stderr)
+        print_missing(missing)
         plugins.close()
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from gateway.errors import ConfigError
-from gateway.events.remote_ledger import OWNER_URL, socket_session
+from gateway.events.remote_ledger import OWNER_URL, REQUEST_TIMEOUT, socket_session
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
 
@@ -39,6 +39,7 @@ class OwnerClient:
         query: Mapping[str, str],
         headers: Mapping[str, str] | None = None,
         body: Any = None,
+        timeout: float = REQUEST_TIMEOUT,  # noqa: ASYNC109
     ) -> Any:
         """Return the JSON of a 2xx, None of a 204. Raises `AnswerError`, `ConfigError` without one.
 
@@ -52,6 +53,7 @@ class OwnerClient:
                 headers=headers,
                 json=body,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 if response.status == 204:
                     return None

@@ -79,6 +79,7 @@ class HeldDecisions:
         """Begin nothing more; wait a little for what is under way. The next start goes on."""
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])
         if tasks := [*self._settling.values()]:
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
         for task in tasks:
@@ -92,8 +93,13 @@ class HeldDecisions:
         Raises `EventEngineUnavailable`.
         """
         failpoints.hit("before held decision")
-        self._note(await _journalled(self._uploads.decide(delivery, decision, duration)))
+        held = await _journalled(self._uploads.decide(delivery, decision, duration))
         failpoints.hit("after held decision")
+        self._note(held)
+        holding = self._state.journal.queue.holding
+        if held is not None and held.state == "undecided" and held.handlers[0] not in holding:
+            # A reload has removed the next handler: nobody else would see that before the next one.
+            await _journalled(self._uploads.dead_letter_orphans(holding))
 
     async def release(self, upload_id: str, by: str) -> None:
         """Accept an upload for an operator; its handlers are asked no more.

@@ -48,6 +48,7 @@ class LocalHeldStore:
 
     async def publish(self, held: HeldUpload) -> Stored:
         """See `HeldStore.publish`."""
+        _check_place(held)
         upload = upload_of_fields(held.upload)
         body = await self._in_thread(lambda: self._move(upload, held.bytes))
         if body is None:
@@ -90,6 +91,7 @@ class LocalHeldStore:
 
     async def remove(self, held: HeldUpload) -> None:
         """See `HeldStore.remove`."""
+        _check_place(held)
         await self._in_thread(lambda: self._remove(held.id))
 
     def _remove(self, upload_id: str) -> None:
@@ -101,3 +103,11 @@ class LocalHeldStore:
             return await finish_in_thread(work, executor=self._disk.executor)
         except OSError as error:
             raise refusal_of(error) from error
+
+
+def _check_place(held: HeldUpload) -> None:
+    if held.place is not None:
+        raise Refusal(
+            "storage_unavailable",
+            "its body is in the bucket of an earlier --storage, which it waits for",
+        )

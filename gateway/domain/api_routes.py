@@ -44,6 +44,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/health", Access.PUBLIC, "health", "Whether the process lives"),
     ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
+    ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
     ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),

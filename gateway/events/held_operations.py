@@ -54,18 +54,33 @@ def prune_held(db: sqlite3.Connection, before: float) -> int:
     ).rowcount
 
 
-def record_held(database: Database, records: Sequence[HoldRecord], db: sqlite3.Connection) -> None:
+class HeldRows(NamedTuple):
+    """The rows of new held uploads: made before the transaction, which all commits wait for."""
+
+    held: list[tuple[Any, ...]]
+    events: list[tuple[Any, ...]]
+    deliveries: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, records: Sequence[HoldRecord]) -> HeldRows:
+        """Return the rows of `records`. Raises what JSON cannot write."""
+        now = time.time()
+        return cls(
+            [_row(record, now) for record in records],
+            [
+                (received_id(r.upload.id), RECEIVED, r.upload.id, r.upload.path, now, json.dumps(r.body))
+                for r in records
+            ],
+            [_new_delivery(received_id(r.upload.id), r.handlers[0], now) for r in records],
+        )
+
+
+def record_held(database: Database, rows: HeldRows, db: sqlite3.Connection) -> None:
     """Write uploads with their events, and the deliveries of their first handlers."""
     database.check_files()
-    now = time.time()
-    insert(db, "held", _HELD, [_row(record, now) for record in records])
-    events = [
-        (received_id(r.upload.id), RECEIVED, r.upload.id, r.upload.path, now, json.dumps(r.body))
-        for r in records
-    ]
-    insert(db, "events", _EVENTS, events)
-    for record in records:
-        _insert_delivery(db, received_id(record.upload.id), record.handlers[0], now)
+    insert(db, "held", _HELD, rows.held)
+    insert(db, "events", _EVENTS, rows.events)
+    insert(db, "deliveries", _DELIVERIES, rows.deliveries)
 
 
 def _row(record: HoldRecord, now: float) -> tuple[Any, ...]:
@@ -86,8 +101,8 @@ def _row(record: HoldRecord, now: float) -> tuple[Any, ...]:
     )
 
 
-def _insert_delivery(db: sqlite3.Connection, event_id: str, handler: str, now: float) -> None:
-    insert(db, "deliveries", _DELIVERIES, [(event_id, handler, "ready", 0, 0, now, now)])
+def _new_delivery(event_id: str, handler: str, now: float) -> tuple[Any, ...]:
+    return event_id, handler, "ready", 0, 0, now, now
 
 
 def forget_held(db: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
@@ -147,7 +162,7 @@ def _ask_next(db: sqlite3.Connection, event_id: str, handler: str, upload: dict[
         "UPDATE events SET path = ?, body = ? WHERE id = ?",
         (upload["path"], json.dumps(json.loads(body) | changed), event_id),
     )
-    _insert_delivery(db, event_id, handler, time.time())
+    insert(db, "deliveries", _DELIVERIES, [_new_delivery(event_id, handler, time.time())])
 
 
 def overrule_held(

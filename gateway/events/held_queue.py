@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from gateway.domain.held import Decision
-from gateway.domain.model import Delivery
+from gateway.domain.model import RECEIVED, Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events.held_log import HeldUpload
-from gateway.events.held_uploads import HeldTable
+from gateway.events.held_uploads import MAX_UNSETTLED, HeldTable
 from gateway.events.memory_queue import MemoryQueue
 from gateway.events.protocols import RunOutput
 from gateway.events.queue import JournalQueue, run_of
@@ -58,24 +58,34 @@ class HeldQueue:
         if not claimed:
             return []
         try:
-            ids = [delivery.upload_id or "" for delivery in claimed]
-            held = await asyncio.shield(asyncio.wrap_future(self._uploads.find(ids)))
+            held = await self._find([delivery.upload_id or "" for delivery in claimed])
+            deciding = [delivery for delivery in claimed if _decides(delivery, held)]
+            await self._settle_others([run for run in claimed if run not in deciding])
         except BaseException as error:
             with contextlib.suppress(EventEngineUnavailable):
                 await self._queue.requeue(claimed)
             if isinstance(error, Exception):
                 raise EventEngineUnavailable(f"the journal: {error}") from error
             raise
-        return [delivery for delivery in claimed if self._take(delivery, held)]
+        self._claimed |= {run_of(delivery): held[delivery.upload_id or ""] for delivery in deciding}
+        return deciding
 
-    def _take(self, delivery: Delivery, held: dict[str, HeldUpload]) -> bool:
-        """Return whether a delivery has something to decide; else it is settled."""
-        upload = held.get(delivery.upload_id or "")
-        if upload is None or upload.state != "undecided" or upload.handlers[:1] != (delivery.handler,):
-            self._queue.ack(delivery, 0.0)
-            return False
-        self._claimed[run_of(delivery)] = upload
-        return True
+    async def _find(self, upload_ids: list[str]) -> dict[str, HeldUpload]:
+        held: dict[str, HeldUpload] = {}
+        for start in range(0, len(upload_ids), MAX_UNSETTLED):
+            chunk = upload_ids[start : start + MAX_UNSETTLED]
+            rows = await asyncio.shield(asyncio.wrap_future(self._uploads.find(chunk)))
+            held |= rows
+        return held
+
+    async def _settle_others(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle what decides nothing: it comes too late, or is of a handler that had another event."""
+        for delivery in deliveries:
+            if delivery.event == RECEIVED:
+                await self._queue.ack(delivery, 0.0)
+            else:
+                error = f"no plugin has a handler of this name for {delivery.event} any more"
+                await self._queue.dead_letter(delivery, error, 0.0)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: there is no lease."""
@@ -129,3 +139,11 @@ class HeldQueue:
     def _forget(self, run: _Run) -> None:
         self._claimed.pop(run, None)
         self._decided.pop(run, None)
+
+
+def _decides(delivery: Delivery, held: dict[str, HeldUpload]) -> bool:
+    """Tell whether an upload waits for the decision of this delivery."""
+    upload = held.get(delivery.upload_id or "")
+    if delivery.event != RECEIVED or upload is None:
+        return False
+    return upload.state == "undecided" and upload.handlers[:1] == (delivery.handler,)

@@ -23,6 +23,7 @@ from gateway.events.database import Database, packed, rows_by_id, select
 from gateway.events.held_changes import refusal_fields
 from gateway.events.held_log import HeldUpload, find_held, held_upload
 from gateway.events.held_operations import (
+    HeldRows,
     HoldRecord,
     decide_held,
     end_held,
@@ -50,7 +51,7 @@ _NEXT_HANDLERS: Final = (
 """The handlers that are to decide, from one to the next by the index."""
 
 MAX_UNSETTLED: Final = 32
-"""Decided uploads that one operation reads: their headers may have 32 KiB each."""
+"""Uploads that one operation reads: their headers may have 32 KiB each."""
 
 
 class HeldTable:
@@ -71,6 +72,7 @@ class HeldTable:
 
         Raises what JSON cannot write.
         """
+        rows = HeldRows.of(records)  # here: JSON of many large headers takes a while
         events = [_first_event(record) for record in records]
         self._unpublished.hold(events)
 
@@ -78,7 +80,7 @@ class HeldTable:
             if future.exception() is not None:
                 self._unpublished.release([event.event_id for event in events])
 
-        future = self._database.submit(partial(record_held, self._database, records))
+        future = self._database.submit(partial(record_held, self._database, rows))
         future.add_done_callback(finish)
         return future
 

@@ -244,6 +244,22 @@ class JournalOutbox:
 
         return self._database.submit(operation)
 
+    def record_move(self, upload_id: str, path: str, etag: str) -> Future[None]:
+        """Note at which path, and with which entity tag, the file of an upload is now."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(_MOVE, (upload_id, path, etag))
+
+        return self._database.submit(operation)
+
+
+_MOVE: Final = """
+UPDATE uploads SET path = ?2, place = json_set(place, '$.etag', ?3, '$.key', substr(
+    json_extract(place, '$.key'), 1, length(json_extract(place, '$.key')) - length(path) + 1
+) || substr(?2, 2)) WHERE id = ?1
+"""
+"""The key of an object is a prefix and its path without the slash. The place of a file stays NULL."""
+
 
 def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     identity = record.identity

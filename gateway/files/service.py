@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 from aiofiles.threadpool import wrap
@@ -22,9 +22,11 @@ from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event, received_id
 from gateway.domain.model import RECEIVED, Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
+from gateway.files.event_errors import event_errors
 from gateway.files.local_copy import closed_in_thread, open_local
+from gateway.files.moving import move_version
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
-from gateway.files.private import PrivateFiles, is_received_event, open_private
+from gateway.files.private import PrivateFiles, is_received_event
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
@@ -32,11 +34,6 @@ from gateway.storage.s3.encoding import user_metadata
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.storage")
-
-_SUPERSEDED: Final = frozenset({"not_found", "bad_path", "superseded"})
-"""Refusals that mean that an event's file is no longer there, or has become a link."""
-
-_UNKNOWN_CALLER: Final = frozenset({"unauthorized", "forbidden"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +124,13 @@ class FilesService:
         private file is decided about; `PeerUnavailable`.
         """
         async with closed_in_thread() as stack:
-            if is_received_event(event):
-                private = self.private.of_event(event)
-                yield wrap(await open_private(self._storage, private, stack))
+            if is_received_event(event) and (
+                file := await self.private.open(self._storage, event, stack)
+            ):
+                yield wrap(file)
                 return
             version = await self._version_of(event)
-            with _event_errors(version):
+            with event_errors(version):
                 storage = await self._readable_storage(version)
                 file = await open_local(storage, version, stack)
             yield wrap(file)
@@ -143,7 +141,7 @@ class FilesService:
             raise RuntimeError("a file without a name is refused by handle.terminate(), not removed")
         version = await self._version_of(event)
         storage = self._storage if version.owner is None else self._peer(version.owner)
-        with _event_errors(version):
+        with event_errors(version):
             await version.delete(storage)
 
     async def _version_of(self, event: Mapping[str, Any]) -> FileVersion:
@@ -168,7 +166,7 @@ class FilesService:
         """Ask the owner for the entity tag that the delivery does not name."""
         if version.owner is None or version.etag is not None:
             return version
-        with _event_errors(version):
+        with event_errors(version):
             return replace(version, etag=await self._peer(version.owner).etag_of_upload(upload_id))
 
     async def _readable_storage(self, version: FileVersion) -> Storage:
@@ -217,6 +215,31 @@ class FilesService:
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove what is stored at a path, durably. Raises as `open_path` does."""
         await self._storage.delete(path, etag)
+
+    async def move(
+        self,
+        file: Mapping[str, Any] | str,
+        path: str,
+        *,
+        on_conflict: OnConflict = "replace",
+        etag: str | None = None,
+    ) -> Stat:
+        """Give the file of an event, or of a path, another path, durably; return it as it is there.
+
+        `files.open(event)` finds it there. Raises as `open` or `open_path` does, `Refusal` also
+        `conflict`, `other_file_system`; `RuntimeError` on a worker.
+        """
+        upload_id = None
+        if isinstance(file, str):
+            version = FileVersion(file, etag)
+        elif is_received_event(file):
+            raise RuntimeError('a file without a name is not moved: set event["path"]')
+        else:
+            version, upload_id = await self._version_of(file), file.get("upload_id")
+        moved = await move_version(self._storage, self._versions, version, path, on_conflict, upload_id)
+        if self.saver.quota_files is not None and moved.path != version.path:
+            await self.saver.quota_files.moved(version.path, moved.path)
+        return replace(moved, metadata=user_metadata(moved.metadata))
 
     async def save(
         self,
@@ -274,26 +297,3 @@ def _version_by_path(event: Mapping[str, Any]) -> FileVersion:
     if event.get("path") is None:
         raise Superseded("the event is about nothing that is stored here")
     return FileVersion(str(event["path"]), event.get("etag"))
-
-
-@contextlib.contextmanager
-def _event_errors(version: FileVersion) -> Iterator[None]:
-    """Raise what the refusal of an event's file means for a handler.
-
-    A missing file has been superseded. What else a peer refuses is a failure of the peer.
-    """
-    try:
-        yield
-    except Refusal as refusal:
-        if refusal.code in _SUPERSEDED:
-            raise Superseded(
-                f"{version.path} has been removed since it was uploaded ({refusal.message})"
-            ) from None
-        if version.owner is None:
-            raise
-        if refusal.code in _UNKNOWN_CALLER:
-            raise PeerUnavailable(
-                f"{version.owner} does not accept this node's credential: give all nodes the same"
-                " --installation-key-file and set their clocks"
-            ) from refusal
-        raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal

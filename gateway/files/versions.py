@@ -47,6 +47,9 @@ class UploadVersions(Protocol):
     async def find(self, upload_ids: Sequence[str]) -> Mapping[str, FileVersion]:
         """Return the versions of those uploads that are known."""
 
+    async def moved(self, upload_id: str, stat: Stat) -> None:
+        """Note that the file of an upload is at another path now. Raises `sqlite3.Error`."""
+
 
 class JournalVersions:
     """The versions in a journal. Callable from any event loop.
@@ -74,3 +77,7 @@ class JournalVersions:
             upload_id: FileVersion(path, identity.etag)
             for upload_id, (path, identity) in recorded.items()
         }
+
+    async def moved(self, upload_id: str, stat: Stat) -> None:
+        """Note in the journal where the file of an upload is now; it may be another process's."""
+        await asyncio.wrap_future(self._journal.outbox.record_move(upload_id, stat.path, stat.etag))

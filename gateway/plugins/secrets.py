@@ -98,11 +98,17 @@ def _fernet(key: str) -> Fernet:
     return Fernet(key)
 
 
-def secret_keys(settings: Settings) -> SecretKeys:
-    """Return the keys of the environment, then those of the key file. Raises `ConfigError`."""
+def secret_keys(settings: Settings, missing: list[ConfigError] | None = None) -> SecretKeys:
+    """Return the keys of the environment, then those of the key file. Raises `ConfigError`.
+
+    `missing`, where it is given, takes the error of a key file that does not exist.
+    """
     keys = [key.get_secret_value() for key in settings.secrets_key]
-    if settings.secrets_key_file is not None:
-        keys += _from_file(settings.secrets_key_file)
+    file = settings.secrets_key_file
+    if file is not None and missing is not None and not file.exists():
+        missing.append(ConfigError("the file of --secrets-key-file does not exist", str(file)))
+    elif file is not None:
+        keys += _from_file(file)
     return SecretKeys(keys)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from gateway.auth.installation import public_url
 from gateway.domain.model import UPLOADING
 from gateway.domain.schedules import Schedule
 from gateway.domain.template_segments import fill_variables
+from gateway.endpoints.admin.reload import ReloadOutcome
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
@@ -90,10 +92,15 @@ class Gateway:
             if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
                 log.warning("%s", shared, extra=event("stored_path.shared"))
 
-    async def reload(self) -> None:
-        """Load tokens, plugins and certificates anew (SIGHUP); any error keeps the old."""
+    async def reload(self) -> ReloadOutcome:
+        """Load tokens, plugins and certificates anew (SIGHUP); any error is logged and keeps the old."""
+        outcome = await self._reload()
+        self.endpoints.operators.reload.latest = time.time(), outcome
+        return outcome
+
+    async def _reload(self) -> ReloadOutcome:
         resources, settings = self.resources, self.resources.settings
-        tree = resources.base.disk.tree
+        tree, number = resources.base.disk.tree, resources.plugins.current.number
         try:
             tokens = await asyncio.to_thread(reread_tokens, resources.base.shared)
             # On a context of its own: one that takes half of a pair could serve no client any more.
@@ -105,10 +112,12 @@ class Gateway:
             log.error(
                 "the reload failed, nothing has changed:\n%s", error, extra=event("plugins.rejected")
             )
-            return
-        except Exception:
+            return ReloadOutcome(number, faults=tuple(resources.plugins.mask(str(error)).splitlines()))
+        except Exception as error:
             log.exception("the reload failed, nothing has changed", extra=event("plugins.rejected"))
-            return
+            return ReloadOutcome(
+                number, faults=(f"the reload failed: {type(error).__name__}, see the log",)
+            )
         self.endpoints.dispatcher.auth.replace_tokens(tokens)
         if resources.tls is not None:
             with suppress(ConfigError):  # it was good just now
@@ -118,6 +127,7 @@ class Gateway:
         number = resources.plugins.current.number
         log.info("reloaded: plugin set %d", number, extra=event("plugins.reloaded"))
         self.log_description()
+        return ReloadOutcome(number, tuple(resources.plugins.describe()))
 
 
 @asynccontextmanager
@@ -143,8 +153,10 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         _start_background(stack, resources)
         stack.callback(endpoints.operators.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
+        gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+        endpoints.operators.reload.serve_with(gateway.reload)
         await _listen(resources, *servers)
-        yield Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+        yield gateway
 
 
 def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.ServerRunner]:

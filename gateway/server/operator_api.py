@@ -10,6 +10,7 @@ from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.admin.upload_stream import UploadStreams
@@ -19,7 +20,7 @@ from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
 from gateway.server.delivery import EventDelivery
-from gateway.server.facts import facts_endpoint
+from gateway.server.facts import FactSources, facts_endpoint
 from gateway.server.file_endpoints import ExistingFiles, operator_endpoints
 from gateway.server.resources import Resources
 from gateway.telemetry.metrics import Metrics
@@ -46,6 +47,7 @@ class OperatorApi(NamedTuple):
     handlers: Mapping[str, ApiHandler]
     metrics_endpoint: MetricsEndpoint
     streams: UploadStreams
+    reload: ReloadEndpoint
 
 
 def open_operator_api(context: OperatorContext) -> OperatorApi:
@@ -58,13 +60,15 @@ def open_operator_api(context: OperatorContext) -> OperatorApi:
     metrics_endpoint = MetricsEndpoint(
         context.metrics, journal.ledger, journal.held_log, processes, slot, delivery.ledgers
     )
-    streams = UploadStreams(context.auth.client_of)
+    streams, reload = UploadStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
-    facts = facts_endpoint(
-        resources, delivery.queue_name, whole, context.inflight, context.metrics, processes
+    sources = FactSources(
+        resources, delivery.queue_name, whole, context.inflight, context.metrics, reload
     )
+    facts = facts_endpoint(sources, processes)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
+        **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
         **operator_endpoints(
@@ -79,7 +83,7 @@ def open_operator_api(context: OperatorContext) -> OperatorApi:
         **HeldDecisionsEndpoint(resources.parts.held, processes, context.status).handlers(),
         **EventsEndpoint(journal.ledger, whole, redaction, delivery.queue_name).handlers(),
     }
-    return OperatorApi(handlers, metrics_endpoint, streams)
+    return OperatorApi(handlers, metrics_endpoint, streams, reload)
 
 
 def _whole_ledger(

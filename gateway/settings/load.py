@@ -42,14 +42,19 @@ _MESSAGES: Final = {
 
 
 def load(
-    argv_values: Mapping[str, object], environ: Mapping[str, str], *, listening: bool = True
+    argv_values: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    listening: bool = True,
+    missing: list[ConfigError] | None = None,
 ) -> Settings:
     """Merge the settings: flag over environment over file over default.
 
     `argv_values` holds the flags that were given, by setting name. A relative path starts at the
     current folder; in the file, at DIRECTORY. `listening=False` allows settings that expose an
-    address without authorization, for commands that open no port. Raises `ConfigError` for one error
-    and an ExceptionGroup of them for several.
+    address without authorization, for commands that open no port. `missing`, where it is given, takes
+    the errors of what only a deployment has. Raises `ConfigError` for one error and an ExceptionGroup of
+    them for several.
     """
     errors: list[ConfigError] = []
     outer = {**from_environment(environ, errors), **from_flags(argv_values)}
@@ -73,9 +78,11 @@ def load(
     settings = _validated({**plain, **explicit}, sources, errors)
     if settings is not None and not errors:
         errors.extend(_conflicts(settings, sources))
+        unmet = errors if missing is None else missing
+        unmet.extend(_deployment_errors(settings, sources))
         exposure = exposure_error(settings)
         if exposure and listening:
-            errors.append(sources["host"].error(exposure))
+            unmet.append(sources["host"].error(exposure))
     _raise(errors)
     return cast(Settings, settings)  # without errors it was validated
 
@@ -146,7 +153,7 @@ def _message(detail: ErrorDetails, name: str) -> str:
 
 
 def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
-    """Yield errors of combinations, and of files that are missing."""
+    """Yield errors of combinations."""
     if os.path.exists(settings.directory) and not os.path.isdir(settings.directory):
         yield sources["directory"].error(f"{settings.directory} is a file, not a folder")
     if settings.stored_path is not None:
@@ -154,6 +161,16 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
             _ = settings.upload_template
         except ValueError as error:
             yield sources["stored_path"].error(str(error))
+    yield from _repeated_tokens(settings, sources)
+    yield from _wrong_quotas(settings, sources)
+    if settings.deliver == "workers" and settings.events == "journal":
+        yield sources["deliver"].error("workers need NATS: add --events nats://HOST")
+    if settings.peers and settings.advertise is None and settings.host in ALL_INTERFACES:
+        yield sources["peers"].error("peers need an address of this gateway: add --advertise HOST:PORT")
+
+
+def _deployment_errors(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
+    """Yield what is missing to serve: files of certificates, the issuer of JSON Web Tokens."""
     pair = [name for name in ("tls_cert", "tls_key") if getattr(settings, name) is not None]
     if len(pair) == 1:
         other = "--tls-key" if pair == ["tls_cert"] else "--tls-cert"
@@ -162,13 +179,7 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
         path = getattr(settings, name)
         if not (path.is_file() and os.access(path, os.R_OK)):
             yield sources[name].error(f"{path} cannot be read; check the path and its permissions")
-    yield from _repeated_tokens(settings, sources)
     yield from _incomplete_jwt(settings, sources)
-    yield from _wrong_quotas(settings, sources)
-    if settings.deliver == "workers" and settings.events == "journal":
-        yield sources["deliver"].error("workers need NATS: add --events nats://HOST")
-    if settings.peers and settings.advertise is None and settings.host in ALL_INTERFACES:
-        yield sources["peers"].error("peers need an address of this gateway: add --advertise HOST:PORT")
 
 
 def _repeated_tokens(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from gateway.domain.grant import Grant
+from gateway.domain.model import OnConflict
 from gateway.errors import Superseded
 
 MAX_FOLDER_PAGE: Final = 1000
@@ -193,6 +194,24 @@ class ExpiryRule(Protocol):
     @property
     def days(self) -> int:
         """The age at which a file is removed: S3 counts in days."""
+
+
+@runtime_checkable
+class MovingStorage(Protocol):
+    """A storage that gives a file another path."""
+
+    async def stat(self, path: str) -> Stat:
+        """Describe a file, see `Storage.stat`."""
+
+    async def move(
+        self, path: str, target: str, *, etag: str | None = None, on_conflict: OnConflict = "replace"
+    ) -> Stat:
+        """Move a file, durably, with its metadata; return it as it is at its new path.
+
+        With `on_conflict` `rename` that may be another path than `target`. Raises `Superseded` where
+        `etag` is given and the file has another; `Refusal`: `not_found`, `conflict`, `bad_path`,
+        `forbidden`, `other_file_system`, `too_large` (above 5 GiB in a bucket), `storage_unavailable`.
+        """
 
 
 @runtime_checkable

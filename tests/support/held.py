@@ -27,6 +27,7 @@ class HeldHarness:
 
     def __init__(self, harness: CommitterHarness) -> None:
         self.base, self.journal = harness, harness.journal
+        self.journal.queue.holding = frozenset({"a", "b", "c"})
         self.rejected: list[tuple[str, str, int]] = []
         self.store = LocalHeldStore(harness.local_disk, harness.held, harness.committer, harness.state)
         self.decisions = HeldDecisions(harness.state, self.store, self._reject)

@@ -86,6 +86,8 @@ def event_lines(history: EventHistory) -> Iterator[str]:
             node = f"  on {printable(run.node)}" if run.node else ""
             yield f"  try {run.attempt}  {when(run.ended)}  {run.duration:.3f} s  {run.outcome}{node}"
             yield from (f"      {printable(line)}" for line in (run.error or "").splitlines())
+        if delivery.result is not None:
+            yield f"  result {printable(json.dumps(delivery.result, ensure_ascii=False))}"
     body = json.dumps(history.body, indent=2, ensure_ascii=False)
     yield from map(printable, f"body     {body}".splitlines())
 

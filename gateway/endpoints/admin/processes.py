@@ -115,15 +115,21 @@ class ProcessClients:
         bodies = await asyncio.gather(*(body_of(slot) for slot in self._slots))
         return dict(zip(self._slots, bodies, strict=True))
 
-    async def post_all(self, path: str, body: Any) -> dict[int, Any]:
+    async def post_all(
+        self,
+        path: str,
+        body: Any,
+        timeout: float = PROCESS_TIMEOUT,  # noqa: ASYNC109
+    ) -> dict[int, Any]:
         """Return what each process responds to a POST of JSON, None without a 200."""
+        limit = aiohttp.ClientTimeout(total=timeout)
 
         async def answer_of(slot: int) -> Any:
             if slot in self.unresponsive() or slot not in self.sessions:
                 return None
             url = URL(f"http://process{path}", encoded=True)
             try:
-                async with self.sessions[slot].post(url, json=body) as response:
+                async with self.sessions[slot].post(url, json=body, timeout=limit) as response:
                     return await response.json() if response.status == 200 else None
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 return None

@@ -58,6 +58,9 @@ _KNOWN_BEST: Final = (
 )
 """Where two sources know an upload, the state that is listed: the row of an active one may be undone."""
 
+_NOT_LISTED: Final = frozenset({"handlers", "result"})
+"""Fields of the status page that a list leaves out: they may be long."""
+
 HELD: Final = frozenset({"held", "rejected"})
 """States of which the sources with committed uploads have none."""
 
@@ -86,7 +89,7 @@ class SourcePage(NamedTuple):
 
 
 class UploadSource(Protocol):
-    """Uploads of one kind. The rows have the fields of the status page, without `handlers`.
+    """Uploads of one kind. The rows have the fields of the status page that are listed.
 
     `has_held` tells whether they may be held or rejected ones.
     """
@@ -107,7 +110,9 @@ class InflightUploads:
     async def page(self, selection: UploadSelection, before: str, limit: int) -> SourcePage:
         """See `UploadSource`."""
         pages = self.inflight.newest(before, limit)
-        rows = [{name: value for name, value in page.items() if name != "handlers"} for page in pages]
+        rows = [
+            {name: value for name, value in page.items() if name not in _NOT_LISTED} for page in pages
+        ]
         shown = [row for row in rows if _matches(selection, row)]
         return SourcePage(shown, rows[-1]["upload_id"] if len(rows) == limit else None)
 

@@ -13,6 +13,7 @@ from gateway.endpoints.admin.partial_status import progress_of, waiting_upload
 from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.endpoints.admin.status import ENGINE_TIMEOUT
 from gateway.endpoints.admin.upload_pages import KEPT_HEADERS, HandlerFacts, journal_page, with_events
+from gateway.endpoints.admin.upload_sources import journal_errors
 from gateway.endpoints.inflight import Inflight, named_principal
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
@@ -74,7 +75,8 @@ class UploadStatusEndpoint:
         status = self.inflight.describe(upload_id)
         if status is None or status["state"] in _ENDED_IN_MEMORY:
             # The row of an active upload may yet be undone; of an ended one the journal knows more.
-            row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
+            with journal_errors():
+                row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
             if row is not None:
                 return journal_page(await self._with_engines(row), self._facts)
         if status is not None:

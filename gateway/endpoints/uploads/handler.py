@@ -6,7 +6,7 @@ There is one way to a 2xx, through the commit. Every other end discards the body
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints
-from gateway.domain.digests import named_digests
+from gateway.domain.digests import algorithms_of, named_digests
 from gateway.domain.held import Held, add_result
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
@@ -108,6 +108,7 @@ class UploadHandler:
             content = read_buffered(request)
             described.start_commit(progress, len(content))
             stored = await self.writer.store(described.upload, content, from_client=True)
+            self.decisions.shadows.after_commit(described.upload, stored)
             return add_result(stored, described.upload)
 
         async def receive_body(pending: PendingWrite) -> None:
@@ -125,9 +126,12 @@ class UploadHandler:
         request: web.BaseRequest,
     ) -> Stored | Held:
         """Begin a body, let `receive_body` bring its bytes, verify it; commit it as handlers decide."""
-        algorithms = [expected.algorithm for expected in described.expected_digests]
         upload, must_exist = described.upload, described.must_exist
         staged = self.admission.decides_received(upload)
+        # Handlers are told the digest of `--digest` too; else the commit computes it.
+        computed = self.admission.settings.computed_digest if staged else None
+        expected = [digest.algorithm for digest in described.expected_digests]
+        algorithms = algorithms_of(expected, computed)
         pending = await self.writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         try:
             failpoints.hit("after admit")
@@ -135,7 +139,7 @@ class UploadHandler:
             await receive_body(pending)
             described.check_whole(progress.received)
             await pending.finish()
-            digests = _verified_digests(described, pending)
+            digests = _verified_digests(described, pending, algorithms)
             commit = partial(pending.commit, digests, from_client=True)
             whole = WholeUpload(upload, pending, digests, progress, commit, request)
             holding = await self.decisions.decide(whole)
@@ -145,17 +149,17 @@ class UploadHandler:
         return await self.decisions.complete(whole, holding)
 
 
-def _verified_digests(described: DescribedUpload, pending: PendingWrite) -> dict[str, str]:
+def _verified_digests(
+    described: DescribedUpload, pending: PendingWrite, algorithms: Sequence[str]
+) -> dict[str, str]:
     """Compare the body's digests with the expected ones. Raises `Refusal("digest_mismatch")`.
 
-    Returns those that RFC 9530 has a name for, by this name, in base64.
+    Returns those of `algorithms` that RFC 9530 has a name for, by this name, in base64.
     """
-    verified: dict[str, bytes] = {}
+    digests = {algorithm: pending.digest(algorithm) for algorithm in algorithms}
     for expected in described.expected_digests:
-        digest = pending.digest(expected.algorithm)
-        if not hmac.compare_digest(digest, expected.value):
+        if not hmac.compare_digest(digests[expected.algorithm], expected.value):
             raise Refusal(
                 expected.mismatch_code, f"the bytes received do not have the digest in {expected.header}"
             )
-        verified[expected.algorithm] = digest
-    return named_digests(verified)
+    return named_digests(digests)

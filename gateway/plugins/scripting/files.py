@@ -35,6 +35,16 @@ class Files(Protocol):
     ) -> Stored:
         """Store a file."""
 
+    async def move(
+        self,
+        file: Mapping[str, Any] | str,
+        path: str,
+        *,
+        on_conflict: OnConflict = "replace",
+        etag: str | None = None,
+    ) -> Any:
+        """Give the file of an event, or of a path, another path."""
+
     async def stat(self, path: str) -> Any:
         """Describe what is stored at a path."""
 

@@ -145,6 +145,30 @@ class TemporaryFiles:
         digests = dict(stat.digests)
         return Stored(new_id(0), path, stat.bytes, stat.mime or "", replaced, digests)
 
+    async def move(
+        self,
+        file: Mapping[str, Any] | str,
+        path: str,
+        *,
+        on_conflict: OnConflict = "replace",
+        etag: str | None = None,
+    ) -> Stat:
+        """Give the file of an event or of a path another path. Raises as `open` does, and `conflict`."""
+        moved = self._stat(file) if isinstance(file, str) else self._version_of(file)
+        moved.check_etag(etag)
+        old, new = moved.path, _checked(path)
+        if old == new:
+            return moved
+        new, _ = self._free_path(new, on_conflict)
+        self._place(new).parent.mkdir(parents=True, exist_ok=True)
+        self._place(old).rename(self._place(new))
+        self._attributes[new] = self._attributes.pop(old, _Attributes(0, guess_mime(new), {}))
+        stat = self._stat(new)
+        for upload_id, version in self._versions.items():
+            if version == moved:
+                self._versions[upload_id] = stat
+        return stat
+
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path."""
         return self._stat(path)

@@ -21,11 +21,12 @@ from typing import Final, Protocol, TypeVar
 
 from gateway.domain import paths
 from gateway.domain.grant import Grant
-from gateway.domain.model import Identity
+from gateway.domain.model import Identity, OnConflict
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.folder_pages import FolderEntry, FolderPages
 from gateway.storage.local.listing import Entries, Entry, walk
+from gateway.storage.local.moving import move_file
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
@@ -133,6 +134,13 @@ class LocalStorage:
         await self.between_batches(lambda: self._delete(path, etag))
         if self.removed is not None:
             await self.removed(path)
+
+    async def move(
+        self, path: str, target: str, *, etag: str | None = None, on_conflict: OnConflict = "replace"
+    ) -> Stat:
+        """Give a file another path, see `MovingStorage.move`."""
+        move = partial(move_file, self.tree, self.exclusive, path, target, etag, on_conflict)
+        return await self.stat(await self.between_batches(move))
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves files."""

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from gateway.domain import paths
 from gateway.domain.grant import Grant
+from gateway.domain.model import OnConflict
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import (
@@ -26,6 +27,7 @@ from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata, stored_digest
 from gateway.storage.s3.errors import as_refusals, code_of, is_unavailable, status_of
 from gateway.storage.s3.lifecycle import Expiry, expire
+from gateway.storage.s3.moving import ObjectMover
 from gateway.storage.s3.presign import presigned
 from gateway.telemetry.logs import event
 
@@ -160,6 +162,13 @@ class S3Storage:
             await client.delete_object(Bucket=self._bucket, Key=key, **_if_match(etag))
         if self.removed is not None:
             await self.removed(path)
+
+    async def move(
+        self, path: str, target: str, *, etag: str | None = None, on_conflict: OnConflict = "replace"
+    ) -> Stat:
+        """Give an object another key, see `MovingStorage.move`."""
+        mover = ObjectMover(self, self._bucket, self._keys)
+        return await mover.move(await self._clients.client(), path, target, etag, on_conflict)
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Sign a request that the bucket accepts, see `presigned`. Raises `ValueError`, `Refusal`."""

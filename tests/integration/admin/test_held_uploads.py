@@ -145,11 +145,11 @@ async def test_a_refusal_while_the_client_waits_is_shown_with_what_the_handlers_
     (row,) = (await get(gateway, "/-/uploads?state=rejected")).json["uploads"]
     story = (await get(gateway, f"/-/uploads/{row['upload_id']}")).json
     assert (story["state"], story["error"], story["bytes"]) == ("rejected", "rejected", 5)
-    (entry,) = story.pop("handlers")
+    (entry,), result = story.pop("handlers"), story.pop("result")
     assert story == row
     assert (story["refusal"]["handler"], story["refusal"]["status"]) == ("scan", 422)
-    assert (story["refusal"]["output"], story["result"]) == ("infected", {"virus": "EICAR"})
-    assert (entry["handler"], entry["event"], entry["result"]) == ("scan", RECEIVED, story["result"])
+    assert (story["refusal"]["output"], result) == ("infected", {"virus": "EICAR"})
+    assert (entry["handler"], entry["event"], entry["result"]) == ("scan", RECEIVED, result)
 
 
 @pytest.mark.slow

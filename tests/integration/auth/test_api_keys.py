@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +171,19 @@ async def test_a_rate_counts_the_requests_of_all_processes(gateway: GatewayProce
     assert before + len(responses) - len(late) == 400
     assert all(0 < int(response.headers["Retry-After"]) <= 3600 for response in late)
     assert (await put(gateway, "/upload/x", b"x", auth)).status == 429
+
+
+async def test_the_bytes_of_a_day_count_over_all_processes(gateway: GatewayProcess) -> None:
+    secret = await keys(gateway, "create", "daily", "--bytes-per-day=10k", "--json")
+    probe = await wait_known(gateway, secret)  # a byte each
+    auth, body = f"X-Auth-Token: {secret}", bytes(1000)
+    uploads = (put(gateway, f"/upload/{number}", body, auth) for number in range(30))
+    statuses = Counter(response.status for response in await asyncio.gather(*uploads))
+    assert statuses == {201: (10 * 1024 - probe) // 1000, 429: 30 - (10 * 1024 - probe) // 1000}
+    refused = await put(gateway, "/upload/x", body, auth)
+    assert "key daily" in refused.json["message"]
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (await get(gateway, "/upload/0", auth)).status in {200, 404}
 
 
 async def test_sighup_takes_the_tokens_of_the_settings_or_keeps_the_old(gateway: GatewayProcess) -> None:

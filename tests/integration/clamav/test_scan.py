@@ -17,7 +17,8 @@ from gateway.auth.tokens import token_digest
 from tests.conftest import StartGateway
 from tests.integration.clamav.conftest import ClamavSet
 from tests.support.clamd import EICAR, SIGNATURE, STREAM_MAX_BYTES, Clamd
-from tests.support.harness import RawResponse, files_below, get, put
+from tests.support.harness import RawResponse, files_below, get, put, wait_until
+from tests.support.s3.servers import SeaweedFS
 
 CHUNK = 256 * 1024
 CLEAN = {"scan": {"outcome": "clean"}}
@@ -142,3 +143,25 @@ async def test_nothing_of_a_refused_file_stays(
     assert (await put(gateway, "/upload/a", EICAR)).status == 422
     kept = files_below(tmp_path / "data")
     assert not [name for name, content in kept.items() if EICAR in content and ".db" not in name]
+
+
+async def test_an_object_is_scanned_before_it_has_its_key(
+    start_gateway: StartGateway, clamav_set: ClamavSet, s3: SeaweedFS, s3_storage: str, bucket: str
+) -> None:
+    gateway = await start_gateway(storage=s3_storage, plugins=[str(clamav_set())])
+    large = bytes(CHUNK) + EICAR + bytes(CHUNK)
+    for name, body in (("small", EICAR), ("large", large)):
+        response = await put(gateway, f"/upload/{name}", body)
+        assert (response.status, response.json["signature"]) == (422, SIGNATURE)
+    assert (await put(gateway, "/upload/clean", bytes(CHUNK))).json["result"] == CLEAN
+
+    async def objects() -> list[str]:
+        async with s3.client() as client:
+            listed = await client.list_objects_v2(Bucket=bucket)
+        return [entry["Key"] for entry in listed["Contents"] if not entry["Key"].endswith("/probe")]
+
+    await wait_until(lambda: _equals(objects(), ["a prefix/upload/clean"]))
+
+
+async def _equals(found: Awaitable[list[str]], expected: list[str]) -> bool:
+    return await found == expected

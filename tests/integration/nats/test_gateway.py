@@ -48,7 +48,7 @@ name: nothing
 event: APIGW.OnFileUploaded
 script: |
   async def nothing(event, handle):
-      pass
+      handle.result({"pages": 12})
 """
 
 ListEvents = Callable[[Path, str], Awaitable[str]]
@@ -251,8 +251,10 @@ async def test_a_relayed_delivery_is_queued_on_the_page_of_its_upload_until_a_ru
     told = await handler()
     assert (told["state"], told["attempt"], told["runs"]) == ("queued", 0, [])
     await start_gateway(**flags, directory=str(tmp_path / "another"))
-    done = (await handlers_done(gateway, upload_id))["handlers"][0]
+    story = await handlers_done(gateway, upload_id)
+    done = story["handlers"][0]
     assert [run["outcome"] for run in done["runs"]] == ["done"]
+    assert (done["result"], story["result"]) == ({"pages": 12}, {"pages": 12})
     server.stop()
     told = await handler()
     assert (told["state"], told["runs"]) == ("queued", [])

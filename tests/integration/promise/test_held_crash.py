@@ -6,6 +6,7 @@ has decided: the first one, unless the kill came before its decision was in the 
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from tests.support.harness import (
     wait_until,
     write_plugin,
 )
-from tests.support.promise import RunRecorder, UploadAttempt, upload
+from tests.support.promise import RunRecorder, UploadAttempt, body_of, upload
+from tests.support.tus import create, kept, patch, tus
 
 pytestmark = [pytest.mark.slow]
 
@@ -179,3 +181,31 @@ async def test_held_uploads_of_slots_that_are_gone_are_decided_by_another(
     assert files_below(tmp_path / "data/upload") == accepted
     assert set(recorder.tags()) == set(accepted)
     assert sorted(row["state"] for row in told) == ["rejected"] * 6 + ["stored"] * 6
+
+
+PARTIAL = ("before partial move", "after partial move", "before held row")
+HELD = ("after held row", "after held move", "before partial end")
+"""Failpoints of a partial upload that becomes a held one, by what a kill there leaves."""
+
+
+@pytest.mark.parametrize("point", [*PARTIAL, *HELD])
+async def test_a_partial_upload_is_whole_and_partial_or_held(
+    gateway_process: StartProcess, tmp_path: Path, recorder: RunRecorder, point: str
+) -> None:
+    data, body = tmp_path / "data", body_of("partial", 3000)
+    dying = gateway_process(*recorder.flags, die_at=point)
+    url = await create(dying, "/upload/accepted", length=3000)
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        await patch(dying, url, 0, body)
+    assert dying.wait() == -9
+
+    gateway = gateway_process(*recorder.flags)
+    if point in PARTIAL:
+        assert (held_bodies(data), files_below(data / "upload")) == ([], {})
+        assert (await tus(gateway, "HEAD", url)).status in {200, 204}
+    (told,) = await settled(gateway, data)
+    # Before its end as a partial upload a first run may have begun: the second one refuses.
+    is_stored = told["state"] == "stored" or point != "before partial end"
+    assert files_below(data / "upload") == ({"accepted": body} if is_stored else {})
+    assert recorder.paths() == ({"/upload/accepted"} if is_stored else set())
+    assert (leftovers(data), kept(data)) == ([], {})

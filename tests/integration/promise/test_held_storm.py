@@ -181,13 +181,13 @@ def check(storm: Storm, directory: Path, recorder: RunRecorder) -> dict[str, int
     }
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "durability"), [(1, "full"), (2, "none")])
 async def test_every_held_upload_is_decided_exactly_once_in_a_storm_of_kills(
-    gateway_process: StartProcess, tmp_path: Path, processes: int
+    gateway_process: StartProcess, tmp_path: Path, processes: int, durability: str
 ) -> None:
     data, recorder = tmp_path / "data", RunRecorder(tmp_path)
     write_plugin(recorder.plugins, _JUDGE, "judge.yaml")
-    flags = (*recorder.flags, "--processes", str(processes))
+    flags = (*recorder.flags, "--processes", str(processes), "--durability", durability)
     storm = Storm(data / "upload")
     clients = [asyncio.create_task(storm.upload(number)) for number in range(CLIENTS)]
     reader = asyncio.create_task(storm.read())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.support.harness import (
 )
 from tests.support.received import LARGE, SENDERS, Judge, Send, is_clean, result_of
 from tests.support.recorders import EventRecorder, write_handler
+from tests.support.tus import tus
 
 
 @pytest.fixture
@@ -181,6 +184,23 @@ async def test_handlers_come_and_go_with_a_reload(start_gateway: StartGateway, t
     await gateway.resources.plugins.reload()
     assert (await put(gateway, "/upload/d", b"d")).status == 201
     assert sorted(stored(tmp_path)) == ["a", "d"]
+
+
+async def test_the_handler_is_told_the_digests_that_were_verified_and_the_one_of_the_settings(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    body = "handle.result({'digests': event['digests']})"
+    plugins = write_handler(tmp_path / "data/plugins", body, event=RECEIVED)
+    gateway = await start_gateway(plugins=plugins, digest="sha256")
+    content = b"digest me"
+    sha256, md5 = (
+        base64.b64encode(hashlib.new(name, content).digest()).decode() for name in ("sha256", "md5")
+    )
+    plain = await put(gateway, "/upload/x", content, f"Content-MD5: {md5}")
+    by_tus = await tus(gateway, "POST", "/upload/y", "Upload-Length: 9", body=content)
+    assert plain.json["result"]["digests"] == {"md5": md5, "sha-256": sha256}
+    assert by_tus.json["result"]["digests"] == {"sha-256": sha256}
+    assert by_tus.json["digest"] == f"sha-256=:{sha256}:"
 
 
 async def test_what_scripts_save_is_not_decided_about_here_or_through_another_node(

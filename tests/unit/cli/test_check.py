@@ -81,7 +81,7 @@ def test_a_shipped_set_is_checked_by_its_name(capsys: pytest.CaptureFixture[str]
     assert main(["check", "--plugins", "builtin:quickstart"]) == 0
     assert capsys.readouterr().out.endswith("3 files, 5 tests, 0 failed\n")
     assert main(["check", "--plugins", "builtin:fotos"]) == 2
-    assert "there is no such plugin set; the sets are exports, photos," in capsys.readouterr().err
+    assert "there is no such plugin set; the sets are clamav, exports," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -184,3 +184,32 @@ def test_nothing_to_check_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "x.yaml").touch()
     assert main(["check", "--plugins", str(tmp_path / "x.yaml")]) == 1
     assert "x.yaml: this plugins folder is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ("host: 0.0.0.0\n", "config.yaml:1: host: 0.0.0.0 can be reached by others"),
+        ("auth: jwt\n", "config.yaml:1: auth: no issuer is set"),
+        ("jwt_issuer: https://id.example\n", "no audience is set"),
+        ("tls_cert: /none.pem\ntls_key: /none.pem\n", "/none.pem cannot be read"),
+        ("tls_cert: /none.pem\n", "HTTPS needs both files"),
+        ("secrets_key_file: /none.key\n", "/none.key: the file of --secrets-key-file does not exist"),
+    ],
+)
+def test_settings_that_only_a_deployment_meets_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str, warning: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(settings + "plugins: [p]\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/x.yaml").write_text("name: c\nconfig: {}\n")
+    flags = ["--directory", str(tmp_path), "--config", str(tmp_path / "config.yaml")]
+    assert main(["check", *flags]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith("1 file, 0 tests, 0 failed\n")
+    lines = printed.err.splitlines()
+    assert warning in lines[0]
+    assert all(line.startswith("warning: ") for line in lines)
+    assert all(line.endswith(" (an error for `gateway serve`)") for line in lines)
+    assert main(["serve", *flags, "--port", "0"]) == 2
+    assert capsys.readouterr().err.startswith("gateway: ")

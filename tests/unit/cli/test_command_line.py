@@ -122,7 +122,7 @@ def test_faults_that_a_verb_finds_are_told_alike(
     ("words", "told"),
     [
         (["srve"], "unknown verb 'srve'; did you mean serve?"),
-        (["frobnicate"], "verbs are serve, check,"),
+        (["frobnicate"], "verbs are serve, init, check,"),
         (["help"], "unknown verb 'help'; use `gateway --help`"),
         (["version"], "unknown verb 'version'; use `gateway --version`"),
         (["folder"], "unknown verb 'folder'; to serve a folder: gateway --directory folder"),

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from gateway.commit import held_decisions
+from gateway.commit.holder import HeldBody, Holder
 from gateway.domain.grant import Grant
 from gateway.domain.held import Decision
-from gateway.domain.model import UPLOADED
+from gateway.domain.model import UPLOADED, Identity, Upload, new_id
 from gateway.errors import Refusal
 from gateway.events.protocols import Selection, run_all
 from gateway.storage.local.xattrs import read_attributes
+from gateway.telemetry.redaction import Redaction
 from tests.support.committer import CommitterHarness
 from tests.support.harness import wait_until
 from tests.support.held import ACCEPTED, REFUSED, HeldHarness
@@ -246,6 +248,34 @@ async def test_a_body_that_is_damaged_is_never_published(
     await held.decide()
     await held.settled()
     assert (held.state(told), harness.stored(), held.bodies()) == ("rejected", {}, [])
+
+
+async def test_a_handler_that_a_reload_removed_is_waited_for_in_vain_until_an_operator_decides(
+    harness: CommitterHarness, held: HeldHarness
+) -> None:
+    harness.journal.queue.holding = frozenset({"a"})
+    told = await held.hold(handlers=("a", "removed"))
+    await held.decide()
+    assert held.event_states(told) == {"a": "done", "removed": "dead"}
+    assert held.state(told) == "undecided"
+    await held.decisions.release(told.upload_id, "root")
+    await held.settled()
+    assert harness.stored() == {"x": b"body"}
+
+
+async def test_an_object_of_an_earlier_storage_waits_for_its_bucket(
+    harness: CommitterHarness, held: HeldHarness
+) -> None:
+    upload = Upload(new_id(0), "/x", created=1.0)
+    place = {"bucket": "b", "key": "k"}
+    holder = Holder(harness.state, Redaction())
+    await holder.record(HeldBody(upload, Identity(0, 4, 0), "text/plain", {}, ("a",), place))
+    await held.decide()
+    (accepted,) = held.unsettled()
+    for settle in (held.store.publish, held.store.remove):
+        with pytest.raises(Refusal, match="earlier --storage"):
+            await settle(accepted)
+    assert accepted.state == "accepted"
 
 
 async def test_many_are_published_together(harness: CommitterHarness, held: HeldHarness) -> None:

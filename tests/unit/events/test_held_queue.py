@@ -94,6 +94,15 @@ async def test_each_runner_makes_only_its_own_orphans_dead(journal: Journal, que
     assert result_of(journal.held_uploads.states([upload_id])) == {upload_id: "undecided"}
 
 
+async def test_a_handler_that_decides_now_gets_no_other_event_of_its_name(
+    journal: Journal, queue: HeldQueue
+) -> None:
+    publish_uploads(journal, "u", handlers=("a",))
+    (upload_id,) = hold(journal, "a")
+    assert [delivery.upload_id for delivery in await queue.claim("a", 9, 0.0)] == [upload_id]
+    assert states(journal, "u") == {"a": "dead"}
+
+
 async def test_orphans_become_dead_in_bounded_steps(
     journal: Journal, queue: HeldQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

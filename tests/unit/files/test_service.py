@@ -87,6 +87,9 @@ class KnownVersions:
     async def find(self, upload_ids: Sequence[str]) -> Mapping[str, FileVersion]:
         return {key: value for key, value in self._versions.items() if key in upload_ids}
 
+    async def moved(self, upload_id: str, stat: Stat) -> None:
+        raise NotImplementedError
+
 
 class Scene:
     """A gateway or worker, the disk of its own, and a peer that owns the file of every delivery."""

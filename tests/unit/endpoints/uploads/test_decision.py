@@ -18,9 +18,11 @@ from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.decision import ReceivedDecisions, WholeUpload
 from gateway.endpoints.uploads.event_size import EventSizeLimit
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.shadow_runs import Shadows
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.redaction import Redaction
@@ -53,6 +55,11 @@ class Handlers:
         return self.names
 
 
+class WithoutShadows:
+    def of(self, _: str, __: str) -> tuple[()]:
+        return ()
+
+
 class Body:
     """A body that is whole; it notes what it is asked for, and which private files there are then."""
 
@@ -79,7 +86,9 @@ class Scene:
         limit = None if max_event is None else EventSizeLimit(hooks, lambda: max_event)
         settings, auth, marks = Settings(), cast(Auth, None), cast(OneTimeMarks, None)
         admission = Admission(settings, auth, hooks, Inflight(), marks, limit)
-        self.decisions = ReceivedDecisions(admission, self.files, Redaction(()))
+        none = cast(Shadows, WithoutShadows())
+        shadows = ReceivedShadows(none, self.files, Redaction(()))
+        self.decisions = ReceivedDecisions(admission, self.files, shadows)
         self.body = Body(self.files)
         self.progress = Progress(upload, None, "receiving", 7, 0.0)
         self.upload = upload
@@ -91,6 +100,12 @@ class Scene:
     async def run(self) -> Stored | Held:
         whole = self.whole()
         return await self.decisions.complete(whole, await self.decisions.decide(whole))
+
+
+class Gone:
+    """A request whose client has disconnected."""
+
+    transport = protocol = None
 
 
 def upload(**values: Any) -> Upload:
@@ -160,13 +175,24 @@ async def test_no_handler_allows_more_than_a_signed_url() -> None:
     assert scene.upload.on_conflict == "reject"
 
 
+@pytest.mark.parametrize(("is_plain", "code"), [(True, "hook_failed"), (False, "not_implemented")])
+async def test_a_body_that_handlers_cannot_read_is_not_published(
+    is_plain: bool, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Body) -> PrivateFile:
+        raise Refusal("not_implemented", "it began before")
+
+    monkeypatch.setattr(Body, "stage", refuse)
+    scene = Scene(Handlers(), upload())
+    with pytest.raises(Refusal) as caught:
+        await scene.decisions.decide(scene.whole(cast(web.BaseRequest, Gone()) if is_plain else None))
+    assert caught.value.code == code
+
+
 async def test_a_client_that_has_gone_ends_the_decision_and_leaves_the_body_to_the_caller() -> None:
     handlers = Handlers()
     handlers.waiting = asyncio.get_running_loop().create_future()
     scene = Scene(handlers, upload())
-
-    class Gone:
-        transport = protocol = None
 
     with pytest.raises(ClientDisconnected):
         await scene.decisions.decide(scene.whole(cast(web.BaseRequest, Gone())))
