@@ -119,7 +119,7 @@ def _plugin_lines(plugins: Json | None) -> Iterator[Line]:
     ]
     yield "plugins", f"{', '.join(kinds) or 'none'} (set {plugins['set']})", ""
     for fault in plugins.get("faults", ()):
-        yield "last reload", fault, "bad"
+        yield "last reload", f"{when(unix_time(plugins['reloaded']))}: {fault}", "bad"
 
 
 def _delivery_lines(deliveries: Sequence[Json] | None, now: float) -> Iterator[Line]:

@@ -26,7 +26,7 @@ from gateway.files.event_errors import event_errors
 from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.moving import move_version
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
-from gateway.files.private import PrivateFiles, is_received_event, open_private
+from gateway.files.private import PrivateFiles, is_received_event
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
@@ -124,9 +124,10 @@ class FilesService:
         private file is decided about; `PeerUnavailable`.
         """
         async with closed_in_thread() as stack:
-            if is_received_event(event):
-                private = self.private.of_event(event)
-                yield wrap(await open_private(self._storage, private, stack))
+            if is_received_event(event) and (
+                file := await self.private.open(self._storage, event, stack)
+            ):
+                yield wrap(file)
                 return
             version = await self._version_of(event)
             with event_errors(version):

@@ -22,6 +22,7 @@ from gateway.plugins.admission_chain import AdmissionChain
 from gateway.plugins.admitting_events import ADMITTING_EVENTS, ReadChanges, default_changes
 from gateway.plugins.handler import Handler
 from gateway.plugins.handler_runs import HandlerRun
+from gateway.plugins.held_trials import HeldTrials
 from gateway.plugins.scripting.calls import Done, ScriptCall, result_of
 from gateway.plugins.scripting.decision import Handle, InvalidResult
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
@@ -37,7 +38,7 @@ log = logging.getLogger("gateway.shadow")
 
 
 @contextlib.contextmanager
-def _reported() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """Log a defect of the gateway here: no request fails because of a shadow."""
     try:
         yield
@@ -66,7 +67,7 @@ class Trial:
 
     def settle(self, changes: Any, error: Exception | None) -> None:
         """Compare the shadows with what was decided, now or as soon as they have ended."""
-        with _reported():
+        with reported():
             self.real = real_verdict(self.before, changes, error)
             if self.real is None:
                 self.abandon()
@@ -95,6 +96,7 @@ class Shadows:
 
     def __init__(self, plugins: Plugins, closers: Sequence[Closer]) -> None:
         self.counts: ShadowCounts | None = None
+        self.held = HeldTrials()
         self._plugins = plugins
         self._executor = ScriptExecutor("shadow", closers, MAX_SHADOWS)
         self._mask = plugins.mask
@@ -107,12 +109,16 @@ class Shadows:
         """Tell whether there is any shadow of `event`."""
         return bool(self._plugins.current.shadows[event])
 
+    def of(self, event: str, path: str) -> Sequence[Handler]:
+        """Return the shadows of `event` that subscribe to the file at `path`."""
+        return [shadow for shadow in self._plugins.current.shadows[event] if shadow.matches(path)]
+
     def beside_default(
         self, name: str, subject: Upload | FileRequest, refusal: Refusal | None = None
     ) -> None:
         """Let the shadows of an event run where no handler decided, but the default authorization."""
         if self.exist(name):
-            with _reported():
+            with reported():
                 self._beside_default(name, subject, refusal)
 
     def _beside_default(self, name: str, subject: Upload | FileRequest, refusal: Refusal | None) -> None:
@@ -138,17 +144,15 @@ class Shadows:
         Where the default authorization has `refused`, those that keep it would not have been asked.
         """
         trial = None
-        with _reported():
-            shadows = [
-                shadow
-                for shadow in self._plugins.current.shadows[name]
-                if shadow.matches(event["path"]) and not (refused and shadow.keeps_authorization)
-            ]
+        with reported():
+            shadows = self.of(name, event["path"])
+            if refused:
+                shadows = [shadow for shadow in shadows if not shadow.keeps_authorization]
             if shadows:
-                trial = self._begin(shadows, event, read, context)
+                trial = self.begin(shadows, event, read, context)
         return trial
 
-    def _begin(
+    def begin(
         self,
         shadows: Sequence[Handler],
         event: Event,
@@ -253,10 +257,11 @@ def _since(started: float) -> float:
     return (time.monotonic() - started) * 1000
 
 
-async def settled(trial: Trial | None, submit: Callable[[Done], AdmissionChain[Any]]) -> Any:
-    """Return what handlers decided, which is what the shadows of `trial` are compared with."""
+@contextlib.contextmanager
+def compared(trial: Trial | None) -> Iterator[None]:
+    """Compare the shadows with what is raised inside; what is accepted has to be told to `trial`."""
     try:
-        changes = await result_of(submit)
+        yield
     except Exception as error:
         if trial is not None:
             trial.settle(None, error)
@@ -265,6 +270,12 @@ async def settled(trial: Trial | None, submit: Callable[[Done], AdmissionChain[A
         if trial is not None:
             trial.abandon()
         raise
+
+
+async def settled(trial: Trial | None, submit: Callable[[Done], AdmissionChain[Any]]) -> Any:
+    """Return what handlers decided, which is what the shadows of `trial` are compared with."""
+    with compared(trial):
+        changes = await result_of(submit)
     if trial is not None:
         trial.settle(changes, None)
     return changes

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from gateway.errors import Refusal, Terminated
 from gateway.plugins.scripting.decision import Changes
+from gateway.plugins.scripting.quotas import EVENT_KEY
 from gateway.plugins.scripting.values import Event
 
 
@@ -48,7 +49,7 @@ def real_verdict(before: Event, changes: Any, error: Exception | None) -> Shadow
 
 
 def changes_of(before: Event, changes: Any) -> tuple[tuple[str, str], ...]:
-    """Return what a decision changes of the event, as sorted texts."""
+    """Return what a decision changes of the event, as sorted texts; quotas are not compared."""
     if changes is None:
         return ()
     if isinstance(changes, str):
@@ -59,5 +60,5 @@ def changes_of(before: Event, changes: Any) -> tuple[tuple[str, str], ...]:
     else:
         values = changes._asdict()
     missing = object()
-    changed = {k: v for k, v in values.items() if v != dict.get(before, k, missing)}
+    changed = {k: v for k, v in values.items() if k != EVENT_KEY and v != dict.get(before, k, missing)}
     return tuple(sorted((key, repr(value)) for key, value in changed.items()))

@@ -38,6 +38,7 @@ from gateway.endpoints.uploads.decision import ReceivedDecisions
 from gateway.endpoints.uploads.form import FormHandler
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
 from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
 from gateway.endpoints.uploads.short_put import ShortUploads
@@ -87,9 +88,9 @@ async def open_endpoints(
     existing = open_existing_files(stack, resources, auth, metrics, urls)
     admission = _admission(resources, auth, inflight, delivery, metrics)
     outcomes, writer = UploadOutcomes(inflight, metrics, hooks, urls), resources.quotas.writer
-    short = _short_uploads(admission, writer, outcomes, slot)
-    redaction = Redaction(settings.redact)
-    decisions = ReceivedDecisions(admission, resources.scripts.files, redaction)
+    shadows = _received_shadows(resources)
+    short = _short_uploads(admission, writer, outcomes, slot, shadows)
+    decisions = ReceivedDecisions(admission, resources.scripts.files, shadows)
     uploads = UploadHandler(admission, writer, body_receiver, outcomes, slot, short, decisions)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, kept = resources.journal.ledger, resources.parts.partials
@@ -112,14 +113,25 @@ async def open_endpoints(
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
 
 
+def _received_shadows(resources: Resources) -> ReceivedShadows:
+    settings = resources.settings
+    directory = settings.directory if settings.storage == "file" else None
+    redaction = Redaction(settings.redact)
+    return ReceivedShadows(resources.hooks.shadows, resources.scripts.files, redaction, directory)
+
+
 def _short_uploads(
-    admission: Admission, writer: QuotaWriter, outcomes: UploadOutcomes, slot: int
+    admission: Admission,
+    writer: QuotaWriter,
+    outcomes: UploadOutcomes,
+    slot: int,
+    shadows: ReceivedShadows,
 ) -> ShortUploads | None:
     """Return the uploads of the short path, None where the storage is not the local disk."""
     local = writer.inner
     if not isinstance(local, LocalWriter):
         return None
-    return ShortUploads(admission, local, writer, outcomes, slot)
+    return ShortUploads(admission, local, writer, outcomes, slot, shadows)
 
 
 def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:

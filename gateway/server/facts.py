@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway import __version__
 from gateway.auth.installation import public_url
 from gateway.auth.key_store import KeyStore
 from gateway.domain.units import iso_time
-from gateway.endpoints.admin.facts import FactsEndpoint
+from gateway.endpoints.admin.facts import FactsEndpoint, ReadFact
 from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.inflight import Inflight
 from gateway.events.held_log import HeldLog
 from gateway.events.protocols import Ledger, QueueName
@@ -30,17 +31,23 @@ EXPIRING: Final = 7 * 86400.0
 """Seconds before its end from which on a key is shown."""
 
 MAX_KEYS: Final = 20
+MAX_FAULTS: Final = 20
 
 
-def facts_endpoint(
-    resources: Resources,
-    queue: QueueName,
-    ledger: Ledger,
-    inflight: Inflight,
-    metrics: Metrics,
-    processes: ProcessClients,
-) -> FactsEndpoint:
-    """Return the endpoint of one process; `ledger` is that of the whole installation."""
+class FactSources(NamedTuple):
+    """Where the facts of one process come from; `ledger` is that of the whole installation."""
+
+    resources: Resources
+    queue: QueueName
+    ledger: Ledger
+    inflight: Inflight
+    metrics: Metrics
+    reload: ReloadEndpoint
+
+
+def facts_endpoint(sources: FactSources, processes: ProcessClients) -> FactsEndpoint:
+    """Return the endpoint of one process."""
+    resources, queue, ledger, inflight, metrics, reload = sources
     settings, held = resources.settings, resources.journal.held_log
     own_url = public_url(settings, resources.base.installation.own)
     fixed = {
@@ -54,11 +61,12 @@ def facts_endpoint(
         "events": str(queue),
         "authorization": settings.auth,
     }
-    shared = {
+    shared: dict[str, ReadFact] = {
         "deliveries": partial(_deliveries, ledger),
         "paused": partial(_paused, ledger),
         "disk": partial(_disk, resources),
-        "plugins": partial(_plugins, resources.plugins),
+        "plugins": partial(_plugins, resources.plugins, reload),
+        "quotas": resources.quotas.quotas.near_limits,
         "keys": partial(_expiring_keys, settings),
     }
     return FactsEndpoint(fixed, partial(_uploads, inflight, held, metrics), shared, processes)
@@ -90,10 +98,15 @@ async def _disk(resources: Resources) -> Any:
     return {"free": free, "kept_free": resources.settings.min_free_bytes, "accepts_uploads": accepts}
 
 
-async def _plugins(plugins: Plugins) -> Any:
+async def _plugins(plugins: Plugins, reload: ReloadEndpoint) -> Any:
+    """Return what is loaded, and the faults of the newest reload: with any, nothing has changed."""
     current = plugins.current
     kinds = {kind: len(loaded) for kind, loaded in current.plugins.items() if loaded}
-    return {"set": current.number, "files": len(current.files), **({"kinds": kinds} if kinds else {})}
+    facts: dict[str, Any] = {"set": current.number, "files": len(current.files), "kinds": kinds}
+    if reload.latest is not None:
+        moment, outcome = reload.latest
+        facts |= {"reloaded": iso_time(moment), "faults": outcome.faults[:MAX_FAULTS]}
+    return facts
 
 
 async def _expiring_keys(settings: Settings) -> Any:

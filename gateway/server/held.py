@@ -17,6 +17,7 @@ from gateway.events.held_queue import HeldQueue
 from gateway.events.runner import Runner
 from gateway.events.runs import RunMetrics
 from gateway.files.private import PrivateFiles
+from gateway.plugins.held_trials import HeldTrials
 
 if TYPE_CHECKING:  # it opens the journal, which a worker has not
     from gateway.server.resources import Resources
@@ -31,11 +32,13 @@ class HeldDispatcher:
         queue: HeldQueue,
         store: HeldStore,
         files: PrivateFiles,
+        trials: HeldTrials,
     ) -> None:
         self._dispatcher = dispatcher
         self._queue = queue
         self._store = store
         self._files = files
+        self._trials = trials
 
     def submit(self, delivery: Delivery, done: Callable[[RunResult], None]) -> SubmittedRun | None:
         """See `DeliveryDispatcher.submit`."""
@@ -66,6 +69,8 @@ class HeldDispatcher:
         self._files.forget(delivery.upload_id or "")
         if result.decision is not None:
             self._queue.keep_decision(delivery, result.decision)
+            if (held := self._queue.upload_of(delivery)) is not None:
+                self._trials.decided(held.id, result.decision, last=len(held.handlers) == 1)
 
 
 class HeldDelivery:
@@ -78,10 +83,9 @@ class HeldDelivery:
         self._journal_queue = journal.queue
         self._specs = resources.hooks.holding_specs
         queue = HeldQueue(journal.queue, journal.held_uploads, self._decisions)
-        files = resources.scripts.files.private
-        self._runner = Runner(
-            queue, HeldDispatcher(dispatcher, queue, self._decisions.store, files), metrics
-        )
+        files, trials = resources.scripts.files.private, resources.hooks.shadows.held
+        held = HeldDispatcher(dispatcher, queue, self._decisions.store, files, trials)
+        self._runner = Runner(queue, held, metrics)
 
     def claim_specs(self) -> Sequence[HandlerSpec]:
         """Return the handlers with `hold`: from now on nobody else claims their deliveries."""

@@ -20,7 +20,7 @@ from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
 from gateway.server.delivery import EventDelivery
-from gateway.server.facts import facts_endpoint
+from gateway.server.facts import FactSources, facts_endpoint
 from gateway.server.file_endpoints import ExistingFiles, operator_endpoints
 from gateway.server.resources import Resources
 from gateway.telemetry.metrics import Metrics
@@ -62,9 +62,10 @@ def open_operator_api(context: OperatorContext) -> OperatorApi:
     )
     streams, reload = UploadStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
-    facts = facts_endpoint(
-        resources, delivery.queue_name, whole, context.inflight, context.metrics, processes
+    sources = FactSources(
+        resources, delivery.queue_name, whole, context.inflight, context.metrics, reload
     )
+    facts = facts_endpoint(sources, processes)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
         **reload.handlers(),

@@ -51,10 +51,22 @@ class Watcher:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             latest = await asyncio.to_thread(self._versions)
-            if latest != seen:
-                seen = await self._settled(latest)
-                if await self._passes():
-                    await self.reload()
+            if latest == seen:
+                continue
+            before, seen = seen, await self._settled(latest)
+            if await self._passes():
+                await self.reload()
+                self._note_settings(before, seen)
+
+    def _note_settings(self, before: Mapping[Path, Version], now: Mapping[Path, Version]) -> None:
+        """Say what a reload does not take over from a settings file that has changed."""
+        config = self.settings.config
+        if config is not None and before.get(config) != now.get(config):
+            log.warning(
+                "%s has changed: its tokens are in force, its other settings after a restart",
+                config,
+                extra=event("settings.changed"),
+            )
 
     async def _settled(self, versions: Mapping[Path, Version]) -> Mapping[Path, Version]:
         """Return the versions of the files once nobody writes to them any more."""

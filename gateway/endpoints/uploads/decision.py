@@ -15,18 +15,17 @@ from typing import Protocol
 
 from aiohttp import web
 
-from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.event_bodies import received_body
 from gateway.domain.held import Held, PrivateFile, add_result, limit_to_grant
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, as_hook_failure
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.files.service import FilesService
 from gateway.http.protocol import on_disconnect
+from gateway.plugins.shadow_runs import compared
 from gateway.telemetry.logs import event
-from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway.uploads")
 
@@ -70,7 +69,7 @@ class ReceivedDecisions:
 
     admission: Admission
     files: FilesService
-    redaction: Redaction
+    shadows: ReceivedShadows
 
     async def decide(self, whole: WholeUpload) -> Sequence[str]:
         """Run the handlers that decide now; return the names of those that hold the upload.
@@ -94,7 +93,10 @@ class ReceivedDecisions:
         try:
             if holding:
                 return add_result(await whole.body.hold(whole.digests, holding), whole.upload)
-            return add_result(await whole.commit(), whole.upload)
+            stored = await whole.commit()
+            if not self.admission.decides_received(whole.upload):
+                self.shadows.after_commit(whole.upload, stored)
+            return add_result(stored, whole.upload)
         except Refusal as refusal:
             if failure := as_hook_failure(refusal, whole.upload, whole.asked_path):
                 raise failure from refusal
@@ -105,24 +107,16 @@ class ReceivedDecisions:
         private = await _staged(whole)
         self.files.private.register(upload.id, private)
         try:
-            body = self._body(whole, private.size)
+            body = self.shadows.body(upload, private.size, whole.digests)
             received = self.files.received_event(upload.id, body)
+            trial = await self.shadows.beside_decision(upload, received, private)
             deciding = asyncio.ensure_future(self.admission.hooks.decide_received(upload, received))
-            with _cancelled_on_disconnect(whole.request, deciding):
-                return await _result(deciding)
+            with compared(trial), _cancelled_on_disconnect(whole.request, deciding):
+                holding = await _result(deciding)
+            (self.shadows.held if holding else self.shadows.accepted)(trial, upload)
+            return holding
         finally:
             self.files.private.forget(upload.id)
-
-    def _body(self, whole: WholeUpload, size: int) -> dict[str, object]:
-        upload = whole.upload
-        return received_body(
-            upload,
-            mime=media_type(upload),
-            size=size,
-            digests=whole.digests,
-            params=self.redaction.params(upload.params),
-            headers=self.redaction.headers(upload.headers),
-        )
 
     def _check_changes(self, whole: WholeUpload) -> None:
         """Check what handlers wrote, as after OnFileUploading. Raises `Refusal("hook_failed")`."""

@@ -108,6 +108,7 @@ class UploadHandler:
             content = read_buffered(request)
             described.start_commit(progress, len(content))
             stored = await self.writer.store(described.upload, content, from_client=True)
+            self.decisions.shadows.after_commit(described.upload, stored)
             return add_result(stored, described.upload)
 
         async def receive_body(pending: PendingWrite) -> None:

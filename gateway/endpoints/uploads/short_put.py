@@ -21,6 +21,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.admission_chain import AdmissionChain
@@ -41,12 +42,14 @@ class ShortUploads:
         counting: QuotaWriter,
         outcomes: UploadOutcomes,
         slot: int,
+        shadows: ReceivedShadows | None = None,
     ) -> None:
         self.admission = admission
         self._writer = writer
         self._counting = counting
         self.outcomes = outcomes
         self._slot = slot
+        self.shadows = shadows
         self._admitting: set[_ShortUpload] = set()
         self._storing: set[asyncio.Task[None]] = set()
 
@@ -186,6 +189,8 @@ class _ShortUpload:
             return
         try:
             self._uploads.outcomes.upload_stored(outcome)
+            if (shadows := self._uploads.shadows) is not None:
+                shadows.after_commit(self._upload, outcome)
             self._exchange.log_fields = {"bytes": outcome.bytes}
             urls = self._uploads.outcomes.urls
             self._exchange.respond(stored_response(add_result(outcome, self._upload), urls))

@@ -98,6 +98,10 @@ def _check_events(document: Document, model: WebhookModel) -> None:
     if model.shadow and (others := sorted(events - set(DECIDING))):
         message = f"`shadow` applies to events that decide, not to {others[0]}: remove it"
         raise document.error(message, "shadow")
+    journalled = sorted(events & {UPLOADED, DELETED, OBJECT_CREATED})
+    if journalled and RECEIVED in events and (model.hold or model.on_error == "hold"):
+        message = f"a webhook that holds files has no other events of the journal: move {journalled[0]}"
+        raise document.error(f"{message} to a webhook of its own", "webhook", "events")
     if model.on_error == "hold" and set(deciding) != {RECEIVED}:
         message = f"`on_error: hold` applies to {RECEIVED} only: use deny or allow"
         raise document.error(message, "on_error")

@@ -90,7 +90,10 @@ async def test_a_watched_plugin_is_checked_and_reloaded_when_it_changes(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     folder = write_plugin(tmp_path / "p", ROUTE.replace("ANSWER", "first"))
-    process = gateway_process("--plugins", str(folder), "--watch", "--processes", "2")
+    config = tmp_path / "settings.yaml"
+    config.write_text("grace: 10s\n")
+    flags = ("--plugins", str(folder), "--config", str(config), "--processes", "2")
+    process = gateway_process(*flags, "--watch")
     assert said_until(process, "1 file,")[-1] == "1 file, 1 test, 0 failed"
     write_plugin(folder, ROUTE.replace("ANSWER", "second", 1))
     lines = said_until(process, "1 file,")
@@ -109,4 +112,8 @@ async def test_a_watched_plugin_is_checked_and_reloaded_when_it_changes(
     said_until(process, "0 files,")
     await wait_until(lambda: process.log().count("reloaded: plugin set 3") == 2)
     assert (await get(process, "/who")).status == 404
+
+    config.write_text("grace: 20s\n")
+    said_until(process, "0 files,")
+    await wait_until(lambda: "its other settings after a restart" in process.log())
     assert process.terminate() == 0

@@ -33,6 +33,9 @@ async def test_the_facts_of_all_processes_are_shown_together(
 ) -> None:
     data, plugins = tmp_path / "data", str(write_plugin(tmp_path / "p", FAILING))
     assert command(data, "status")[0] == 2
+    data.mkdir()
+    (data / "config").mkdir()
+    (data / "config/gateway.yaml").write_text("quotas: [{per: address, files: 5}]\n")
     server = gateway_process("--processes", "2", "--plugins", plugins)
     for number in range(4):
         upload_id = (await put(server, f"/upload/{number}")).json["upload_id"]
@@ -53,6 +56,13 @@ async def test_the_facts_of_all_processes_are_shown_together(
     assert facts["disk"]["accepts_uploads"]
     assert facts["plugins"]["kinds"] == {"event handler": 1}
     assert [key["name"] for key in facts["keys"]] == ["backup"]
+    (quota,) = facts["quotas"]
+    assert (quota["what"], quota["used"], quota["limit"]) == ("files", 4, 5)
+    assert facts["plugins"].get("faults", []) == []
+    (tmp_path / "p/plugin.yaml").write_text("name: [")
+    assert command(data, "reload")[0] == 1
+    (fault,) = json.loads(command(data, "status", "--json")[1])["plugins"]["faults"]
+    assert "plugin.yaml:2: this is not YAML" in fault
     assert (await get(server, "/-/status")).json["uploads"] == facts["uploads"]
     code, out, _ = command(data, "status")
     assert (code, "\033" in out) == (0, False)

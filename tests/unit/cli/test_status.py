@@ -52,7 +52,7 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
         deliveries=[{**waiting, "state": "ready", "count": 7}, {**waiting, "state": "dead", "count": 1}],
         paused=["thumbs"],
         disk={"free": 1000, "kept_free": 2000, "accepts_uploads": False},
-        plugins={"set": 2, "files": 0, "faults": ["p.yaml:3: no"]},
+        plugins={"set": 2, "files": 0, "faults": ["p.yaml:3: no"], "reloaded": "1970-01-12T13:46:00Z"},
         quotas=[{"rule": "principal ann", "what": "bytes_per_day", "used": 9_000, "limit": 10_000}],
         keys=[{"name": "backup", "expires": "1970-01-14T13:46:40Z"}],
     )
@@ -62,7 +62,7 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
     assert shown["handler"] == ("thumbs: 7 ready, 1 dead, the oldest 1m old", "bad")
     assert shown["paused"][0].endswith("gateway events resume --handler thumbs")
     assert shown["disk"] == ("1.0 kB free: uploads are refused", "bad")
-    assert shown["last reload"] == ("p.yaml:3: no", "bad")
+    assert shown["last reload"][0].endswith(": p.yaml:3: no")
     assert shown["quota"] == ("principal ann: 9.0 kB of 10.0 kB a day (90 %)", "warn")
     assert shown["key"][0].startswith("backup expires in 2d (")
 

@@ -125,3 +125,23 @@ async def test_any_process_reads_the_file_that_another_one_received(
     answers = await asyncio.gather(*(put(gateway, f"/upload/p{n}", b"x" * n) for n in range(8)))
     assert [answer.json["result"]["size"] for answer in answers] == list(range(8))
     assert len(files_below(tmp_path / "data/upload")) == 16
+
+
+async def test_a_kill_after_the_decision_leaves_nothing_or_lets_the_upload_go_on(
+    gateway_process: StartProcess, tmp_path: Path, judge: Judge
+) -> None:
+    flags = ("--plugins", judge.plugins[0])
+    dying = gateway_process(*flags, die_at="after decision")
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await put(dying, "/upload/x", BODY)
+    assert dying.wait() == -9
+    dying = gateway_process(*flags, die_at="after decision")
+    assert is_clean(tmp_path / "data")
+    url = await create(dying, "/upload/x", "X-Act: path /upload/moved", length=10)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await patch(dying, url, 0, BODY)
+    assert dying.wait() == -9
+    gateway = gateway_process(*flags)
+    assert files_below(tmp_path / "data/upload") == {}
+    assert (await tus(gateway, "HEAD", url)).headers["Upload-Offset"] == "10"
+    assert files_below(tmp_path / "data/upload") == {"moved": BODY}

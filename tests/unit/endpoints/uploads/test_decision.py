@@ -18,9 +18,11 @@ from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.decision import ReceivedDecisions, WholeUpload
 from gateway.endpoints.uploads.event_size import EventSizeLimit
+from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.shadow_runs import Shadows
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.redaction import Redaction
@@ -53,6 +55,11 @@ class Handlers:
         return self.names
 
 
+class WithoutShadows:
+    def of(self, _: str, __: str) -> tuple[()]:
+        return ()
+
+
 class Body:
     """A body that is whole; it notes what it is asked for, and which private files there are then."""
 
@@ -79,7 +86,9 @@ class Scene:
         limit = None if max_event is None else EventSizeLimit(hooks, lambda: max_event)
         settings, auth, marks = Settings(), cast(Auth, None), cast(OneTimeMarks, None)
         admission = Admission(settings, auth, hooks, Inflight(), marks, limit)
-        self.decisions = ReceivedDecisions(admission, self.files, Redaction(()))
+        none = cast(Shadows, WithoutShadows())
+        shadows = ReceivedShadows(none, self.files, Redaction(()))
+        self.decisions = ReceivedDecisions(admission, self.files, shadows)
         self.body = Body(self.files)
         self.progress = Progress(upload, None, "receiving", 7, 0.0)
         self.upload = upload

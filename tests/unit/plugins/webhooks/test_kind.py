@@ -68,6 +68,16 @@ def test_a_webhook_is_a_handler_of_each_of_its_events(tmp_path: Path) -> None:
             3,
             "`on_error` applies to",
         ),
+        (
+            webhook(f"  events: [APIGW.OnFileReceived, {UPLOADED}]\n  decide: true\n", "hold: true\n"),
+            5,
+            f"move {UPLOADED} to a webhook of its own",
+        ),
+        (
+            webhook(f"  events: [{UPLOADING}, {UPLOADED}]\n  decide: true\n", "shadow: true\n"),
+            2,
+            f"not to {UPLOADED}",
+        ),
         (webhook(f"  events: [{UPLOADED}]\n  secrets: x\n"), 5, "unknown key `webhook.secrets`"),
         (webhook(f"  events: [{UPLOADED}]\n  secret: hunter2-hunter2\n"), 5, "begins with whsec_"),
         (
