@@ -46,9 +46,10 @@ class KeyScope:
     prefix: str | None = None
     methods: tuple[str, ...] = ()
 
-    def check(self, method: str, raw_path: str) -> None:
+    def check(self, methods: Iterable[str], raw_path: str) -> None:
         """Refuse a request that the key is not for. Raises `Refusal("forbidden")`.
 
+        `methods` are those that the request may be taken for: the key must be for all of them.
         `/-/objects/<path>` counts as `<path>`. Other paths of the gateway are not checked here: what
         they tell a key, if anything, is theirs to decide.
         """
@@ -56,7 +57,7 @@ class KeyScope:
             raw_path = raw_path.removeprefix(OBJECTS_PREFIX)
         elif raw_path.startswith(_API_PREFIX):
             return
-        if self.methods and not self._allows(method):
+        if self.methods and not all(map(self._allows, methods)):
             allowed = ", ".join(self.methods)
             raise Refusal("forbidden", f"this key is for other methods: {allowed}")
         if self.prefix is not None and not _covers(self.prefix, raw_path):
@@ -155,6 +156,11 @@ class ApiKeys:
         self._counters = counters
         self._secrets: Mapping[str, KeySecret] = {}
         self._uses: dict[str, float] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key at all: then no request needs to be looked at."""
+        return not self._secrets
 
     def replace(self, secrets: Iterable[KeySecret]) -> None:
         """Know these from now on."""

@@ -18,6 +18,7 @@ from gateway.auth.request import Caller, RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
+from gateway.domain.method_overrides import named_methods
 from gateway.errors import Refusal
 from gateway.limits import client_key
 from gateway.settings import Settings, Token
@@ -126,7 +127,7 @@ class Auth:
             return Caller(dict(SIGNED), grant)
         principal = self._bearer(head.headers) if self._tokens else None
         if principal is None and (key := self._key(head)) is not None:
-            key.scope.check(head.method, head.raw_path)
+            _check_scope(key, head)
             return None if key.rate is not None else Caller(key.principal, key=key)
         if principal is None and self._verifier is not None and (token := _web_token(head)):
             principal = self._verifier.cached_principal(token)
@@ -171,7 +172,9 @@ class Auth:
         self._tokens = tuple(tokens)
 
     def _key(self, head: RequestHead) -> ApiKey | None:
-        return None if self._keys is None else self._keys.find(_presented_tokens(head.headers))
+        if self._keys is None or self._keys.is_empty:
+            return None
+        return self._keys.find(_presented_tokens(head.headers))
 
     def _peer(self, head: RequestHead) -> dict[str, Any] | None:
         credential = head.headers.get(INTERNAL_HEADER)
@@ -231,6 +234,14 @@ def _accepted(caller: Caller) -> Caller:
     if caller.principal is None and caller.rejected is not None:
         raise caller.rejected
     return caller
+
+
+def _check_scope(key: ApiKey, head: RequestHead) -> None:
+    """Refuse a request that a key is not for, whichever of its methods counts. Raises `Refusal`."""
+    methods = [head.method]
+    if key.scope.methods:
+        methods += (named.method for named in named_methods(head.headers, head.params))
+    key.scope.check(methods, head.raw_path)
 
 
 def _web_token(head: RequestHead) -> str:

@@ -14,6 +14,7 @@ from aiohttp import hdrs
 
 from gateway.auth.api_keys import API_KEY
 from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
+from gateway.domain.method_overrides import named_methods
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.endpoints.routing.proxy.forwarding import GATEWAY_PREFIX
 from gateway.errors import Refusal
@@ -29,10 +30,6 @@ PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
 """The kinds of principals that a route with `auth: token` or `auth: jwt` accepts."""
 
 TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
-
-METHOD_OVERRIDES: Final = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
-METHOD_PARAMETER: Final = "_method"
-"""What some frameworks read another method from."""
 
 
 class AuthorizeStep:
@@ -71,8 +68,6 @@ class AuthorizeStep:
         route, mode = context.route, self._mode(context.route)
         caller = context.incoming.caller
         context.principal = None if caller is None else caller.principal
-        if caller is not None and caller.key is not None and caller.key.scope.methods:
-            _refuse_override(context)
         context.incoming.reject_unenforceable_grant()
         self._remove_gateway_credentials(context)
         if route.auth == "default":
@@ -111,18 +106,11 @@ def _refuse_other_method(context: RequestContext) -> None:
     Frameworks can be told to (Rails, Laravel, Express, ASP.NET). Where a route lists its methods, naming
     another must not avoid what it asks of that one. Raises `Refusal("bad_request")`.
     """
-    if context.route.operations:
-        _refuse_override(context)
-
-
-def _refuse_override(context: RequestContext) -> None:
-    if not context.route.upstreams:
+    if not context.route.operations or not context.route.upstreams:
         return
-    names = [name for name in METHOD_OVERRIDES if name in context.headers]
-    if not names and METHOD_PARAMETER not in context.params:
-        return
-    name = names[0] if names else METHOD_PARAMETER
-    raise Refusal("bad_request", f"this path does not take {name}: send the request with its own method")
+    for name, _ in named_methods(context.headers, context.params):
+        message = f"this path does not take {name}: send the request with its own method"
+        raise Refusal("bad_request", message)
 
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:

@@ -126,6 +126,26 @@ async def test_a_key_with_methods_is_for_no_others() -> None:
             await guard.authenticate(asked(method))
 
 
+@pytest.mark.parametrize(
+    ("headers", "target"),
+    [
+        ({"X-HTTP-Method-Override": "DELETE"}, "/upload/a"),
+        ({"x-http-method": " delete "}, "/upload/a"),
+        ({"X-Method-Override": "PATCH, POST"}, "/upload/a"),
+        ({}, "/upload/a?_method=POST&_method=DELETE"),
+    ],
+)
+async def test_another_method_that_a_request_names_must_be_one_of_the_keys_too(
+    headers: dict[str, str], target: str
+) -> None:
+    scope = KeyScope(methods=("POST", "PATCH"))
+    head = head_of({"X-Auth-Token": SECRET, **headers}, "POST", target)
+    with pytest.raises(Refusal, match="other methods"):
+        await auth(replace(KEY, scope=scope)).authenticate(head)
+    allowed = head_of({"X-Auth-Token": SECRET, "X-HTTP-Method-Override": "PATCH"}, "POST", "/upload/a")
+    assert await auth(replace(KEY, scope=scope)).authenticate(allowed)
+
+
 async def test_a_key_is_no_operators() -> None:
     for mode in ("none", "token"):
         guard = auth(auth=mode)
