@@ -58,16 +58,12 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where events are sent. Without `secrets` they are not signed."""
+    """Where events are sent. Without `secrets` they are not signed. `shown` stands for `url` in texts."""
 
-    url: URL
+    url: URL = field(repr=False)
+    shown: str
     secrets: tuple[bytes, ...] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The URL without its query, which may have a secret."""
-        return str(self.url.with_query(None))
 
     def request_headers(self, message_id: str, now: float, payload: bytes) -> dict[str, str]:
         """Return the headers of a request at the Unix time `now`."""
@@ -158,6 +154,8 @@ class WebhookSender:
                 ) as response:
                     body = await _read(response)
                     return WebhookAnswer(response.status, response.headers, body)
+            except aiohttp.ClientResponseError as error:  # its text has the URL with the query
+                raise WebhookFailed(f"the receiver did not answer in HTTP: {error.message}") from None
             except (aiohttp.ClientError, OSError) as error:
                 text = str(error) or "the connection broke"
                 raise WebhookFailed(
