@@ -164,11 +164,12 @@ class PrivateObjectEnds:
 
     async def sweep(self) -> None:
         """Remove every object that nothing needs. Raises `GatewayError`, `sqlite3.Error`."""
-        after = ""
-        while rows := await asyncio.wrap_future(self._rows.unneeded(after)):
-            for row in rows:
+        after: str | None = ""
+        while after is not None:
+            window = await asyncio.wrap_future(self._rows.unneeded(after))
+            for row in window.rows:
                 await self._settle(row.upload_id)
-            after = rows[-1].upload_id
+            after = window.last
 
     async def close(self) -> None:
         """End what runs in the background: the next start goes on with it."""

@@ -76,7 +76,7 @@ class QuotaWriter:
         try:
             pending = await self._writer.begin(upload, algorithms, must_exist=must_exist, staged=staged)
         except BaseException:
-            await self.end(self._quotas.free(upload.id))
+            await self.end(free_active(self._quotas, upload))
             raise
         return QuotaPendingWrite(upload, pending, self._quotas, self)
 
@@ -99,12 +99,18 @@ class QuotaWriter:
             task.exception()  # mark it as retrieved
 
 
+async def free_active(quotas: Quotas, upload: Upload) -> None:
+    """Give back what an upload has reserved here, if any quota covers it."""
+    if upload.id in quotas.active:
+        await quotas.free(upload.id)
+
+
 async def settled(quotas: Quotas, upload: Upload, committing: Awaitable[Stored]) -> Stored:
     """Return what a commit has stored, settled. A refused upload is freed, a doubtful one stays."""
     try:
         stored = await committing
     except Refusal:
-        await quotas.free(upload.id)
+        await free_active(quotas, upload)
         raise
     except BaseException:
         quotas.leave(upload.id)
@@ -172,7 +178,7 @@ class QuotaPendingWrite:
         try:
             await self._pending.discard()
         finally:
-            await self._quotas.free(self._upload.id)
+            await free_active(self._quotas, self._upload)
 
     async def _reserve_whole(self) -> None:
         """Reserve the true size, where it was unknown, and where handlers have changed the upload."""
@@ -193,7 +199,7 @@ async def kept(quotas: Quotas, upload: Upload, holding: Awaitable[Held]) -> Held
     try:
         held = await holding
     except Refusal:
-        await quotas.free(upload.id)
+        await free_active(quotas, upload)
         raise
     except BaseException:
         quotas.leave(upload.id)

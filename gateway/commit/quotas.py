@@ -124,6 +124,8 @@ class Quotas:
 
     async def settle(self, upload: Upload, stored: Stored) -> Stored:
         """Count what an upload has stored; return it with what is left of its quotas. Never raises."""
+        if stored.upload_id not in self.active:
+            return stored  # no quota covers it
         version = self._version(stored)
         try:
             await self.settle_version(version)

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from gateway.events.database import Database
 
-MAX_LISTED: Final = 200
-"""Rows that one operation returns."""
+MAX_ROWS: Final = 1000
+"""Rows that one operation reads: some 3 ms."""
 
 _IS_HELD: Final = "SELECT 1 FROM held h WHERE h.id = o.id AND h.state != 'rejected'"
 _IS_PENDING: Final = "SELECT 1 FROM uploads u WHERE u.id = o.id AND u.pending"
@@ -39,6 +39,13 @@ class PrivateObjectRow(NamedTuple):
     claim: str | None
     is_needed: bool
     was_held: bool
+
+
+class PrivateObjectWindow(NamedTuple):
+    """Some rows of those up to the id `last`, which is None where there were none."""
+
+    rows: Sequence[PrivateObjectRow]
+    last: str | None
 
 
 class PrivateObjectLog:
@@ -69,15 +76,14 @@ class PrivateObjectLog:
 
         return self._database.submit(operation)
 
-    def unneeded(self, after: str) -> Future[Sequence[PrivateObjectRow]]:
-        """Return rows with ids above `after` whose objects nobody needs, or that have a claim."""
+    def unneeded(self, after: str) -> Future[PrivateObjectWindow]:
+        """Find, in rows with ids above `after`, objects that nobody needs or that have a claim."""
 
-        def operation(db: sqlite3.Connection) -> Sequence[PrivateObjectRow]:
-            statement = (
-                f"{_ROWS} WHERE o.id > ? AND (o.claim IS NOT NULL"
-                f" OR NOT (EXISTS ({_IS_HELD}) OR EXISTS ({_IS_PENDING}))) ORDER BY o.id LIMIT ?"
-            )
-            return [_row(values) for values in db.execute(statement, (after, MAX_LISTED))]
+        def operation(db: sqlite3.Connection) -> PrivateObjectWindow:
+            statement = f"{_ROWS} WHERE o.id > ? ORDER BY o.id LIMIT ?"
+            rows = [_row(values) for values in db.execute(statement, (after, MAX_ROWS))]
+            unneeded = [row for row in rows if row.claim is not None or not row.is_needed]
+            return PrivateObjectWindow(unneeded, rows[-1].upload_id if rows else None)
 
         return self._database.submit(operation)
 

@@ -7,7 +7,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -162,13 +162,13 @@ def _open_store(settings: Settings, *, is_first: bool) -> tuple[QuotaStore, str]
 
 def _node_name(path: Path) -> str:
     """Return the name in a file, which the first process makes."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(name := uuid.uuid4().hex)
-    return name
+    if not path.exists():
+        new = path.with_name(f"{path.name}.{os.getpid()}")
+        new.write_text(uuid.uuid4().hex, encoding="ascii")
+        with suppress(FileExistsError):
+            os.link(new, path)
+        new.unlink()
+    return path.read_text(encoding="ascii").strip()
 
 
 def variables_of(template: UploadPathTemplate) -> Callable[[str], Mapping[str, str]]:

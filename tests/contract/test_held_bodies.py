@@ -67,9 +67,13 @@ async def held_bodies(gateway: Gateway) -> list[str]:
 
 async def is_clean(gateway: Gateway) -> bool:
     """Tell whether no private body is left, nor a partial upload, nor a row of a private object."""
-    rows = gateway.resources.journal.private_objects.unneeded("")
+    rows = gateway.resources.journal.private_objects
     left = [*await held_bodies(gateway), *await unfinished(gateway)]
-    return [*left, *await StorePartials(gateway).left(), *await asyncio.wrap_future(rows)] == []
+    return [
+        *left,
+        *await StorePartials(gateway).left(),
+        *(await asyncio.wrap_future(rows.unneeded(""))).rows,
+    ] == []
 
 
 async def ends_clean(gateway: Gateway) -> None:

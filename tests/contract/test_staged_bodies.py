@@ -63,7 +63,7 @@ async def nothing_is_left(gateway: Gateway) -> None:
 
     async def is_clean() -> bool:
         left = [*await private_bodies(gateway), *await unfinished(gateway)]
-        return [*left, *await asyncio.wrap_future(rows.unneeded(""))] == []
+        return [*left, *(await asyncio.wrap_future(rows.unneeded(""))).rows] == []
 
     await wait_until(is_clean)
 

@@ -151,6 +151,7 @@ async def test_one_client_cannot_take_all_streams_and_gives_its_own_back(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_stream, "MAX_STREAMS", 4)
+    monkeypatch.setattr(upload_stream, "HEARTBEAT_INTERVAL", 1e6)  # nothing is written meanwhile
     plugins, go = waiting_handler(tmp_path)
     gateway = await start_gateway(plugins=plugins)
     upload_id = (await put(gateway, "/upload/x")).json["upload_id"]

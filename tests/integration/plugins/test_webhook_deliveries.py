@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -126,3 +127,30 @@ async def test_a_failed_upload_is_told_once_and_best_effort(
     await hooks.close(5)
     assert receiver.received.empty()
     assert "handler notify" in caplog.text
+
+
+async def test_a_connection_that_the_receiver_has_closed_meanwhile_is_replaced(
+    start: StartHooks, receiver: WebhookReceiver
+) -> None:
+    """The receiver keeps a connection open, and hangs up when it is used again."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for responds in (True, False):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            await reader.readexactly(int(length))
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" if responds else b"")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    hooks = await start(webhook(receiver, UPLOADED).replace(str(receiver.port), str(port)))
+    try:
+        for _ in range(3):
+            assert await failure(hooks) is None
+        assert connections == 3
+    finally:
+        server.close()

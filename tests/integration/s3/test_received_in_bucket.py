@@ -77,3 +77,30 @@ async def test_what_is_refused_leaves_no_object_and_was_under_a_private_key_only
         return await keys(s3, bucket) == []
 
     await wait_until(nothing_left)
+
+
+async def test_by_every_protocol_a_held_object_is_published_when_it_is_accepted(
+    start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str, tmp_path: Path
+) -> None:
+    judge = Judge(tmp_path / "data/plugins", "hold: true\nconcurrency: 8\n")
+    gateway = await start_gateway(storage=s3_storage, plugins=judge.plugins)
+    sent: dict[str, tuple[str, bytes]] = {}
+    for send in SENDERS:
+        name = f"{send.__name__}.bin"
+        status, body, told = await send(gateway, name, "X-Act: wait")
+        assert (status, told["state"]) == (201 if send.__name__ == "by_tus" else 202, "held"), name
+        sent[told["upload_id"]] = name, body
+    assert all("/.gateway/" in key for key in await keys(s3, bucket))
+    judge.decide()
+
+    async def all_stored() -> bool:
+        pages = [await get(gateway, f"/-/uploads/{upload_id}") for upload_id in sent]
+        return all(page.json["state"] == "stored" for page in pages)
+
+    await wait_until(all_stored)
+    files = gateway.resources.scripts.files
+    for upload_id, (name, body) in sent.items():
+        async with files.open_path(f"/upload/{name}") as stored:
+            assert await stored.read() == body, name
+        page = (await get(gateway, f"/-/uploads/{upload_id}")).json
+        assert page["result"] == result_of(body), name

@@ -57,6 +57,14 @@ def test_what_is_reserved_counts_as_what_is_stored_does(counters: CountersInMemo
     assert counters.usage() == {KEY: (60, 1)}
 
 
+def test_who_has_taken_an_upload_over_is_the_one_who_frees_it(counters: CountersInMemory) -> None:
+    assert begin(counters, "A", "/a", 60, bound(bytes=100))
+    counters(free(PLACE, "A", ("", 1)))
+    assert counters.usage() == {KEY: (60, 1)}
+    counters(free(PLACE, "A", ("", 0)))
+    assert counters.usage() == {}
+
+
 def test_a_refusal_names_the_quota_and_what_is_used_and_changes_nothing(
     counters: CountersInMemory,
 ) -> None:
