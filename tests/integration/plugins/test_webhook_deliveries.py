@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from gateway.domain.model import OBJECT_CREATED, UPLOAD_FAILED, UPLOADED, Delive
 from gateway.errors import HandlerFailed
 from gateway.plugins.hooks import Hooks
 from tests.integration.plugins.conftest import StartHooks, webhook
+from tests.support.harness import self_signed_certificate
 from tests.support.webhook_receiver import OLD_SECRET, SECRET, Hang, WebhookReceiver, answer
 
 ID = "01JZZZZZZZAAAAAAAAAAAAAAAA-0"
@@ -154,3 +157,21 @@ async def test_a_connection_that_the_receiver_has_closed_meanwhile_is_replaced(
         assert connections == 3
     finally:
         server.close()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_a_failed_run(
+    start: StartHooks, receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*self_signed_certificate(tmp_path))
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    text = webhook(receiver, UPLOADED).replace(
+        f"http://127.0.0.1:{receiver.port}", f"https://localhost:{port}"
+    )
+    try:
+        failed = await failure(await start(text))
+    finally:
+        server.close()
+    assert "ClientConnectorCertificateError" in str(failed)
+    assert receiver.received.empty()
