@@ -55,9 +55,9 @@ async def _move_of_event(
 
 
 async def _moved_before(
-    storage: Storage, version: FileVersion, target: str, on_conflict: OnConflict
+    storage: MovingStorage, version: FileVersion, target: str, on_conflict: OnConflict
 ) -> Stat | None:
-    """Return the file of an event where an earlier call has moved it to `target`, or to a name beside."""
+    """Return the file of an event where an earlier call has moved it to `target` or beside it."""
     folder, _, name = target.rpartition("/")
     beside = names_beside(name, new_id(0)) if on_conflict == "rename" else ()
     for path in (target, *(f"{folder}/{other}" for other in beside)):

@@ -58,7 +58,7 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where events are sent. Without `secrets` they are not signed. `shown` stands for `url` in texts."""
+    """Where events are sent. Without `secrets` they are not signed. Texts have `shown`, not `url`."""
 
     url: URL = field(repr=False)
     shown: str

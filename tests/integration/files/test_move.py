@@ -133,7 +133,7 @@ async def test_a_move_to_a_free_name_that_broke_off_is_completed_by_the_next_att
     gateway = await start_gateway(auth="none", plugins=plugins)
     files = gateway.resources.scripts.files
     await files.save("/done/a.txt", b"taken")
-    broken = []
+    broken: list[str] = []
 
     def break_off(name: str) -> None:
         if name == "after file moved" and not broken:
