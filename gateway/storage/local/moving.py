@@ -87,8 +87,8 @@ def _rename(parent: OpenDirectory, into: OpenDirectory, on_conflict: OnConflict)
     raise Refusal("conflict", "the file exists, and existing files are not replaced here")
 
 
-def _is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
-    return one is not None and other is not None and os.path.samestat(one, other)
+def _is_same_file(source: os.stat_result | None, target: os.stat_result | None) -> bool:
+    return source is not None and target is not None and os.path.samestat(source, target)
 
 
 def _names(name: str, on_conflict: OnConflict) -> Iterator[str]:
