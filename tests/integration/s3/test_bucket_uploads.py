@@ -115,7 +115,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
 async def test_a_client_that_sends_slowly_leaves_connections_to_the_bucket_for_others(
     start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.commit.object_backend.MAX_STREAMS", 2)
+    monkeypatch.setattr("gateway.commit.object_writer.MAX_STREAMS", 2)
     writer = (await start_gateway(auth="none", storage=s3_storage)).resources.parts.writer
 
     def upload(number: int, remote: str, size: int | None = 20_000_000) -> Upload:
