@@ -321,12 +321,18 @@ async def test_an_identity_passes_to_the_latest_and_survives_completion(partials
     assert await partials.store.resolve("other") is None
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["declared", "deferred"])
 @pytest.mark.parametrize("size", [0, 1, 70_000, LARGE])
-async def test_parts_are_appended_in_order(partials: StorePartials, size: int) -> None:
+async def test_parts_are_appended_in_order(partials: StorePartials, size: int, known: bool) -> None:
     bodies = [os.urandom(size), b"middle", os.urandom(size)]
-    ids = [await create(partials, body, length=len(body), part_of_concat=True) for body in bodies]
+    ids = [
+        await create(partials, body, length=len(body) if known else None, part_of_concat=True)
+        for body in bodies
+    ]
     whole = await partials.store.create(partial_head(length=2 * size + 6))
     parts = [await partials.store.open(upload_id) for upload_id in ids]
+    for part in parts:
+        await part.set_length(part.offset)
     await whole.append_parts(parts)
     assert whole.offset == 2 * size + 6
     await whole.commit({})

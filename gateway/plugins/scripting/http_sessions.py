@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -25,6 +25,20 @@ class LoopClient:
     calls: FairShare
 
 
+REUSED: Final = "reused"
+"""Is set in the `trace_request_ctx` of a request, a dict, that uses the connection of an earlier one."""
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    async def note(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+        if isinstance(context.trace_request_ctx, dict):
+            context.trace_request_ctx[REUSED] = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
+
+
 class HttpSessions:
     """The clients of all loops. Each method belongs to the loop that runs."""
 
@@ -39,6 +53,7 @@ class HttpSessions:
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_noting_reuse()],
             )
             self._clients[loop] = LoopClient(session, FairShare("callouts", MAX_CALLS))
         return self._clients[loop]

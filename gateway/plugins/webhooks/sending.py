@@ -15,7 +15,7 @@ from yarl import URL
 
 from gateway.domain.model import created_at
 from gateway.errors import GatewayError
-from gateway.plugins.scripting.http_sessions import HttpSessions
+from gateway.plugins.scripting.http_sessions import REUSED, HttpSessions
 from gateway.signing.webhooks import sign_webhook
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -58,16 +58,12 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where events are sent. Without `secrets` they are not signed."""
+    """Where events are sent. Without `secrets` they are not signed. Texts have `shown`, not `url`."""
 
-    url: URL
+    url: URL = field(repr=False)
+    shown: str
     secrets: tuple[bytes, ...] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The URL without its query, which may have a secret."""
-        return str(self.url.with_query(None))
 
     def request_headers(self, message_id: str, now: float, payload: bytes) -> dict[str, str]:
         """Return the headers of a request at the Unix time `now`."""
@@ -153,16 +149,40 @@ class WebhookSender:
             raise WebhookFailed("too many requests to this receiver have no answer yet")
         with client.calls.acquire(host):
             try:
-                async with client.session.post(
-                    url, data=payload, headers=headers, allow_redirects=False, auto_decompress=False
-                ) as response:
-                    body = await _read(response)
-                    return WebhookAnswer(response.status, response.headers, body)
+                facts: dict[str, bool] = {}
+                try:
+                    return await _post(client.session, url, payload, headers, facts)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    if REUSED not in facts:
+                        raise
+                # The receiver has closed an idle connection just then: it knows the request by its id.
+                return await _post(client.session, url, payload, headers, facts)
+            except aiohttp.ClientResponseError as error:  # its text has the URL with the query
+                raise WebhookFailed(f"the receiver did not answer in HTTP: {error.message}") from None
             except (aiohttp.ClientError, OSError) as error:
                 text = str(error) or "the connection broke"
                 raise WebhookFailed(
                     f"the receiver did not answer: {type(error).__name__}: {text}"
                 ) from None
+
+
+async def _post(
+    session: aiohttp.ClientSession,
+    url: URL,
+    payload: bytes,
+    headers: Mapping[str, str],
+    facts: dict[str, bool],
+) -> WebhookAnswer:
+    """Send a request once; `facts` has `REUSED` where an earlier one had its connection."""
+    async with session.post(
+        url,
+        data=payload,
+        headers=headers,
+        allow_redirects=False,
+        auto_decompress=False,
+        trace_request_ctx=facts,
+    ) as response:
+        return WebhookAnswer(response.status, response.headers, await _read(response))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

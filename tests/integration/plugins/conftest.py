@@ -10,7 +10,10 @@ import pytest
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import Services
+from tests.support.cli import ask
 from tests.support.webhook_receiver import SECRET, WebhookReceiver, running_receiver
+
+__all__ = ["ask", "receiver", "start"]
 
 StartHooks = Callable[..., Awaitable[Hooks]]
 

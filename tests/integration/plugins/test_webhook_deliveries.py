@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from gateway.domain.model import OBJECT_CREATED, UPLOAD_FAILED, UPLOADED, Delive
 from gateway.errors import HandlerFailed
 from gateway.plugins.hooks import Hooks
 from tests.integration.plugins.conftest import StartHooks, webhook
+from tests.support.harness import self_signed_certificate
 from tests.support.webhook_receiver import OLD_SECRET, SECRET, Hang, WebhookReceiver, answer
 
 ID = "01JZZZZZZZAAAAAAAAAAAAAAAA-0"
@@ -63,7 +67,7 @@ async def test_each_event_of_a_webhook_says_which_it_is(
         (answer(307, b"", "Location: http://127.0.0.1:1/"), "redirects are not followed"),
         (b"", "the receiver did not answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the receiver did not answer"),
-        (b"220 mail.example ESMTP\r\n", "the receiver did not answer"),
+        (b"220 mail.example ESMTP\r\n", "the receiver did not answer in HTTP"),
         (Hang(), "not finished within 0.2 s"),
         (Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"), "not finished within 0.2 s"),
         (answer(200, b"x" * 65537), "the answer is larger than 65536 bytes"),
@@ -77,6 +81,7 @@ async def test_what_is_no_success_is_a_failed_run(
     failed = await failure(hooks)
     assert failed is not None
     assert message in str(failed)
+    assert "in-the-query" not in str(failed)
     assert not failed.final
     first = await receiver.next()
     assert await failure(hooks, attempt=2) is None  # the next run may succeed
@@ -125,3 +130,48 @@ async def test_a_failed_upload_is_told_once_and_best_effort(
     await hooks.close(5)
     assert receiver.received.empty()
     assert "handler notify" in caplog.text
+
+
+async def test_a_connection_that_the_receiver_has_closed_meanwhile_is_replaced(
+    start: StartHooks, receiver: WebhookReceiver
+) -> None:
+    """The receiver keeps a connection open, and hangs up when it is used again."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for responds in (True, False):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            await reader.readexactly(int(length))
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" if responds else b"")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    hooks = await start(webhook(receiver, UPLOADED).replace(str(receiver.port), str(port)))
+    try:
+        for _ in range(3):
+            assert await failure(hooks) is None
+        assert connections == 3
+    finally:
+        server.close()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_a_failed_run(
+    start: StartHooks, receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*self_signed_certificate(tmp_path))
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    text = webhook(receiver, UPLOADED).replace(
+        f"http://127.0.0.1:{receiver.port}", f"https://localhost:{port}"
+    )
+    try:
+        failed = await failure(await start(text))
+    finally:
+        server.close()
+    assert "ClientConnectorCertificateError" in str(failed)
+    assert receiver.received.empty()

@@ -117,7 +117,9 @@ async def test_a_partial_upload_that_is_held_is_ended_by_a_sweep_before_it_is_pu
         patched.setattr(PrivateObjects, "delete", is_away)
         await opened.hold({}, HANDLERS)
         await opened.close()
-        await first.resources.parts.held.release(upload_id, "somebody")
+        decisions = first.resources.parts.held
+        await decisions.release(upload_id, "somebody")
+        await wait_until(lambda: upload_id in decisions._delayed)
         with pytest.raises(PartialBusy):
             await StorePartials(second).store.open(upload_id)
         await sweep(second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gateway.telemetry.redaction import Redaction
 from tests.support.committer import CommitterHarness
 from tests.support.harness import wait_until
 from tests.support.held import ACCEPTED, REFUSED, HeldHarness
+from tests.support.records import result_of
 
 
 def granted(nonce: str, **terms: Any) -> Grant:
@@ -112,6 +114,9 @@ async def test_a_decision_of_an_earlier_run_changes_nothing(
     told = await held.hold()
     (late,) = await held.claim()
     await harness.journal.queue.requeue([late])
+    held.queue.keep_decision(late, ACCEPTED)
+    await held.queue.ack(late, 0.1)
+    assert (held.state(told), held.event_states(told)) == ("undecided", {"a": "ready"})
     await held.decide(REFUSED)
     held.queue.keep_decision(late, ACCEPTED)
     await held.queue.ack(late, 0.1)
@@ -126,6 +131,10 @@ async def test_a_replay_of_what_is_decided_runs_nothing(
     await held.decide()
     assert await run_all(harness.journal.ledger, "replay", Selection()) == 1
     assert await held.claim("a") == []
+    await run_all(harness.journal.ledger, "replay", Selection())
+    (again,) = await harness.journal.queue.claim("a", 9, 0.0)
+    decided = harness.journal.held_uploads.decide(again, REFUSED, 0.0)
+    assert (result_of(decided), held.state(told)) == (None, "undecided")
     await held.decide(REFUSED, "b")
     await held.settled()
     await run_all(harness.journal.ledger, "replay", Selection())
@@ -213,14 +222,19 @@ async def test_what_may_succeed_later_is_tried_again_and_its_url_stays_used_up(
 ) -> None:
     told = await held.hold(grant=granted("n" * 16))
     failures = iter([OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "dying")])
-    sync = type(harness.incoming).sync
+    sync, record = type(harness.incoming).sync, harness.journal.outbox.record_uploads_now
 
     def failing(incoming: Any) -> None:
         if (error := next(failures, None)) is not None:
             raise error
         sync(incoming)
 
+    def unwritable(_: Any) -> None:
+        monkeypatch.setattr(harness.journal.outbox, "record_uploads_now", record)
+        raise sqlite3.OperationalError("disk I/O error")
+
     monkeypatch.setattr(type(harness.incoming), "sync", failing)
+    monkeypatch.setattr(harness.journal.outbox, "record_uploads_now", unwritable)
     await held.decide()
     await held.settled()
     assert next(failures, None) is None
