@@ -94,6 +94,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise ConfigError(f"keys {args.action} has no --{name}; see `gateway keys --help`")
     if args.expires == 0:
         raise ConfigError("--expires: a key that expires at once is of no use")
+    if args.bytes_per_day == 0:
+        raise ConfigError("--bytes-per-day: a key that uploads nothing is made with --methods GET")
 
 
 def _create(store: KeyStore, args: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ again finds it there and completes the journal.
 
 from __future__ import annotations
 
-from gateway.domain.model import ON_CONFLICT, OnConflict
+from gateway.domain.model import ON_CONFLICT, OnConflict, new_id
+from gateway.domain.paths import names_beside
 from gateway.errors import Refusal, Superseded
 from gateway.files.event_errors import event_errors
 from gateway.files.versions import FileVersion, UploadVersions
@@ -47,18 +48,24 @@ async def _move_of_event(
         with event_errors(version):
             return await storage.move(version.path, target, etag=version.etag, on_conflict=on_conflict)
     except Superseded:
-        moved = await _moved_before(storage, version, target)
+        moved = await _moved_before(storage, version, target, on_conflict)
         if moved is None:
             raise
         return moved
 
 
-async def _moved_before(storage: MovingStorage, version: FileVersion, target: str) -> Stat | None:
-    """Return the file of an event where an earlier call has moved it to `target`."""
-    try:
-        moved = await storage.stat(target)
-    except Refusal:
-        return None
-    upload_id = moved.metadata.get(UPLOAD_ID_NAME)
-    same = moved.etag == version.etag if upload_id is None else upload_id == version.upload_id
-    return moved if same else None
+async def _moved_before(
+    storage: MovingStorage, version: FileVersion, target: str, on_conflict: OnConflict
+) -> Stat | None:
+    """Return the file of an event where an earlier call has moved it to `target` or beside it."""
+    folder, _, name = target.rpartition("/")
+    beside = names_beside(name, new_id(0)) if on_conflict == "rename" else ()
+    for path in (target, *(f"{folder}/{other}" for other in beside)):
+        try:
+            moved = await storage.stat(path)
+        except Refusal:
+            continue
+        upload_id = moved.metadata.get(UPLOAD_ID_NAME)
+        if moved.etag == version.etag if upload_id is None else upload_id == version.upload_id:
+            return moved
+    return None

@@ -61,6 +61,7 @@ class Gateway:
     endpoints: Endpoints
     scheduler: Scheduler
     servers: list[web.ServerRunner] = field(default_factory=list)
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -93,8 +94,12 @@ class Gateway:
                 log.warning("%s", shared, extra=event("stored_path.shared"))
 
     async def reload(self) -> ReloadOutcome:
-        """Load tokens, plugins and certificates anew (SIGHUP); any error is logged and keeps the old."""
-        outcome = await self._reload()
+        """Load tokens, plugins and certificates anew (SIGHUP); any error is logged and keeps the old.
+
+        One after the other: what was read first must not replace what was read later.
+        """
+        async with self._reloading:
+            outcome = await self._reload()
         self.endpoints.operators.reload.latest = time.time(), outcome
         return outcome
 

@@ -26,7 +26,7 @@ from gateway.plugins.webhooks.sending import (
     failure_of,
     send,
 )
-from gateway.plugins.yaml_documents import Document, PluginErrors
+from gateway.plugins.yaml_documents import Document, PluginErrors, SecretToken
 from gateway.signing.webhooks import read_secret
 
 WEBHOOK: Final = "webhook"
@@ -179,7 +179,14 @@ def _target(document: Document, model: WebhookModel, context: PluginContext) -> 
     secrets = list(_secrets(document, model, context, errors))
     if errors:
         raise PluginErrors(errors)
-    return WebhookTarget(checked, tuple(secrets), headers)
+    return WebhookTarget(checked, _shown(keys.url), tuple(secrets), headers)
+
+
+def _shown(url: str | SecretToken) -> str:
+    """Return a URL as the plugin has it, its references not resolved, without query and fragment."""
+    if isinstance(url, SecretToken):
+        return "a URL that is a !secret"
+    return url.partition("?")[0].partition("#")[0]
 
 
 def _url(text: str) -> URL:

@@ -58,16 +58,12 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where events are sent. Without `secrets` they are not signed."""
+    """Where events are sent. Without `secrets` they are not signed. Texts have `shown`, not `url`."""
 
-    url: URL
+    url: URL = field(repr=False)
+    shown: str
     secrets: tuple[bytes, ...] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The URL without its query, which may have a secret."""
-        return str(self.url.with_query(None))
 
     def request_headers(self, message_id: str, now: float, payload: bytes) -> dict[str, str]:
         """Return the headers of a request at the Unix time `now`."""
@@ -161,6 +157,8 @@ class WebhookSender:
                         raise
                 # The receiver has closed an idle connection just then: it knows the request by its id.
                 return await _post(client.session, url, payload, headers, facts)
+            except aiohttp.ClientResponseError as error:  # its text has the URL with the query
+                raise WebhookFailed(f"the receiver did not answer in HTTP: {error.message}") from None
             except (aiohttp.ClientError, OSError) as error:
                 text = str(error) or "the connection broke"
                 raise WebhookFailed(

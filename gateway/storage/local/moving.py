@@ -3,7 +3,8 @@
 A rename is atomic: whatever happens, the file has exactly one of both names, with its content, its date
 and its attributes, so its entity tag stays the same. Where nothing may be replaced it is `renameat2`
 with RENAME_NOREPLACE (Linux, renameat2(2)); a file system that does not know it gets a link and the
-removal of the old name, and a crash in between leaves both names. Blocking.
+removal of the old name, and a crash in between leaves both names: the same call again removes the old
+one. Blocking.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ def _open_source(tree: DirectoryTree, segments: tuple[str, ...], etag: str | Non
 
 
 def _rename(parent: OpenDirectory, into: OpenDirectory, on_conflict: OnConflict) -> None:
+    if _is_same_file(parent.target_stat, into.target_stat):
+        os.unlink(parent.name, dir_fd=parent.fd)  # rename(2) would leave both names
+        return
     if on_conflict == "replace":
         os.rename(parent.name, into.name, src_dir_fd=parent.fd, dst_dir_fd=into.fd)
         return
@@ -81,6 +85,10 @@ def _rename(parent: OpenDirectory, into: OpenDirectory, on_conflict: OnConflict)
             into.name = name
             return
     raise Refusal("conflict", "the file exists, and existing files are not replaced here")
+
+
+def _is_same_file(source: os.stat_result | None, target: os.stat_result | None) -> bool:
+    return source is not None and target is not None and os.path.samestat(source, target)
 
 
 def _names(name: str, on_conflict: OnConflict) -> Iterator[str]:

@@ -124,6 +124,31 @@ async def test_the_event_of_a_moved_upload_finds_it_again(gateway: Gateway) -> N
             pass
 
 
+async def test_a_move_to_a_free_name_that_broke_off_is_completed_by_the_next_attempt(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = 'await files.move(event, "/done/a.txt", on_conflict="rename")'
+    retry = "retry: {attempts: 3, backoff: 0.01}\n"
+    plugins = write_handler(tmp_path / "p", body, event="APIGW.OnFileUploaded", more=retry)
+    gateway = await start_gateway(auth="none", plugins=plugins)
+    files = gateway.resources.scripts.files
+    await files.save("/done/a.txt", b"taken")
+    broken: list[str] = []
+
+    def break_off(name: str) -> None:
+        if name == "after file moved" and not broken:
+            broken.append(name)
+            raise ConnectionError(name)
+
+    monkeypatch.setattr(failpoints, "listeners", [break_off])
+    answer = await put(gateway, "/upload/a.txt", b"text")
+    await wait_settled(gateway)
+    status = (await get(gateway, f"/-/uploads/{answer.json['upload_id']}")).json
+    assert (broken, status["handlers"][0]["state"]) == (["after file moved"], "done")
+    assert (status["path"], status["state"]) == ("/done/a-1.txt", "stored")
+    assert [stat.path async for stat in files.list("/")] == ["/done/a-1.txt", "/done/a.txt"]
+
+
 async def test_a_move_that_a_crash_interrupts_is_completed_by_the_next_attempt(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:

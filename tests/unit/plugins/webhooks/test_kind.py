@@ -130,6 +130,26 @@ def test_secrets_come_from_the_environment_and_from_files_and_are_masked(
     assert SECRET not in repr(plugins.current.handlers[UPLOADED])
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "https://receiver.example/${env:HOOK_PATH}?key=hidden",
+            "https://receiver.example/${env:HOOK_PATH}",
+        ),
+        ("${env:HOOK_URL}", "${env:HOOK_URL}"),
+    ],
+)
+def test_what_a_url_takes_from_the_environment_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    monkeypatch.setenv("HOOK_PATH", "services/hidden-path")
+    monkeypatch.setenv("HOOK_URL", "https://receiver.example/services/hidden-path")
+    plugins = load(tmp_path, webhook(f"  events: [{UPLOADED}]\n").replace(URL, f'"{url}"'))
+    assert [line.rpartition(" webhook ")[2] for line in plugins.describe()] == [shown]
+    assert "hidden-path" not in repr(plugins.current.handlers[UPLOADED])
+
+
 def test_a_secret_of_the_deployment_may_be_missing_while_plugins_are_checked(tmp_path: Path) -> None:
     keys = f"  events: [{UPLOADED}]\n  secret: ${{env:NOT_SET_HERE}}\n"
     missing: list[ConfigError] = []

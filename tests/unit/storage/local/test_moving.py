@@ -74,6 +74,16 @@ def test_all_that_take_a_free_name_beside_it_get_one(move: Move, tmp_path: Path)
 
 
 @pytest.mark.parametrize("on_conflict", ["replace", "reject", "rename"])
+def test_a_move_that_left_both_names_is_completed_by_the_same_call(
+    move: Move, tmp_path: Path, on_conflict: OnConflict
+) -> None:
+    (tmp_path / "a").write_text("a")
+    os.link(tmp_path / "a", tmp_path / "b")
+    assert move("/a", "/b", on_conflict) == "/b"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("on_conflict", ["replace", "reject", "rename"])
 def test_no_move_leads_to_a_place_of_the_gateway_or_a_folder(
     move: Move, tmp_path: Path, on_conflict: OnConflict
 ) -> None:
