@@ -100,7 +100,7 @@ class QuotaScan:
         return await self._recount(await self._files.run(partial(see_files, self._place, page, number)))
 
     async def _recount_unseen(self, after: str, seen_before: int) -> tuple[str | None, int]:
-        """Recount those of the next files that were not seen; return how far this came, and the changes."""
+        """Recount the next files that were not seen; return how far this came, and the changes."""
         page = await self._files.run(partial(files_page, self._place, after, seen_before))
         return page.reached, await self._recount([item.path for item in page.unseen])
 
