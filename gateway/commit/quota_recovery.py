@@ -106,11 +106,15 @@ class QuotaRecovery:
             files = self._quotas.files
             if earlier is not None and files.place.slot == 0 and files.are_counted():
                 with contextlib.suppress(GatewayError):
-                    before = min(today, earlier) - KEPT_DAYS
-                    while await files.run(partial(prune_days, before)):
-                        await asyncio.sleep(PRUNE_PAUSE)
+                    await self._prune(min(today, earlier) - KEPT_DAYS)
             earlier = today
             await asyncio.sleep(PRUNE_INTERVAL)
+
+    async def _prune(self, before: int) -> None:
+        has_more = True
+        while has_more:
+            has_more = await self._quotas.files.run(partial(prune_days, before))
+            await asyncio.sleep(PRUNE_PAUSE)
 
     async def _settle(self, reservation: QuotaReservation, state: UploadState | None) -> bool:
         """Settle one upload that nobody works on here; tell whether it has ended."""
