@@ -53,6 +53,7 @@ class BatchCommitter:
 
     def commit(self, requests: Sequence[CommitRequest], result: BatchResult) -> None:
         """Commit `requests` as one batch; put the outcome of each into `result`."""
+        requests = self._refuse_unsettled(requests, result)
         self._leftovers.clean_up()
         folders: _Folders = {}
         try:
@@ -60,6 +61,20 @@ class BatchCommitter:
         finally:
             for folder in folders.values():
                 folder.close()
+
+    def _refuse_unsettled(
+        self, requests: Sequence[CommitRequest], result: BatchResult
+    ) -> list[CommitRequest]:
+        """Refuse for now what an earlier try has left: rows to delete, a body to move back."""
+        settled: list[CommitRequest] = []
+        for request in requests:
+            if request.upload.id not in self._leftovers:
+                settled.append(request)
+                continue
+            request.body.truncate()
+            refusal = Refusal("journal_unavailable", "an earlier try is not undone yet: try again later")
+            result.outcomes[request.upload.id] = refusal
+        return settled
 
     def _commit(self, requests: Sequence[CommitRequest], folders: _Folders, result: BatchResult) -> None:
         staged = self._finalize_all(self._stage_all(requests, folders, result), result)

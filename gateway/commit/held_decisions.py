@@ -96,10 +96,6 @@ class HeldDecisions:
         held = await _journalled(self._uploads.decide(delivery, decision, duration))
         failpoints.hit("after held decision")
         self._note(held)
-        holding = self._state.journal.queue.holding
-        if held is not None and held.state == "undecided" and held.handlers[0] not in holding:
-            # A reload has removed the next handler: nobody else would see that before the next one.
-            await _journalled(self._uploads.dead_letter_orphans(holding))
 
     async def release(self, upload_id: str, by: str) -> None:
         """Accept an upload for an operator; its handlers are asked no more.
@@ -116,7 +112,7 @@ class HeldDecisions:
         held = await _journalled(decided)
         if held is None:
             states = await _journalled(self._uploads.states([upload_id]))
-            if upload_id in states:
+            if states.get(upload_id, "undecided") != "undecided":
                 raise Refusal("already_decided", f"this upload is {states[upload_id]} already")
             raise Refusal("not_found", "there is no held upload of this id")
         self._note(held)
@@ -202,6 +198,7 @@ class HeldDecisions:
     async def _publish(self, held: HeldUpload) -> None:
         failpoints.hit("before held publish")
         try:
+            await self.ends.publishing(upload_of_fields(held.upload), held.bytes)
             stored = await self.store.publish(held)
         except Refusal as refusal:
             if refusal.code not in NEVER_PUBLISHED:

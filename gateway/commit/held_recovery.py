@@ -1,8 +1,10 @@
 """Settles at start which held uploads are there, published, or lost. Blocking.
 
-A held upload has its body in `.gateway/held/`: one that was in `incoming/` is back by now. Without it
-the upload was published, if it is recorded as such, or its client was told of a failure, or the disk has
-lost it. A body that no journal knows is kept, and told of: a journal may have been put aside.
+A held upload has its body in `.gateway/held/`: one that was in `incoming/` is back by now. While it has
+no other name it was never published: what a publishing recorded could not be deleted, and is now.
+Without it the upload was published, if it is recorded as such, or its client was told of a failure, or
+the disk has lost it. A body that no journal knows is kept, and told of: a journal may have been put
+aside.
 """
 
 from __future__ import annotations
@@ -42,15 +44,20 @@ def settle_held(incoming: IncomingDirectory, journal: Journal) -> None:
         after = rows[-1][0]
         ids = [upload_id for upload_id, _ in rows]
         folder.know(ids)
+        links = {upload_id: folder.links(upload_id) for upload_id in ids}
         recorded = journal.outbox.recorded_uploads(ids).result()
-        for upload_id in recorded:
+        undone = [upload_id for upload_id in recorded if links[upload_id] == 1]
+        if undone:
+            journal.outbox.forget_uploads(undone).result()
+        published = [upload_id for upload_id in recorded if links[upload_id] != 1]
+        for upload_id in published:
             folder.remove(upload_id)
-        if recorded:
-            journal.held_uploads.end(list(recorded)).result()
+        if published:
+            journal.held_uploads.end(published).result()
         lost = [
             upload_id
             for upload_id, state in rows
-            if state == "undecided" and upload_id not in recorded and not folder.exists(upload_id)
+            if state == "undecided" and upload_id not in recorded and not links[upload_id]
         ]
         for upload_id in lost:
             _reject(upload_id, journal)

@@ -26,6 +26,10 @@ class Leftovers:
         """Delete the rows of unpublished uploads later. Their empty files tell recovery meanwhile."""
         self._unpublished.extend(upload_ids)
 
+    def __contains__(self, upload_id: object) -> bool:
+        """Tell whether the journal may have rows of an earlier try to commit this upload."""
+        return upload_id in self._unpublished
+
     def note_published(self, upload_id: str) -> None:
         """Note, durably, that an upload is published, and remove its private file later.
 

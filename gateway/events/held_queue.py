@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
@@ -93,9 +94,11 @@ class HeldQueue:
     def ack(
         self, delivery: Delivery, duration: float, result: RunOutput | None = None
     ) -> Awaitable[None]:
-        """Settle a delivery as done, with its decision; without one the upload is as it was."""
+        """Settle a delivery as done, with its decision. One without a decision accepts nothing: dead."""
         run = run_of(delivery)
-        decision = self._decided.get(run) or Decision(result=result)
+        decision = self._decided.get(run)
+        if decision is None:
+            return self.dead_letter(delivery, "the run has ended without a decision", duration, result)
         return self._settled(run, self._decisions.decide(delivery, decision, duration))
 
     async def retry(
@@ -129,8 +132,11 @@ class HeldQueue:
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """See `Queue.dead_letter_orphans`."""
-        count = await asyncio.shield(asyncio.wrap_future(self._uploads.dead_letter_orphans(handlers)))
-        return count
+        orphaned = self._uploads.dead_letter_orphans(handlers)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(orphaned))
+        except sqlite3.Error as error:
+            raise EventEngineUnavailable(f"the journal: {error}") from error
 
     async def _settled(self, run: _Run, settling: Awaitable[None]) -> None:
         await settling

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from gateway.domain.event_bodies import received_id
 from gateway.domain.held import Decision
@@ -116,13 +116,25 @@ class HeldTable:
         return self._decided(partial(operation, duration=duration, node=self._node))
 
     def release_held(self, upload_id: str, by: str) -> Future[HeldUpload | None]:
-        """Accept an upload for an operator, whatever its handlers would say; None as in `decide`."""
-        return self._decided(partial(overrule_held, upload_id=upload_id, refusal=None, by=by))
+        """Accept an upload for an operator, whatever its handlers would say; None as in `decide`.
+
+        None too for one that is still on its way into the folder: nobody was told that it is held.
+        """
+        return self._overrule(upload_id, None, by)
 
     def reject_held(self, upload_id: str, reason: str, by: str) -> Future[HeldUpload | None]:
-        """Reject an upload for an operator; None as in `decide`."""
-        refusal = refusal_fields(reason=reason, by=by)
-        return self._decided(partial(overrule_held, upload_id=upload_id, refusal=refusal, by=by))
+        """Reject an upload for an operator; None as in `release_held`."""
+        return self._overrule(upload_id, refusal_fields(reason=reason, by=by), by)
+
+    def _overrule(
+        self, upload_id: str, refusal: dict[str, Any] | None, by: str
+    ) -> Future[HeldUpload | None]:
+        def operation(db: sqlite3.Connection) -> HeldUpload | None:
+            if self._unpublished.holds(received_id(upload_id)):
+                return None
+            return overrule_held(db, upload_id, refusal, by)
+
+        return self._decided(operation)
 
     def reject_lost(self, upload_id: str) -> Future[HeldUpload | None]:
         """Reject an upload whose body is gone; None as in `decide`."""

@@ -59,6 +59,10 @@ class UnpublishedEvents:
                 del self._events[event.event_id]
         return removed
 
+    def holds(self, event_id: str) -> bool:
+        """Tell whether the deliveries of an event must not run yet."""
+        return event_id in self._events
+
     def event_ids(self) -> list[str]:
         """Return the events that must not be claimed now."""
         with self._lock:

@@ -6,21 +6,31 @@ decision belongs into the transaction that settles the delivery.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.commit.held_store import HeldStore
 from gateway.domain.model import Delivery, HandlerSpec
+from gateway.errors import EventEngineUnavailable
 from gateway.events.dispatch import DeliveryDispatcher, RunResult, SubmittedRun
 from gateway.events.held_queue import HeldQueue
 from gateway.events.runner import Runner
 from gateway.events.runs import RunMetrics
 from gateway.files.private import PrivateFiles
 from gateway.plugins.held_trials import HeldTrials
+from gateway.telemetry.logs import event
 
 if TYPE_CHECKING:  # it opens the journal, which a worker has not
     from gateway.server.resources import Resources
+
+log = logging.getLogger("gateway.runner")
+
+ORPHANS_INTERVAL: Final = 60.0
+"""Seconds between two looks for uploads that wait for a handler that a reload has removed."""
 
 
 class HeldDispatcher:
@@ -82,10 +92,11 @@ class HeldDelivery:
         journal, self._decisions = resources.journal, resources.parts.held
         self._journal_queue = journal.queue
         self._specs = resources.hooks.holding_specs
-        queue = HeldQueue(journal.queue, journal.held_uploads, self._decisions)
+        self._queue = queue = HeldQueue(journal.queue, journal.held_uploads, self._decisions)
         files, trials = resources.scripts.files.private, resources.hooks.shadows.held
         held = HeldDispatcher(dispatcher, queue, self._decisions.store, files, trials)
         self._runner = Runner(queue, held, metrics)
+        self._orphans: asyncio.Task[None] | None = None
 
     def claim_specs(self) -> Sequence[HandlerSpec]:
         """Return the handlers with `hold`: from now on nobody else claims their deliveries."""
@@ -97,6 +108,7 @@ class HeldDelivery:
         """Begin to deliver, and to carry out decisions."""
         await self._decisions.start()
         await self._runner.start(self.claim_specs())
+        self._orphans = asyncio.create_task(self._dead_letter_orphans())
 
     async def refresh(self) -> None:
         """Follow a reload of the plugins."""
@@ -104,5 +116,21 @@ class HeldDelivery:
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, then for what was decided."""
+        if self._orphans is not None:
+            self._orphans.cancel()
         await self._runner.stop(grace)
         await self._decisions.close()
+
+    async def _dead_letter_orphans(self) -> None:
+        """Make dead what waits for a handler that is gone: a reload comes between asking and holding,
+        or between one decision and the next, and its own look is over then."""
+        while True:
+            await asyncio.sleep(ORPHANS_INTERVAL)
+            handlers = [spec.name for spec in self._specs()]
+            with contextlib.suppress(EventEngineUnavailable):
+                if count := await self._queue.dead_letter_orphans(handlers):
+                    log.warning(
+                        "%d uploads stay held until somebody decides: no plugin has their handler",
+                        count,
+                        extra=event("delivery.orphaned", count=count),
+                    )

@@ -34,13 +34,12 @@ class HeldDirectory:
         if self._durable:
             os.fsync(self.fd)
 
-    def exists(self, upload_id: str) -> bool:
-        """Tell whether the body of an upload is here."""
+    def links(self, upload_id: str) -> int:
+        """Return how many names a body has, with the one here; 0 where it is not here."""
         try:
-            os.stat(upload_id, dir_fd=self.fd, follow_symlinks=False)
+            return os.stat(upload_id, dir_fd=self.fd, follow_symlinks=False).st_nlink
         except FileNotFoundError:
-            return False
-        return True
+            return 0
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""

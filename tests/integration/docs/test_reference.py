@@ -63,7 +63,7 @@ async def test_every_key_of_a_real_event_is_documented(
     await wait_settled(running)
     await running.resources.hooks.close(5)
     said = {name: keys(section(page("events.md"), f"## {name}")) for name in models.EVENTS}
-    [*uploading, _max_bytes, _on_conflict] = said[UPLOADING]
+    [*uploading, _max_bytes, _on_conflict, _metadata, _quotas] = said[UPLOADING]
     noted = {note.name: set(json.loads(note.read_text())) for note in notes.iterdir()}
     assert noted[".ok-False-False-False"] == set(uploading)
     assert noted[".ok-False-True-False"] == set(said[UPLOADED])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from gateway.commit.object_reconciler import UploadReconciler
-from gateway.commit.object_writer import ObjectWriter
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.storage.s3.bucket import BucketClient
@@ -141,7 +140,8 @@ async def test_a_client_that_trickles_chunked_bodies_delays_no_chunked_body_of_a
     gateway = await start_gateway(
         auth="none", storage=s3_storage, storage_memory="32MiB", idle_timeout="1h"
     )
-    memory = gateway.resources.parts.writer._context.memory  # type: ignore[attr-defined]
+    assert gateway.resources.parts.backend is not None
+    memory = gateway.resources.parts.backend.staging.context.memory
     content, chunked = b"abcdefgh" * (20 << 17), "Transfer-Encoding: chunked"
     async with contextlib.AsyncExitStack() as greedy, asyncio.timeout(30):
         for number in range(10):
@@ -164,8 +164,8 @@ async def test_an_error_after_the_publication_is_no_answer_and_holds_nothing(
     start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = await start_gateway(auth="none", storage=s3_storage)
-    writer = gateway.resources.parts.writer
-    assert isinstance(writer, ObjectWriter)
+    assert gateway.resources.parts.backend is not None
+    writer = gateway.resources.parts.backend.writer
 
     async def settle_badly(*_: object) -> None:
         raise RuntimeError("settling broke")

@@ -264,19 +264,6 @@ async def test_a_body_that_is_damaged_is_never_published(
     assert (held.state(told), harness.stored(), held.bodies()) == ("rejected", {}, [])
 
 
-async def test_a_handler_that_a_reload_removed_is_waited_for_in_vain_until_an_operator_decides(
-    harness: CommitterHarness, held: HeldHarness
-) -> None:
-    harness.journal.queue.holding = frozenset({"a"})
-    told = await held.hold(handlers=("a", "removed"))
-    await held.decide()
-    assert held.event_states(told) == {"a": "done", "removed": "dead"}
-    assert held.state(told) == "undecided"
-    await held.decisions.release(told.upload_id, "root")
-    await held.settled()
-    assert harness.stored() == {"x": b"body"}
-
-
 async def test_an_object_of_an_earlier_storage_waits_for_its_bucket(
     harness: CommitterHarness, held: HeldHarness
 ) -> None:

@@ -16,10 +16,12 @@ from gateway.commit.leftovers import Leftovers
 from gateway.commit.records import BatchResult, CommitRequest, Subscribers, UploadEvents
 from gateway.commit.recover import Recovered, absorb_slots, recover
 from gateway.domain.grant import Grant
-from gateway.domain.model import new_id
+from gateway.domain.model import Identity, new_id
 from gateway.domain.upload_fields import upload_of_fields
+from gateway.errors import Refusal
 from gateway.events.held_log import HeldUpload
 from gateway.events.journal import Journal
+from gateway.events.outbox import UploadRecord
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.state_dir import StateDirectory
 from gateway.telemetry.redaction import Redaction
@@ -176,10 +178,54 @@ async def test_rows_that_could_not_be_deleted_free_no_url_of_a_held_upload(
     assert (held.bodies(), used_urls(harness)) == ([told.upload_id], ["n" * 16])
 
 
+def raises(*_: Any) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
 def fails(*_: Any) -> Future[None]:
     future: Future[None] = Future()
     future.set_exception(sqlite3.OperationalError("disk I/O error"))
     return future
+
+
+async def test_what_was_recorded_and_never_published_is_not_taken_for_published(
+    harness: CommitterHarness, held: HeldHarness
+) -> None:
+    """Its body has come back, but what the journal has of the publishing could not be deleted."""
+    await held.decisions.close()
+    told = await held.hold()
+    await held.decide()
+    row = UploadRecord(told.upload_id, "/x", Identity(1, 4, 3), "text/plain", {}, None, None, 1.0)
+    harness.journal.outbox.record_uploads_now([row])
+    start(harness)
+    assert (held.state(told), held.bodies()) == ("accepted", [told.upload_id])
+    assert result_of(harness.journal.outbox.recorded_uploads([told.upload_id])) == {}
+    again = HeldHarness(harness)
+    await again.decisions.start()
+    await again.settled()
+    await again.decisions.close()
+    assert harness.stored() == {"x": b"body"}
+
+
+async def test_what_an_earlier_try_left_is_deleted_before_the_next_one(
+    harness: CommitterHarness, held: HeldHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the rows of the upload that is published by then would be deleted."""
+    await held.decisions.close()
+    told = await held.hold()
+    await held.decide()
+    (accepted,) = held.unsettled()
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.journal.outbox, "forget_uploads", fails)
+        patch.setattr(harness.journal.outbox, "record_uploads_now", raises)
+        with pytest.raises(Refusal):
+            await held.store.publish(accepted)
+    with pytest.raises(Refusal, match="not undone yet"):
+        await held.store.publish(accepted)
+    await held.store.publish(accepted)
+    await harness.commit("/y", b"next")
+    assert harness.stored() == {"x": b"body", "y": b"next"}
+    assert told.upload_id in result_of(harness.journal.outbox.recorded_uploads([told.upload_id]))
 
 
 async def test_held_uploads_move_with_their_slot(tmp_path: Path, harness: CommitterHarness) -> None:

@@ -20,6 +20,7 @@ from gateway.storage.local.held_directory import HeldDirectory
 from tests.support.committer import CommitterHarness, OnFailpoint
 from tests.support.held import HeldHarness
 from tests.support.partials import partial_head
+from tests.support.records import result_of
 
 KIB = 1 << 10
 
@@ -121,6 +122,26 @@ async def test_a_body_that_cannot_be_moved_is_refused_and_its_row_deleted(
     with pytest.raises(Refusal):
         await held.hold()
     assert nothing_is_left(harness, held)
+
+
+async def test_an_operator_decides_about_nothing_that_is_not_in_its_folder_yet(
+    harness: CommitterHarness, held: HeldHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body would be published while it is moved, and its client told of a failure."""
+    overruled: list[object] = []
+    move = HeldDirectory.take
+
+    def take(folder: HeldDirectory, incoming_fd: int, upload_id: str) -> None:
+        overruled.append(result_of(harness.journal.held_uploads.release_held(upload_id, "root")))
+        overruled.append(result_of(harness.journal.held_uploads.reject_held(upload_id, "", "root")))
+        move(folder, incoming_fd, upload_id)
+
+    monkeypatch.setattr(HeldDirectory, "take", take)
+    told = await held.hold()
+    assert (overruled, held.state(told), held.bodies()) == ([None, None], "undecided", [told.upload_id])
+    await held.decisions.release(told.upload_id, "root")
+    await held.settled()
+    assert harness.stored() == {"x": b"body"}
 
 
 async def test_a_folder_that_cannot_be_synced_gets_no_answer_and_the_upload_is_decided(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from concurrent.futures import Future
 
 import pytest
@@ -110,6 +111,27 @@ async def test_orphans_become_dead_in_bounded_steps(
     hold(journal, "gone", count=5)
     hold(journal, "too", count=1)
     assert [await queue.dead_letter_orphans([]) for _ in range(3)] == [3, 3, 0]
+
+
+async def test_a_run_that_ends_without_a_decision_accepts_nothing(
+    journal: Journal, queue: HeldQueue
+) -> None:
+    (upload_id,) = hold(journal, "a")
+    (delivery,) = await queue.claim("a", 1, 0.0)
+    await queue.ack(delivery, 0.0)
+    assert states(journal, upload_id) == {"a": "dead"}
+    assert result_of(journal.held_uploads.states([upload_id])) == {upload_id: "undecided"}
+    assert queue.upload_of(delivery) is None
+
+
+async def test_orphans_wait_while_the_journal_cannot_be_written(
+    journal: Journal, queue: HeldQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: Future[int] = Future()
+    failed.set_exception(sqlite3.OperationalError("database or disk is full"))
+    monkeypatch.setattr(journal.held_uploads, "dead_letter_orphans", lambda _: failed)
+    with pytest.raises(EventEngineUnavailable):
+        await queue.dead_letter_orphans([])
 
 
 async def test_a_decision_that_cannot_be_written_is_not_lost(
