@@ -15,6 +15,7 @@ import pytest
 from gateway.auth.tokens import token_digest
 from gateway.domain.model import UPLOADED
 from gateway.endpoints.admin import upload_stream
+from gateway.http.responses import GatewayResponse
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
@@ -189,7 +190,7 @@ async def test_a_client_that_takes_no_events_is_disconnected(
     monkeypatch.setattr(upload_stream, "WRITE_TIMEOUT", 0.01)
     gateway = await start_gateway()
     upload_id = (await put(gateway, "/upload/x")).json["upload_id"]
-    monkeypatch.setattr(upload_stream.GatewayResponse, "write", lambda *_: asyncio.Event().wait())
+    monkeypatch.setattr(GatewayResponse, "write", lambda *_: asyncio.Event().wait())
     async with raw_connection(gateway) as client:
         await client.send(request_head("GET", f"/-/uploads/{upload_id}", "Accept: text/event-stream"))
         await asyncio.wait_for(client.reader.read(), TIMEOUT)
