@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 from gateway.domain.model import OBJECT_CREATED, UPLOAD_FAILED, UPLOADED, Delivery, Upload
 from gateway.errors import HandlerFailed
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting import http_sessions
 from tests.integration.plugins.conftest import StartHooks, webhook
 from tests.support.harness import self_signed_certificate
 from tests.support.webhook_receiver import OLD_SECRET, SECRET, Hang, WebhookReceiver, answer
@@ -97,6 +98,15 @@ async def test_a_receiver_that_is_not_there_is_a_failed_run(
     failed = await failure(hooks)
     assert "the receiver did not answer: ClientConnectorError" in str(failed)
     assert "in-the-query" not in str(failed)
+
+
+async def test_a_receiver_with_too_many_open_requests_gets_no_further_one(
+    start: StartHooks, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_sessions, "MAX_CALLS", 0)
+    failed = await failure(await start(webhook(receiver, UPLOADED)))
+    assert "too many requests to this receiver have no answer yet" in str(failed)
+    assert receiver.received.empty()
 
 
 async def test_what_a_receiver_says_of_its_failure_is_kept_and_masked(
