@@ -17,14 +17,14 @@ def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
     (key, limits), measure, used = exceeded
     limit = limits.limit(measure) or 0
     if measure == "files":
-        return Refusal("quota_exceeded", f"{key}: {limit} files, {used} used")
-    amounts = f"{binary_size(limit)}, {binary_size(used)} used, this upload has {binary_size(size)}"
+        return Refusal("quota_exceeded", f"{key}: {used} of {limit} files used")
+    amounts, this_one = f"{binary_size(used)} of {binary_size(limit)} used", binary_size(size)
     if measure == "bytes":
-        return Refusal("quota_exceeded", f"{key}: {amounts}")
+        return Refusal("quota_exceeded", f"{key}: {amounts}, this upload has {this_one}")
+    message = f"{key}: {amounts} today (UTC), this upload has {this_one}"
     if size > limit:  # no day is large enough
-        return Refusal("quota_exceeded", f"{key}: {amounts}, on one day (UTC)")
+        return Refusal("quota_exceeded", message)
     seconds = math.ceil(DAY_SECONDS - now % DAY_SECONDS)
-    message = f"{key}: {amounts}, on one day (UTC)"
     return Refusal("too_many_requests", message, {"Retry-After": str(seconds)})
 
 

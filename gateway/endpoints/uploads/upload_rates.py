@@ -99,5 +99,5 @@ class UploadRates:
             return headers
         self._exceeded("requests")
         quota, rate, reset = exceeded
-        message = f"{quota.key}: at most {rate} requests are allowed"
+        message = f"{quota.key}: the limit of {rate} requests is reached"
         raise Refusal("too_many_requests", message, {**headers, "Retry-After": str(reset)})

@@ -33,10 +33,10 @@ async def test_a_quota_counts_files_as_they_come_are_replaced_and_go(
     assert (await put(gateway, "/upload/few/b", b"x" * 4096)).status == 201
     refused = await put(gateway, "/upload/few/c", b"x")
     assert (refused.status, refused.json["error"]) == (507, "quota_exceeded")
-    assert refused.json["message"] == "prefix /upload/few/: 1 files, 1 used"
+    assert refused.json["message"] == "prefix /upload/few/: 1 of 1 files used"
     refused = await put(gateway, "/upload/c", b"x" * 4097)
     assert refused.status == 507
-    assert refused.json["message"] == f"{KEY}: 10 KiB, 6 KiB used, this upload has 4 KiB"
+    assert refused.json["message"] == f"{KEY}: 6 KiB of 10 KiB used, this upload has 4 KiB"
     assert (await curl("-X", "DELETE", f"{gateway.url}/upload/few/b")).status == 204
     assert (await put(gateway, "/upload/c", b"x" * 4097)).status == 201
     assert usage_of(counters(tmp_path / "data")) == {KEY: (6145, 2)}

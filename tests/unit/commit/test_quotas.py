@@ -28,7 +28,7 @@ async def test_a_stored_upload_tells_what_is_left_and_a_refused_one_leaves_nothi
         {"quota": KEY, "bytes": size, "bytes_per_day": day},
         {"quota": "prefix /few/", "files": {"limit": 3, "left": 2}},
     ]
-    with pytest.raises(Refusal, match="1000 B, 600 B used, this upload has 401 B"):
+    with pytest.raises(Refusal, match="600 B of 1000 B used, this upload has 401 B"):
         await counted.put("/b", b"x" * 401)
     assert counted.usage() == {KEY: (600, 1), "prefix /few/": (600, 1)}
     assert counted.harness.stored() == {"few/a": b"x" * 600}
@@ -37,7 +37,7 @@ async def test_a_stored_upload_tells_what_is_left_and_a_refused_one_leaves_nothi
 async def test_a_body_of_unknown_length_reserves_what_comes(counted: Counted) -> None:
     pending = await counted.writer.begin(counted.upload("/a"))
     await pending.write(b"x" * 700)
-    with pytest.raises(Refusal, match="700 B used, this upload has 301 B"):
+    with pytest.raises(Refusal, match="700 B of 1000 B used, this upload has 301 B"):
         await counted.writer.begin(counted.upload("/b", 301))
     assert counted.usage()[KEY] == (700, 1)
     await pending.write(b"x" * 100)
@@ -62,7 +62,7 @@ async def test_an_upload_whose_path_a_handler_changes_counts_where_it_goes(count
     await pending.write(b"12345")
     await pending.finish()
     full.path = "/few/c"
-    with pytest.raises(Refusal, match="3 files, 3 used"):
+    with pytest.raises(Refusal, match="3 of 3 files used"):
         await pending.commit({}, from_client=True)
     assert counted.harness.bodies() == []
     assert counted.usage()[KEY] == (5, 3)

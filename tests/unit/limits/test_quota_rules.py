@@ -71,9 +71,9 @@ def test_a_refusal_says_whose_limit_it_is_and_when_to_come_back() -> None:
         Exceeded(bound("per principal acme", bytes=10 << 30), "bytes", 10_737_000_000), 200 << 20, 0.0
     )
     assert (stored.status, stored.code) == (507, "quota_exceeded")
-    assert stored.message == "per principal acme: 10 GiB, 9.9 GiB used, this upload has 200 MiB"
+    assert stored.message == "per principal acme: 9.9 GiB of 10 GiB used, this upload has 200 MiB"
     files = quota_refusal(Exceeded(bound("prefix /a/", files=3), "files", 3), 1, 0.0)
-    assert files.message == "prefix /a/: 3 files, 3 used"
+    assert files.message == "prefix /a/: 3 of 3 files used"
     daily = quota_refusal(
         Exceeded(bound("key ci", bytes_per_day=9), "bytes_per_day", 5), 5, 86_400 * 3 + 86_000
     )
@@ -83,7 +83,7 @@ def test_a_refusal_says_whose_limit_it_is_and_when_to_come_back() -> None:
 def test_what_is_more_than_a_whole_day_allows_is_not_told_to_come_back() -> None:
     refusal = quota_refusal(Exceeded(bound("key ci", bytes_per_day=9), "bytes_per_day", 0), 10, 0.0)
     assert (refusal.status, refusal.headers) == (507, {})
-    assert refusal.message == "key ci: 9 B, 0 B used, this upload has 10 B, on one day (UTC)"
+    assert refusal.message == "key ci: 0 B of 9 B used today (UTC), this upload has 10 B"
 
 
 @pytest.mark.parametrize(
