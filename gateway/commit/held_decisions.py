@@ -198,6 +198,7 @@ class HeldDecisions:
     async def _publish(self, held: HeldUpload) -> None:
         failpoints.hit("before held publish")
         try:
+            await self.ends.publishing(upload_of_fields(held.upload), held.bytes)
             stored = await self.store.publish(held)
         except Refusal as refusal:
             if refusal.code not in NEVER_PUBLISHED:

@@ -19,6 +19,7 @@ NEVER_PUBLISHED: Final = frozenset(
         "precondition_failed",
         "too_large",
         "quota_exceeded",
+        "too_many_requests",
         "other_file_system",
     }
 )

@@ -30,6 +30,9 @@ ROUNDS: Final = 60
 """Tries after which all reservations of this process are looked at again."""
 
 PRUNE_INTERVAL: Final = 1800.0
+PRUNE_PAUSE: Final = 0.01
+"""Seconds between two pieces of that: uploads come in between."""
+
 KEPT_DAYS: Final = 9
 """Days that are kept: a partial upload counts for the day on which it began, a week ago at most."""
 
@@ -100,11 +103,18 @@ class QuotaRecovery:
         earlier: int | None = None
         while True:
             today = day_of(self._quotas.now())
-            if earlier is not None and self._quotas.files.place.slot == 0:
+            files = self._quotas.files
+            if earlier is not None and files.place.slot == 0 and files.are_counted():
                 with contextlib.suppress(GatewayError):
-                    await self._quotas.files.run(partial(prune_days, min(today, earlier) - KEPT_DAYS))
+                    await self._prune(min(today, earlier) - KEPT_DAYS)
             earlier = today
             await asyncio.sleep(PRUNE_INTERVAL)
+
+    async def _prune(self, before: int) -> None:
+        has_more = True
+        while has_more:
+            has_more = await self._quotas.files.run(partial(prune_days, before))
+            await asyncio.sleep(PRUNE_PAUSE)
 
     async def _settle(self, reservation: QuotaReservation, state: UploadState | None) -> bool:
         """Settle one upload that nobody works on here; tell whether it has ended."""

@@ -21,6 +21,8 @@ def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
     amounts = f"{binary_size(limit)}, {binary_size(used)} used, this upload has {binary_size(size)}"
     if measure == "bytes":
         return Refusal("quota_exceeded", f"{key}: {amounts}")
+    if size > limit:  # no day is large enough
+        return Refusal("quota_exceeded", f"{key}: {amounts}, on one day (UTC)")
     seconds = math.ceil(DAY_SECONDS - now % DAY_SECONDS)
     message = f"{key}: {amounts}, on one day (UTC)"
     return Refusal("too_many_requests", message, {"Retry-After": str(seconds)})

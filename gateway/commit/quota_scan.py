@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.commit.quota_files import QuotaFiles, stored_keys
 from gateway.errors import GatewayError
@@ -24,6 +24,7 @@ from gateway.storage.protocols import Storage
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
+T = TypeVar("T")
 
 PAUSE: Final = 3.0
 """A scan pauses so many times as long as its latest piece took: it uses a quarter of a core at most."""
@@ -88,14 +89,20 @@ class QuotaScan:
                     changed += await self._paced(self._see(page, number))
                     page = []
             changed += await self._paced(self._see(page, number))
-        after, seen_before = "", _ALL if counts_anew else number
-        while unseen := await self._files.run(partial(files_page, self._place, after, seen_before)):
-            after = unseen[-1].path
-            changed += await self._paced(self._recount([item.path for item in unseen]))
+        reached: str | None = ""
+        seen_before = _ALL if counts_anew else number
+        while reached is not None:
+            reached, recounted = await self._paced(self._recount_unseen(reached, seen_before))
+            changed += recounted
         return changed
 
     async def _see(self, page: Sequence[tuple[str, int]], number: int) -> int:
         return await self._recount(await self._files.run(partial(see_files, self._place, page, number)))
+
+    async def _recount_unseen(self, after: str, seen_before: int) -> tuple[str | None, int]:
+        """Recount the next files that were not seen; return how far this came, and the changes."""
+        page = await self._files.run(partial(files_page, self._place, after, seen_before))
+        return page.reached, await self._recount([item.path for item in page.unseen])
 
     async def _recount(self, paths: Sequence[str]) -> int:
         changed = 0
@@ -135,7 +142,7 @@ class QuotaScan:
         await self._files.run(partial(replace_file, self._place, upload.path, before, after))
         return True
 
-    async def _paced(self, work: Awaitable[int]) -> int:
+    async def _paced(self, work: Awaitable[T]) -> T:
         started = time.monotonic()
         result = await work
         await asyncio.sleep(PAUSE * (time.monotonic() - started))

@@ -156,6 +156,16 @@ class Quotas:
 
     # -- ends that no request waits for
 
+    async def publishing(self, upload: Upload, size: int) -> None:
+        """See `UploadEnds.publishing`: it has to fit where it goes now. Raises as `reserve`."""
+        if not self.count(upload):
+            return
+        self.active.add(upload.id)  # it is reserved already: a failure does not give that back
+        try:
+            await self.reserve(upload, size)
+        finally:
+            self.leave(upload.id)
+
     async def published(self, stored: Stored) -> None:
         """See `UploadEnds.published`."""
         version = self._version(stored)

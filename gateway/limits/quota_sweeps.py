@@ -12,6 +12,9 @@ from gateway.limits.quota_statements import Statement, Steps, read_day, read_usa
 PAGE: Final = 200
 """Rows of one operation: a few milliseconds."""
 
+DAYS_PAGE: Final = 1000
+"""Counters of days that one operation deletes."""
+
 MAX_DAY_ROWS: Final = 500_000
 """Counters of bytes a day, some 50 MB. Of more the smallest go, the oldest days first."""
 
@@ -25,14 +28,22 @@ class PlacedFile(NamedTuple):
     file: CountedFile
 
 
-def files_page(place: str, after: str, seen_before: int) -> Steps[list[PlacedFile]]:
-    """Return the next files, by path, that no scan from `seen_before` on has seen."""
+class FilesPage(NamedTuple):
+    """Those of some files that were not seen; `reached` is the last path of all, None at the end."""
+
+    unseen: list[PlacedFile]
+    reached: str | None
+
+
+def files_page(place: str, after: str, seen_before: int) -> Steps[FilesPage]:
+    """Read the next `PAGE` files by path; return those that no scan from `seen_before` on has seen."""
     rows = yield Statement(
-        "SELECT path, upload_id, version, bytes, owner, keys FROM quota_files"
-        " WHERE place = ? AND path > ? AND seen < ? ORDER BY path LIMIT ?",
-        (place, after, seen_before, PAGE),
+        "SELECT path, seen, upload_id, version, bytes, owner, keys FROM quota_files"
+        " WHERE place = ? AND path > ? ORDER BY path LIMIT ?",
+        (place, after, PAGE),
     )
-    return [PlacedFile(path, counted_file(columns)) for path, *columns in map(tuple, rows)]  # type: ignore[arg-type]
+    unseen = [PlacedFile(row[0], counted_file(row[2:])) for row in rows if int(row[1]) < seen_before]
+    return FilesPage(unseen, rows[-1][0] if rows else None)
 
 
 def see_files(place: str, files: Sequence[tuple[str, int]], seen: int) -> Steps[list[str]]:
@@ -88,21 +99,16 @@ def write_fact(name: str, value: str) -> Steps[None]:
     )
 
 
-def prune_days(before: int) -> Steps[int]:
-    """Delete counters of earlier days, and the smallest of too many; return how many are left."""
-    yield Statement(
-        "DELETE FROM quota_days WHERE day < ?",
-        (before,),
-    )
-    rows = yield Statement("SELECT count(*) FROM quota_days")
-    count = int(rows[0][0])
-    if count > MAX_DAY_ROWS:
-        smallest = yield Statement(
-            "SELECT key, day FROM quota_days ORDER BY day, bytes LIMIT ?", (count - MAX_DAY_ROWS,)
-        )
-        for key, day in smallest:
-            yield Statement("DELETE FROM quota_days WHERE key = ? AND day = ?", (key, day))
-    return min(count, MAX_DAY_ROWS)
+def prune_days(before: int) -> Steps[bool]:
+    """Delete some counters of earlier days, or the smallest of too many; tell whether there are more."""
+    (row,) = yield Statement("SELECT count(*) FROM quota_days")
+    too_many = max(int(row[0]) - MAX_DAY_ROWS, 0)
+    rows = yield Statement("SELECT key, day FROM quota_days ORDER BY day, bytes LIMIT ?", (DAYS_PAGE,))
+    ended = sum(int(day) < before for _, day in rows)
+    count = min(max(ended, too_many), DAYS_PAGE)
+    for key, day in rows[:count]:
+        yield Statement("DELETE FROM quota_days WHERE key = ? AND day = ?", (key, day))
+    return count == DAYS_PAGE
 
 
 def left_of(quotas: Sequence[BoundQuota], day: int) -> Steps[list[QuotaLeft]]:

@@ -15,10 +15,10 @@ import threading
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from gateway.domain.sqlite_writer import SqliteWriter, WriterConnection
+from gateway.domain.sqlite_writer import SqliteWriter
 from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.limits.quota_statements import SCHEMA, Lock, Operation
-from gateway.records.sqlite_store import WriteTurns
+from gateway.records.sqlite_store import SharedConnection
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.quotas")
@@ -55,7 +55,7 @@ class SqliteQuotaStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = SqliteWriter(lambda: _SharedCounters(path), name="quotas", max_batch=MAX_BATCH)
+        self._writer = SqliteWriter(lambda: _open_counters(path), name="quotas", max_batch=MAX_BATCH)
         self._waiting = 0
         self._lock = threading.Lock()
 
@@ -68,7 +68,7 @@ class SqliteQuotaStore:
         if self._path.exists() and not _is_sound(self._path, boot):
             _set_aside(self._path)
         try:
-            counters = _SharedCounters(self._path)
+            counters = _open_counters(self._path)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"the counters of quotas cannot be opened ({error}): check the disk and who may write",
@@ -123,33 +123,19 @@ def _run(db: sqlite3.Connection, operation: Operation[T]) -> T:
         return result
 
 
-class _SharedCounters(WriterConnection):
-    """A connection to the file, which takes turns with those of other processes."""
-
-    def __init__(self, path: Path) -> None:
-        # Only where it is new: closing a descriptor drops all locks of this process on the file.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        super().__init__(
-            sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
-        )
-        self.turns = WriteTurns(path)
-        try:
-            _set_up(self.db, path)
-        except BaseException:
-            self.close()
-            raise
-
-    def begin(self) -> None:
-        self.turns.yield_turn()
-        self.turns.retry_busy(super().begin)
-
-    def commit(self) -> None:
-        self.turns.retry_busy(super().commit)
-
-    def close(self) -> None:
-        super().close()
-        self.turns.close()
+def _open_counters(path: Path) -> SharedConnection:
+    """Open the file, which processes write in turns; make it where it is missing."""
+    # Only where it is new: closing a descriptor drops all locks of this process on the file.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+    counters = SharedConnection(path, db)
+    try:
+        _set_up(db, path)
+    except BaseException:
+        counters.close()
+        raise
+    return counters
 
 
 def _set_up(db: sqlite3.Connection, path: Path) -> None:

@@ -44,10 +44,10 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = SqliteWriter(lambda: _SharedConnection(path), name="records", max_batch=MAX_BATCH)
+        self._writer = SqliteWriter(lambda: _open_shared(path), name="records", max_batch=MAX_BATCH)
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records-read")
-        self._connections: list[_SharedConnection] = []
+        self._connections: list[SharedConnection] = []
         self._waiting = 0
         self._lock = threading.Lock()
 
@@ -111,26 +111,29 @@ class SqliteStore:
         """Run in a reader's thread, on its own connection."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = _SharedConnection(self._path)
+            reader = self._local.reader = _open_shared(self._path)
             self._connections.append(reader)
         return reader.turns.retry_busy(lambda: operation(reader.db))
 
 
-class _SharedConnection(WriterConnection):
-    """A connection to a file that other processes write too: `turns` let them in."""
+class SharedConnection(WriterConnection):
+    """A connection to the file `path`, which other processes write too: `turns` let them in."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(_connect(path))
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        super().__init__(db)
         self.turns = WriteTurns(path)
 
     def begin(self) -> None:
+        """See `WriterConnection`."""
         self.turns.yield_turn()
         self.turns.retry_busy(super().begin)
 
     def commit(self) -> None:
+        """See `WriterConnection`."""
         self.turns.retry_busy(super().commit)
 
     def close(self) -> None:
+        """See `WriterConnection`."""
         super().close()
         self.turns.close()
 
@@ -180,6 +183,10 @@ class WriteTurns:
 def _is_busy(error: sqlite3.OperationalError) -> bool:
     """Return whether it is SQLITE_BUSY, in any of its extended forms."""
     return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _open_shared(path: Path) -> SharedConnection:
+    return SharedConnection(path, _connect(path))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

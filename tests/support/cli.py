@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,18 @@ from gateway.cli import main
 from gateway.cli.check import check
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
+from tests.support import PROJECT
 from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
 Check = Callable[[str], tuple[int, str, str]]
+
+
+def run_verb(directory: Path, *words: str) -> tuple[int, str, str]:
+    """Run `gateway WORDS --directory DIRECTORY` as a process; return its code and what it printed."""
+    command = [sys.executable, "-m", "gateway", *words, "--directory", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def fill(journal: Journal) -> None:

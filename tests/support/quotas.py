@@ -49,6 +49,10 @@ class CountersInMemory:
     def usage(self) -> dict[str, tuple[int, int]]:
         return usage_of(self.db)
 
+    def days(self) -> int:
+        (count,) = self.db.execute("SELECT count(*) FROM quota_days").fetchone()
+        return int(count)
+
     def expected_usage(self) -> dict[str, tuple[int, int]]:
         return expected_usage(self.db)
 

@@ -68,15 +68,15 @@ class ShortUploads:
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:
             admission.accept(upload, match)
-        if admission.rates is not None:
-            if admission.rates.waits:
-                return False
-            exchange.rate_headers = admission.rates.count_now(upload)
+        if admission.rates is not None and admission.rates.waits:
+            return False
         progress = admission.inflight.begin_upload(upload)
         short = _ShortUpload(self, exchange, match, described, progress, content)
         exchange.upload_id = upload.id
         try:
             exchange.begin()
+            if admission.rates is not None:
+                exchange.rate_headers = admission.rates.count_now(upload)
             if decided_by_handlers:
                 self._admitting.add(short)
                 short.start_handlers()

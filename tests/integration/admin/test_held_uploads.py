@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from gateway.auth.tokens import token_digest
 from gateway.domain.model import RECEIVED
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
-from tests.support import PROJECT
+from tests.support.cli import run_verb
 from tests.support.harness import (
     GatewayProcess,
     RawResponse,
@@ -186,14 +184,7 @@ async def test_the_command_line_decides_whichever_process_has_the_upload(
 
 
 def uploads(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", "uploads", *words, "--directory", str(gateway.directory)],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return run_verb(gateway.directory, "uploads", *words)
 
 
 def rows(gateway: GatewayProcess, state: str) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from gateway.auth.tokens import token_digest
 from gateway.domain.model import UPLOADED
 from gateway.endpoints.admin import upload_stream
+from gateway.http.responses import GatewayResponse
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
@@ -167,6 +168,33 @@ async def test_one_client_cannot_take_all_streams_and_gives_its_own_back(
         lambda: gateway.endpoints.operators.streams.share.used == 0
     )  # they have disconnected
     go.touch()
+
+
+async def test_a_stream_ends_after_its_longest_time_while_the_upload_goes_on(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_stream, "MAX_STREAM_TIMEOUT", 0.0)
+    plugins, go = waiting_handler(tmp_path)
+    gateway = await start_gateway(plugins=plugins)
+    upload_id = (await put(gateway, "/upload/x")).json["upload_id"]
+    async with follow(gateway, upload_id) as stream:
+        await stream.status(lambda _: True)
+        assert await stream.next() == {}
+    go.touch()
+    await handlers_done(gateway, upload_id)
+
+
+async def test_a_client_that_takes_no_events_is_disconnected(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_stream, "WRITE_TIMEOUT", 0.01)
+    gateway = await start_gateway()
+    upload_id = (await put(gateway, "/upload/x")).json["upload_id"]
+    monkeypatch.setattr(GatewayResponse, "write", lambda *_: asyncio.Event().wait())
+    async with raw_connection(gateway) as client:
+        await client.send(request_head("GET", f"/-/uploads/{upload_id}", "Accept: text/event-stream"))
+        await asyncio.wait_for(client.reader.read(), TIMEOUT)
+    await wait_until(lambda: gateway.endpoints.operators.streams.share.used == 0)
 
 
 async def test_a_stopping_gateway_ends_streams_but_of_uploads_it_still_waits_for(

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import gateway
 from tests.conftest import StartProcess
-from tests.support import PROJECT
+from tests.support.cli import run_verb
 from tests.support.harness import get, handlers_done, put, write_plugin
 from tests.support.recorders import FAILING
-
-
-def command(directory: Path, *words: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", *words, "--directory", str(directory)],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.slow
@@ -32,7 +19,7 @@ async def test_the_facts_of_all_processes_are_shown_together(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     data, plugins = tmp_path / "data", str(write_plugin(tmp_path / "p", FAILING))
-    assert command(data, "status")[0] == 2
+    assert run_verb(data, "status")[0] == 2
     data.mkdir()
     (data / "config").mkdir()
     (data / "config/gateway.yaml").write_text("quotas: [{per: address, files: 5}]\n")
@@ -42,9 +29,9 @@ async def test_the_facts_of_all_processes_are_shown_together(
         await handlers_done(server, upload_id, state="dead")
         refused = await put(server, f"/upload/{number}", b"x", f"Content-MD5: {'A' * 22}==")
         assert refused.status == 400
-    assert command(data, "keys", "create", "backup", "--expires", "2d")[0] == 0
-    assert command(data, "events", "pause", "--handler", "failing")[0] == 0
-    code, out, _ = command(data, "status", "--json")
+    assert run_verb(data, "keys", "create", "backup", "--expires", "2d")[0] == 0
+    assert run_verb(data, "events", "pause", "--handler", "failing")[0] == 0
+    code, out, _ = run_verb(data, "status", "--json")
     facts = json.loads(out)
     assert (code, facts["version"], facts["processes"]) == (0, gateway.__version__, 2)
     assert (facts["url"], facts["directory"], facts["storage"]) == (server.url, str(data), "file")
@@ -60,14 +47,14 @@ async def test_the_facts_of_all_processes_are_shown_together(
     assert (quota["what"], quota["used"], quota["limit"]) == ("files", 4, 5)
     assert facts["plugins"].get("faults", []) == []
     (tmp_path / "p/plugin.yaml").write_text("name: [")
-    assert command(data, "reload")[0] == 1
-    (fault,) = json.loads(command(data, "status", "--json")[1])["plugins"]["faults"]
+    assert run_verb(data, "reload")[0] == 1
+    (fault,) = json.loads(run_verb(data, "status", "--json")[1])["plugins"]["faults"]
     assert "plugin.yaml:2: this is not YAML" in fault
     assert (await get(server, "/-/status")).json["uploads"] == facts["uploads"]
-    code, out, _ = command(data, "status")
+    code, out, _ = run_verb(data, "status")
     assert (code, "\033" in out) == (0, False)
     assert "handler       failing: 4 dead, the oldest" in out
     assert server.terminate() == 0
-    code, out, error = command(data, "status")
+    code, out, error = run_verb(data, "status")
     assert (code, out) == (2, "")
     assert error == "gateway: no server runs for this directory; start it, or add --directory DIR\n"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from gateway.plugins import KINDS, Plugins
-from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting.namespace import Services
+from gateway.plugins import KINDS
 from tests.support.cli import ask
+from tests.support.plugin_hooks import StartHooks, running_hooks
 from tests.support.webhook_receiver import SECRET, WebhookReceiver, running_receiver
 
-__all__ = ["ask", "receiver", "start"]
-
-StartHooks = Callable[..., Awaitable[Hooks]]
+__all__ = ["StartHooks", "ask", "receiver", "start"]
 
 
 @pytest.fixture
@@ -35,19 +32,5 @@ def webhook(receiver: WebhookReceiver, events: str, *, keys: str = "", more: str
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[StartHooks]:
     """Start hooks with these plugins, one file each."""
-    running: list[tuple[Hooks, Plugins]] = []
-
-    async def begin(*texts: str) -> Hooks:
-        for number, text in enumerate(texts):
-            (tmp_path / f"{number}.yaml").write_text(text)
-        plugins = Plugins([tmp_path], Services(), KINDS)
-        plugins.load()
-        hooks = Hooks(plugins)
-        running.append((hooks, plugins))
-        await hooks.start()
-        return hooks
-
-    yield begin
-    for hooks, plugins in running:
-        await hooks.close(0)
-        plugins.close()
+    async with running_hooks(tmp_path, KINDS) as begin:
+        yield begin

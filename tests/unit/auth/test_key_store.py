@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sqlite3
 import stat
 import time
@@ -69,6 +70,8 @@ def test_while_a_key_is_rotated_both_secrets_count(store: KeyStore) -> None:
         end = ends[name]
         assert end is not None
         assert before + 60 <= end <= time.time() + 60
+    store.rotate("ci", "e" * 64, 3600.0, None)  # and never gives them more time
+    assert {s.digest[0]: s.until for s in store.read().secrets}["a"] == ends["a"]
     store.rotate("ci", "d" * 64, 0.0, None)
     assert [secret.digest[0] for secret in store.read().secrets] == ["d"]
 
@@ -117,6 +120,16 @@ def test_a_full_file_forgets_the_key_that_ended_first(
     store.revoke("k0")
     store.create(key("new"), "a" * 64)
     assert {*store.read().keys} == {"k0", "k2", "new"}
+
+
+def test_nobody_but_the_user_of_the_server_makes_the_file(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = store.path.parent.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError, match=f"belongs to user {owner}"):
+        store.create(key(), "a" * 64)
+    assert not store.path.exists()
 
 
 def _create_many(state: Path, first: int) -> None:

@@ -75,9 +75,15 @@ def test_a_refusal_says_whose_limit_it_is_and_when_to_come_back() -> None:
     files = quota_refusal(Exceeded(bound("prefix /a/", files=3), "files", 3), 1, 0.0)
     assert files.message == "prefix /a/: 3 files, 3 used"
     daily = quota_refusal(
-        Exceeded(bound("key ci", bytes_per_day=1), "bytes_per_day", 0), 5, 86_400 * 3 + 86_000
+        Exceeded(bound("key ci", bytes_per_day=9), "bytes_per_day", 5), 5, 86_400 * 3 + 86_000
     )
     assert (daily.status, daily.headers["Retry-After"]) == (429, "400")
+
+
+def test_what_is_more_than_a_whole_day_allows_is_not_told_to_come_back() -> None:
+    refusal = quota_refusal(Exceeded(bound("key ci", bytes_per_day=9), "bytes_per_day", 0), 10, 0.0)
+    assert (refusal.status, refusal.headers) == (507, {})
+    assert refusal.message == "key ci: 9 B, 0 B used, this upload has 10 B, on one day (UTC)"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import pytest
 
 from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
-from gateway.plugins import KINDS, Plugins
+from gateway.plugins import KINDS
 from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting.namespace import Services
+from tests.support.plugin_hooks import StartHooks, running_hooks
 
-Start = Callable[..., Awaitable[Hooks]]
+Start = StartHooks
 EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
 
 
@@ -30,22 +30,8 @@ async def deliver(hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> De
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Start hooks with these plugins, one file `0.yaml`, `1.yaml` ... each."""
-    running: list[tuple[Hooks, Plugins]] = []
-
-    async def begin(*texts: str, folder: Path = tmp_path) -> Hooks:
-        for number, text in enumerate(texts):
-            (tmp_path / f"{number}.yaml").write_text(text)
-        plugins = Plugins([folder], Services(), EVERY_KIND)
-        plugins.load()
-        hooks = Hooks(plugins)
-        running.append((hooks, plugins))
-        await hooks.start()
-        return hooks
-
-    yield begin
-    for hooks, plugins in running:
-        await hooks.close(0)
-        plugins.close()
+    async with running_hooks(tmp_path, EVERY_KIND) as begin:
+        yield begin
 
 
 @pytest.fixture

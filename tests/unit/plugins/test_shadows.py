@@ -12,6 +12,8 @@ import pytest
 from gateway.domain.model import DOWNLOADING, LISTING, UPLOADING, Download, FileRequest, Upload
 from gateway.errors import Refusal, Terminated
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting.values import Event
+from gateway.plugins.shadow_verdicts import real_verdict
 from tests.unit.plugins.conftest import Start
 from tests.unit.plugins.test_hooks import plugin, upload
 
@@ -165,6 +167,14 @@ async def test_what_ends_without_a_decision_is_not_compared(start: Start) -> Non
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not counts.outcomes
+
+
+def test_an_overload_is_no_decision_and_a_failed_handler_is_one() -> None:
+    event = Event({"path": "/upload/a"})
+    assert real_verdict(event, None, Refusal("overloaded", "later")) is None
+    assert real_verdict(event, None, ConnectionError()) is None
+    failed = real_verdict(event, None, Refusal("hook_failed", "later"))
+    assert (failed and failed.outcome) == "failed"
 
 
 @pytest.mark.parametrize("archive", [None, "zip"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -18,13 +19,17 @@ from gateway.commit.quota_writer import QuotaWriter
 from gateway.commit.quotas import Quotas
 from gateway.domain.model import RECEIVED, Stored, Upload
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.quotas import Quota, QuotaLimits
+from gateway.domain.units import RequestRate
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
+from gateway.endpoints.uploads.upload_rates import UploadRates
 from gateway.errors import ClientDisconnected, Refusal, Terminated, UnknownOutcome
 from gateway.http.responses import SmallResponse
+from gateway.limits import FixedWindowCounters
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings, Token
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -148,6 +153,19 @@ def test_an_upload_whose_file_handlers_will_see_is_left_untouched() -> None:
     gateway.hooks.received = True
     assert not gateway.take(Exchange())
     assert gateway.untouched()
+
+
+def test_an_upload_above_its_rate_is_counted_once_and_refused_here() -> None:
+    gateway, refusals = Gateway(), list[str]()
+    rate = Quota(QuotaLimits(requests=RequestRate(1, 60.0)), per="address")
+    rates = UploadRates([rate], FixedWindowCounters(), refusals.append)
+    gateway.uploads.admission = replace(gateway.uploads.admission, rates=rates)
+    taken = [Exchange(), Exchange()]
+    assert all(map(gateway.take, taken))
+    [refusal] = taken[1].ends
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusals) == ("too_many_requests", ["requests"])
+    assert (len(gateway.inflight), len(gateway.writer.waiting)) == (1, 1)
 
 
 def test_a_small_upload_is_stored_and_answered_once() -> None:
