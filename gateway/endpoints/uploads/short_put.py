@@ -165,7 +165,10 @@ class _ShortUpload:
             self.fail(refusal)
 
     def _accept(self) -> None:
-        self._uploads.admission.accept(self._upload, self._match)
+        admission = self._uploads.admission
+        admission.accept(self._upload, self._match)
+        if admission.decides_received(self._upload):  # here nobody would ask them
+            raise Refusal("hook_failed", "handlers have been loaded meanwhile: send the file again")
 
     def cancel(self) -> None:
         """Cut off the handlers, and close the connection without a response."""

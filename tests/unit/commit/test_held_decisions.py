@@ -298,8 +298,13 @@ async def test_rejected_uploads_are_pruned_like_others(
     await held.settled()
     await harness.journal.ledger.prune(0.0, 0.0)
     assert held.state(rejected) == "rejected"
+    await held.decisions.close()
+    with_body = await held.hold("/c")
+    await held.decide(REFUSED)
+    await held.decide(REFUSED)
     await harness.journal.ledger.prune(float(1 << 40), 0.0)
-    assert (held.state(rejected), held.state(undecided)) == (None, "undecided")
+    assert (held.state(rejected), held.state(undecided)) == (None, "rejected")
+    assert (held.state(with_body), len(held.bodies())) == ("rejected", 2)
 
 
 def attributes_of(path: Path) -> Any:

@@ -327,6 +327,15 @@ def test_handlers_decide_before_the_commit() -> None:
     assert gateway.counted() == {"stored"}
 
 
+def test_a_file_is_not_stored_unseen_where_its_handlers_were_loaded_meanwhile() -> None:
+    gateway, exchange = Gateway(handlers=1), Exchange()
+    assert gateway.take(exchange)
+    gateway.hooks.received = True
+    gateway.hooks.deciding[0](None)
+    assert gateway.writer.waiting == []
+    assert gateway.counted() == {"hook_failed"}
+
+
 @pytest.mark.parametrize("code", ["hook_failed", "overloaded"])
 def test_what_handlers_refuse_is_never_committed(code: str) -> None:
     gateway, exchange, refusal = Gateway(handlers=1), Exchange(), Refusal(code, "no")
