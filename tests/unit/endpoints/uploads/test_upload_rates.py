@@ -28,7 +28,9 @@ async def test_each_client_has_its_own_window_and_is_told_what_is_left() -> None
         "RateLimit": '"per principal";r=1;t=60, "prefix /a %C3%BC/";r=8;t=1',
     }
     assert (await rates.count(upload()))["RateLimit"] == '"per principal";r=0;t=60'
-    with pytest.raises(Refusal, match=r"per principal alice \(token\): the limit of 2/m requests") as raised:
+    with pytest.raises(
+        Refusal, match=r"per principal alice \(token\): the limit of 2/m requests"
+    ) as raised:
         await rates.count(upload())
     assert (raised.value.code, raised.value.headers["Retry-After"]) == ("too_many_requests", "60")
     assert refused == ["requests"]
