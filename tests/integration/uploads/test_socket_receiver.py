@@ -153,10 +153,10 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     errors: list[str] = []
     end = gateway.endpoints.inflight.end_failed
 
-    def note(progress: Progress, error: str) -> None:
+    def note(progress: Progress, error: str, refusal: dict[str, Any] | None = None) -> None:
         if progress.upload.params.get("number") == [number]:
             errors.append(error)
-        end(progress, error)
+        end(progress, error, refusal)
 
     with mock.patch.object(gateway.endpoints.inflight, "end_failed", note):
         async with raw_connection(gateway) as connection:
