@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from pathlib import Path
@@ -147,16 +148,16 @@ async def test_a_connection_that_the_receiver_has_closed_meanwhile_is_replaced(
     start: StartHooks, receiver: WebhookReceiver
 ) -> None:
     """The receiver keeps a connection open, and hangs up when it is used again."""
-    connections = 0
+    connections: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        for responds in (True, False):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            await reader.readexactly(int(length))
-            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" if responds else b"")
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the test ends
+            for responds in (True, False):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length))
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" if responds else b"")
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -165,9 +166,13 @@ async def test_a_connection_that_the_receiver_has_closed_meanwhile_is_replaced(
     try:
         for _ in range(3):
             assert await failure(hooks) is None
-        assert connections == 3
+        assert len(connections) == 3
     finally:
         server.close()
+        for connection in connections:
+            connection.close()
+            with contextlib.suppress(ConnectionError):
+                await connection.wait_closed()
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_a_failed_run(
