@@ -198,13 +198,19 @@ def _trusting() -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def raw_connection(server: Addressed, source: str = "127.0.0.1") -> AsyncIterator[RawConnection]:
-    """Open a raw connection from an address of this machine, with TLS to what has an HTTPS URL."""
+    """Open a raw connection from an address of this machine, with TLS to what has an HTTPS URL.
+
+    A port on which nothing listens any more can be the one that the system gives to the socket itself:
+    TCP connects it to itself then, and that is refused.
+    """
     host, port = server.address
     secure = _trusting() if getattr(server, "url", "").startswith("https:") else None
     reader, writer = await asyncio.open_connection(
         host, port, limit=1 << 22, local_addr=(source, 0), ssl=secure
     )
     try:
+        if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the socket is connected to itself")
         yield RawConnection(reader, writer)
     finally:
         writer.close()
