@@ -55,6 +55,6 @@ async def test_an_upload_whose_handler_a_reload_removed_before_it_was_held_is_to
         await wait_until(lambda: held.event_states(told) == {"a": "dead"})
         assert held.state(told) == "undecided"
         assert held.event_states(loaded)["new"] in {"ready", "running"}
-        assert "stay held until somebody decides" in caplog.text
+        await wait_until(lambda: "stay held until somebody decides" in caplog.text)
     finally:
         await delivery.stop(0.0)
