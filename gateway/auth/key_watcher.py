@@ -70,6 +70,10 @@ class KeyWatcher:
             if not self._failed:
                 log.error("%s", error, extra=event("keys.unavailable"))
             self._failed = True
+        except Exception:  # a defect: without this thread no key could be revoked any more
+            if not self._failed:
+                log.exception("the keys cannot be read", extra=event("keys.unavailable"))
+            self._failed = True
         else:
             self._failed = False
 

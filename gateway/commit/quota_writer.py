@@ -182,12 +182,11 @@ class QuotaPendingWrite:
 
     async def _reserve_whole(self) -> None:
         """Reserve the true size, where it was unknown, and where handlers have changed the upload."""
-        upload, size = self._upload, self._received
-        is_known = upload.content_length is not None
-        if is_known and self._counted_for == _counted_for(upload):
+        upload, size = self._upload, self._upload.content_length
+        if size is not None and self._counted_for == _counted_for(upload):
             return
         try:
-            await self._quotas.reserve(upload, upload.content_length if is_known else size)  # type: ignore[arg-type]
+            await self._quotas.reserve(upload, self._received if size is None else size)
         except BaseException:
             # From here on the body would be the inner writer's: its caller discards it no more.
             await finish(asyncio.ensure_future(self.discard()))

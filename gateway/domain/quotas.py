@@ -138,6 +138,7 @@ class QuotaLeft:
     def as_dict(self) -> dict[str, Any]:
         """Return what a client reads: of each measure the limit and what is left."""
         amounts: dict[str, Any] = {"quota": self.quota.key}
-        for measure, limit in self.quota.limits.as_dict().items():
-            amounts[measure] = {"limit": limit, "left": max(limit - self.used.get(measure, 0), 0)}  # type: ignore[call-overload]
+        for measure in MEASURES:
+            if (left := self.left(measure)) is not None:
+                amounts[measure] = {"limit": self.quota.limits.limit(measure), "left": left}
         return amounts

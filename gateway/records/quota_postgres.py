@@ -6,6 +6,7 @@ wait for each other; where the database says that two do, the operation is repea
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import asyncpg
 
 from gateway.errors import RecordsUnavailable
 from gateway.limits.quota_operations import Exceeded
-from gateway.limits.quota_statements import SCHEMA, Lock, Operation, Step
+from gateway.limits.quota_statements import SCHEMA, Lock, Operation, Step, Steps
 from gateway.records.postgres_store import PostgresStore
 
 T = TypeVar("T")
@@ -73,21 +74,22 @@ class PostgresQuotaStore:
 
 
 async def _run(connection: Any, operation: Operation[T]) -> T:
-    result: T | None = None
-    try:
+    with contextlib.suppress(_Refused):
         async with connection.transaction():
-            steps = operation()
-            try:
-                step = next(steps)
-                while True:
-                    step = steps.send(await _take(connection, step))
-            except StopIteration as end:
-                result = end.value
+            result = await _result_of(connection, operation())
             if isinstance(result, Exceeded):
                 raise _Refused
-    except _Refused:
-        pass
-    return result  # type: ignore[return-value]  # an operation returns what it returns
+    return result
+
+
+async def _result_of(connection: Any, steps: Steps[T]) -> T:
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(await _take(connection, step))
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 async def _take(connection: Any, step: Step) -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.auth import key_store, key_watcher
 from gateway.auth.api_keys import ApiKey, ApiKeys, KeyScope, new_api_key
-from gateway.auth.key_store import KeyStore
+from gateway.auth.key_store import KeyStore, KeyTable
 from gateway.auth.key_watcher import KeyWatcher
 from gateway.auth.tokens import token_digest
 from gateway.domain.units import RequestRate
@@ -207,3 +207,27 @@ async def test_a_running_process_sees_each_change_and_one_logs_it(
         "key next: created", "key next: revoked",
     ]  # fmt: skip
     assert secret not in caplog.text
+
+
+async def test_a_defect_in_reading_ends_no_watch_a_key_can_be_revoked_still(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(key_watcher, "POLL_INTERVAL", 0.02)
+    keys, secret = ApiKeys(FixedWindowCounters()), new_api_key()
+    store.create(key(), token_digest(secret))
+    watcher = KeyWatcher(store, keys, reports=False)
+    watcher.load()
+    read = KeyStore.read
+
+    def broken(self: KeyStore, latest: KeyTable = key_store.NO_KEYS) -> KeyTable:
+        monkeypatch.setattr(KeyStore, "read", read)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(KeyStore, "read", broken)
+    watcher.start()
+    try:
+        await wait_until(lambda: "a defect" in caplog.text)
+        store.revoke("ci")
+        await wait_until(lambda: keys.find([secret]) is None)
+    finally:
+        watcher.close()
