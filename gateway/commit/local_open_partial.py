@@ -11,7 +11,7 @@ from typing import Final
 from gateway.commit.batched_write import BatchedWrite
 from gateway.commit.committer import Committer
 from gateway.commit.disk import Reservation
-from gateway.commit.local_holder import HoldRequest, hold_body
+from gateway.commit.held.local_holder import HoldRequest, hold_body
 from gateway.commit.local_writer import LocalWriter, xattr_of
 from gateway.commit.partials import OpenPartial
 from gateway.commit.publish import check_target

@@ -10,7 +10,7 @@ from gateway.commit.batched_write import BatchedWrite, WriteBuffers
 from gateway.commit.committer import Committer, Done
 from gateway.commit.disk import Reservation
 from gateway.commit.failures import discard_quietly, refusal_of
-from gateway.commit.local_holder import HoldRequest, LocalHolder, hold_body
+from gateway.commit.held.local_holder import HoldRequest, LocalHolder, hold_body
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.writer import media_type

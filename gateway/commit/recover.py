@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.commit.held_recovery import known_as_held, settle_held
+from gateway.commit.held.recovery import known_as_held, settle_held
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.directory import sync_file_system, sync_folder

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from gateway.commit.quota_files import QuotaFiles
+from gateway.commit.quotas.files import QuotaFiles
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, created_at, new_id

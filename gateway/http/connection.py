@@ -26,12 +26,7 @@ from gateway.http.limits import (
     HeadCounter,
     WriteProgress,
 )
-from gateway.http.responses import (
-    SHORT_DRAIN_TIMEOUT,
-    Response,
-    encode_response,
-    refusal_response,
-)
+from gateway.http.responses import SHORT_DRAIN_TIMEOUT, Response, encode_response, refusal_response
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import Lease
 from gateway.limits.clients import client_network

@@ -20,13 +20,7 @@ from aiohttp.web_response import REASON_PHRASES
 from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
-from gateway.errors import (
-    ClientDisconnected,
-    Refusal,
-    Terminated,
-    UnknownOutcome,
-    descriptor_refusal,
-)
+from gateway.errors import ClientDisconnected, Refusal, Terminated, UnknownOutcome, descriptor_refusal
 from gateway.http.socket_turns import duplicate_tcp_socket
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from gateway.domain.event_bodies import (
-    deleting_event,
-    downloading_event,
-    listing_event,
-    uploading_event,
-)
+from gateway.domain.event_bodies import deleting_event, downloading_event, listing_event, uploading_event
 from gateway.domain.model import DELETING, DOWNLOADING, LISTING, UPLOADING, Download, FileRequest, Upload
 from gateway.plugins.scripting.decision import Served, read_changes, read_path, read_served
 from gateway.plugins.scripting.values import Event

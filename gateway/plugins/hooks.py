@@ -13,9 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from gateway.domain.event_bodies import (
-    uploading_event,
-)
+from gateway.domain.event_bodies import uploading_event
 from gateway.domain.model import (
     DELETING,
     DOWNLOADING,
@@ -37,13 +35,7 @@ from gateway.plugins.delivery_runs import DeliveryOutcome, DeliveryRun, Delivery
 from gateway.plugins.failed_uploads import FailedUploads
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting.calls import Done, result_of
-from gateway.plugins.scripting.decision import (
-    Changes,
-    Received,
-    Served,
-    read_changes,
-    read_received,
-)
+from gateway.plugins.scripting.decision import Changes, Received, Served, read_changes, read_received
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.shadow_runs import Shadows, settled

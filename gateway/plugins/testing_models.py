@@ -7,14 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from gateway.domain.model import OnConflict
-from gateway.plugins.model_types import (
-    Configs,
-    ExpectedItems,
-    FileContents,
-    Items,
-    Moment,
-    Strict,
-)
+from gateway.plugins.model_types import Configs, ExpectedItems, FileContents, Items, Moment, Strict
 
 
 class AnswerModel(Strict):

@@ -12,7 +12,7 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
-from gateway.commit.quota_writer import QuotaWriter
+from gateway.commit.quotas.writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.dispatcher import Dispatcher

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.commit.held_store import HeldStore
+from gateway.commit.held.store import HeldStore
 from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
 from gateway.events.dispatch import DeliveryDispatcher, RunResult, SubmittedRun

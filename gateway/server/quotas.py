@@ -16,17 +16,12 @@ from urllib.parse import quote
 
 from gateway.commit.deletion import FileRemover
 from gateway.commit.partials import PartialStore
-from gateway.commit.quota_files import QuotaFiles, QuotaPlace
-from gateway.commit.quota_partials import QuotaPartialStore
-from gateway.commit.quota_recovery import QuotaRecovery, settle_at_start
-from gateway.commit.quota_scan import (
-    BUCKET_SCAN_INTERVAL,
-    SCAN_INTERVAL,
-    QuotaScan,
-    scan_periodically,
-)
-from gateway.commit.quota_writer import QuotaWriter
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.files import QuotaFiles, QuotaPlace
+from gateway.commit.quotas.partials import QuotaPartialStore
+from gateway.commit.quotas.quotas import Quotas
+from gateway.commit.quotas.recovery import QuotaRecovery, settle_at_start
+from gateway.commit.quotas.scan import BUCKET_SCAN_INTERVAL, SCAN_INTERVAL, QuotaScan, scan_periodically
+from gateway.commit.quotas.writer import QuotaWriter
 from gateway.commit.writer import StorageWriter
 from gateway.domain.model import FileRequest
 from gateway.domain.path_template import UploadPathTemplate

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.deletion_recovery import settle_deletions
-from gateway.commit.held_recovery import warn_of_unknown
-from gateway.commit.object_backend import ObjectBackend
+from gateway.commit.held.recovery import warn_of_unknown
+from gateway.commit.objects.backend import ObjectBackend
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.events.journal import Journal
@@ -27,12 +27,7 @@ from gateway.http.sockets import tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import Records, open_records
-from gateway.server.process import (
-    ProcessBase,
-    SharedResources,
-    open_base,
-    open_shared_resources,
-)
+from gateway.server.process import ProcessBase, SharedResources, open_base, open_shared_resources
 from gateway.server.quotas import QuotaParts, QuotaRemover, open_quotas
 from gateway.server.script_services import connect_services, load_plugins, make_plugins
 from gateway.server.storage_parts import StorageParts, open_storage, storage_clients

@@ -17,11 +17,7 @@ from gateway.endpoints.uploads.resumable.completion import PartialCompletion
 from gateway.endpoints.uploads.resumable.creation import PartialAdmission
 from gateway.endpoints.uploads.resumable.final_uploads import FinalUploads
 from gateway.endpoints.uploads.resumable.handover import RunningRequests
-from gateway.endpoints.uploads.resumable.janitor import (
-    COUNT_INTERVAL,
-    SWEEP_INTERVAL,
-    PartialJanitor,
-)
+from gateway.endpoints.uploads.resumable.janitor import COUNT_INTERVAL, SWEEP_INTERVAL, PartialJanitor
 from gateway.endpoints.uploads.resumable.receiving import PartialReceiver
 from gateway.endpoints.uploads.resumable.references import PartialReferences
 from gateway.endpoints.uploads.resumable.requests import PartialRequests

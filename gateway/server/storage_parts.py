@@ -9,15 +9,15 @@ from functools import partial
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.deletion import DeletionEvents, FileRemover
-from gateway.commit.held_decisions import HeldDecisions
-from gateway.commit.holder import Holder
-from gateway.commit.local_held_store import LocalHeldStore
-from gateway.commit.local_holder import LocalHolder
+from gateway.commit.held.decisions import HeldDecisions
+from gateway.commit.held.holder import Holder
+from gateway.commit.held.local_holder import LocalHolder
+from gateway.commit.held.local_store import LocalHeldStore
 from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_remover import LocalRemover
 from gateway.commit.local_writer import LocalWriter
-from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
-from gateway.commit.object_remover import ObjectRemover
+from gateway.commit.objects.backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.objects.remover import ObjectRemover
 from gateway.commit.partials import PartialStore
 from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter

@@ -15,8 +15,8 @@ import pytest
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk import DiskSpace, RenameLock
-from gateway.commit.holder import Holder
-from gateway.commit.local_holder import LocalHolder
+from gateway.commit.held.holder import Holder
+from gateway.commit.held.local_holder import LocalHolder
 from gateway.commit.local_partials import LocalPartialStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents

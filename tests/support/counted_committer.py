@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.commit.quota_files import QuotaFiles, QuotaPlace
-from gateway.commit.quota_partials import QuotaPartialStore
-from gateway.commit.quota_recovery import QuotaRecovery
-from gateway.commit.quota_scan import QuotaScan
-from gateway.commit.quota_writer import QuotaWriter
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.files import QuotaFiles, QuotaPlace
+from gateway.commit.quotas.partials import QuotaPartialStore
+from gateway.commit.quotas.quotas import Quotas
+from gateway.commit.quotas.recovery import QuotaRecovery
+from gateway.commit.quotas.scan import QuotaScan
+from gateway.commit.quotas.writer import QuotaWriter
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.domain.partial import PartialHead
 from gateway.domain.quotas import Quota, QuotaLimits

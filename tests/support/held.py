@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.held_decisions import HeldDecisions
-from gateway.commit.local_held_store import LocalHeldStore
+from gateway.commit.held.decisions import HeldDecisions
+from gateway.commit.held.local_store import LocalHeldStore
 from gateway.commit.local_writer import LocalWriter
 from gateway.domain.held import Decision, HandlerRefusal, Held
 from gateway.domain.model import Delivery, Upload, new_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.request import IncomingRequest
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.quotas import Quotas
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 

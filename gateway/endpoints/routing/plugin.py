@@ -22,11 +22,7 @@ from gateway.endpoints.routing.schemas import (
     compile_schema,
     header_defaults,
 )
-from gateway.endpoints.routing.scripts.compiler import (
-    compile_script,
-    make_script,
-    opens_paths,
-)
+from gateway.endpoints.routing.scripts.compiler import compile_script, make_script, opens_paths
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy

@@ -27,11 +27,7 @@ from gateway.endpoints.routing.proxy.plain_text import (
 )
 from gateway.endpoints.routing.proxy.proxy import CountedAttempt, Proxy
 from gateway.endpoints.routing.proxy.request import UpstreamTimeout
-from gateway.endpoints.routing.proxy.response import (
-    MAX_SHORT_BYTES,
-    ProxyResponse,
-    UpstreamResponse,
-)
+from gateway.endpoints.routing.proxy.response import MAX_SHORT_BYTES, ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.short_path import ShortExchange

@@ -33,12 +33,7 @@ from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.limits import FixedWindowCounters
-from gateway.plugins.route_models import (
-    RouteExpectModel,
-    RouteRequestModel,
-    RouteTestModel,
-    SentModel,
-)
+from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel, SentModel
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Configs
 from gateway.plugins.stubs import Stubs, body_bytes, is_body

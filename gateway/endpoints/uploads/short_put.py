@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 
 from gateway.commit.committer import Done
 from gateway.commit.local_writer import LocalWriter
-from gateway.commit.quota_writer import QuotaWriter
+from gateway.commit.quotas.writer import QuotaWriter
 from gateway.domain import failpoints
 from gateway.domain.held import add_result
 from gateway.domain.model import UPLOADING, Stored, Upload, new_id

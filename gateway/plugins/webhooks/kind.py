@@ -19,13 +19,7 @@ from gateway.plugins.scripting.namespace import PluginContext
 from gateway.plugins.scripting.values import Event
 from gateway.plugins.webhooks.answers import take_decision
 from gateway.plugins.webhooks.models import WebhookModel
-from gateway.plugins.webhooks.sending import (
-    Post,
-    WebhookSender,
-    WebhookTarget,
-    failure_of,
-    send,
-)
+from gateway.plugins.webhooks.sending import Post, WebhookSender, WebhookTarget, failure_of, send
 from gateway.plugins.yaml_documents import Document, PluginErrors, SecretToken
 from gateway.signing.webhooks import read_secret
 

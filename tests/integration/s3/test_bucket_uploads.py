@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.objects.reconciler import UploadReconciler
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.storage.s3.bucket import BucketClient
@@ -114,7 +114,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
 async def test_a_client_that_sends_slowly_leaves_connections_to_the_bucket_for_others(
     start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.commit.object_writer.MAX_STREAMS", 2)
+    monkeypatch.setattr("gateway.commit.objects.writer.MAX_STREAMS", 2)
     writer = (await start_gateway(auth="none", storage=s3_storage)).resources.parts.writer
 
     def upload(number: int, remote: str, size: int | None = 20_000_000) -> Upload:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit.holder import HeldBody, Holder
-from gateway.commit.object_backend import ObjectBackend
+from gateway.commit.held.holder import HeldBody, Holder
+from gateway.commit.objects.backend import ObjectBackend
 from gateway.commit.partials import PartialBusy
 from gateway.domain.held import Held
 from gateway.errors import Refusal, UnknownOutcome

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.object_backend import ObjectBackend
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_commit import ObjectCommitter
+from gateway.commit.objects.backend import ObjectBackend
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.committer import ObjectCommitter
 from gateway.commit.partials import OpenPartial, PartialBusy, PartialLost
 from gateway.domain.model import UPLOADED
 from gateway.domain.partial import PARTIAL_TTL

@@ -15,14 +15,12 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import batched_write, committer, disk, object_writer
+from gateway.commit import batched_write, committer, disk
+from gateway.commit.objects import writer as object_writer
 from gateway.domain import paths
 from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
-from gateway.domain.model import (
-    SCHEDULE,
-    Delivery,
-)
+from gateway.domain.model import SCHEDULE, Delivery
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.schedules import Every
 from gateway.endpoints import inflight

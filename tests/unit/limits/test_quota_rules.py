@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commit.quota_refusals import binary_size, quota_refusal
+from gateway.commit.quotas.refusals import binary_size, quota_refusal
 from gateway.domain.model import Upload
 from gateway.domain.quotas import MAX_KEY_LENGTH, Quota, QuotaLimits, shortened
 from gateway.limits.quota_operations import Exceeded

@@ -21,17 +21,8 @@ from yarl import URL
 from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.proxy import forwarding
-from gateway.endpoints.routing.proxy.connection import (
-    MAX_FIELD_BYTES,
-    READ_BUFFER_BYTES,
-    PlainResponse,
-)
-from gateway.endpoints.routing.proxy.errors import (
-    FINAL_STATUSES,
-    UpstreamFailed,
-    not_final,
-    unreachable,
-)
+from gateway.endpoints.routing.proxy.connection import MAX_FIELD_BYTES, READ_BUFFER_BYTES, PlainResponse
+from gateway.endpoints.routing.proxy.errors import FINAL_STATUSES, UpstreamFailed, not_final, unreachable
 from gateway.endpoints.routing.proxy.forwarding import Hop
 from gateway.endpoints.routing.proxy.plain_call import (
     MAX_PLAIN_BODY_BYTES,

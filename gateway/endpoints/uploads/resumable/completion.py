@@ -27,13 +27,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialResult,
     PartialTerminated,
 )
-from gateway.errors import (
-    RETRY_AFTER_SECONDS,
-    ClientDisconnected,
-    Refusal,
-    Terminated,
-    UnknownOutcome,
-)
+from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, Terminated, UnknownOutcome
 from gateway.storage.waiting import finish
 from gateway.telemetry.logs import event
 

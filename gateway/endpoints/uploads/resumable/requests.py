@@ -15,11 +15,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion, WholeChecks
-from gateway.endpoints.uploads.resumable.handover import (
-    AppendGoesOn,
-    RunningRequest,
-    RunningRequests,
-)
+from gateway.endpoints.uploads.resumable.handover import AppendGoesOn, RunningRequest, RunningRequests
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
     Append,

@@ -15,8 +15,8 @@ from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
-from gateway.commit.quota_writer import QuotaWriter
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.quotas import Quotas
+from gateway.commit.quotas.writer import QuotaWriter
 from gateway.domain.model import RECEIVED, Stored, Upload
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.domain.quotas import Quota, QuotaLimits

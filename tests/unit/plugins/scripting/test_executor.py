@@ -17,12 +17,7 @@ import pytest
 from gateway.errors import Refusal
 from gateway.plugins.scripting.calls import ScriptStopped
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
-from gateway.plugins.scripting.executor import (
-    MAX_REPLACEMENTS,
-    ExecutorLost,
-    ScriptExecutor,
-    Watchdog,
-)
+from gateway.plugins.scripting.executor import MAX_REPLACEMENTS, ExecutorLost, ScriptExecutor, Watchdog
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.values import Configs
 from gateway.telemetry import logs

@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal
-from gateway.storage.local.one_time_marks import (
-    CONFIRM_INTERVAL,
-    CONSUME_TTL,
-    MARK_TTL,
-    OneTimeMarks,
-)
+from gateway.storage.local.one_time_marks import CONFIRM_INTERVAL, CONSUME_TTL, MARK_TTL, OneTimeMarks
 
 NOW = 1_750_000_000
 EXPIRES = NOW + 900

@@ -10,11 +10,7 @@ import pytest
 from gateway.auth.links import StoredUrls
 from gateway.domain.model import Stored
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.uploads.resumable.operations import (
-    Concatenation,
-    PartialRefusal,
-    PartialResult,
-)
+from gateway.endpoints.uploads.resumable.operations import Concatenation, PartialRefusal, PartialResult
 from gateway.endpoints.uploads.resumable.tus_response import (
     add_refusal_fields,
     appended_response,

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from gateway.commit.deletion import DeletionEvents, version_mismatch
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_commit import OUTCOME_DELAYS
-from gateway.commit.object_reconciler import LATE_REQUEST_TIMEOUT
+from gateway.commit.objects.committer import OUTCOME_DELAYS
+from gateway.commit.objects.reconciler import LATE_REQUEST_TIMEOUT
 from gateway.domain import failpoints
 from gateway.domain.model import FileRequest
 from gateway.errors import GatewayError, Refusal, Superseded, UnknownOutcome

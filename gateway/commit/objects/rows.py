@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.commit.object_body import ObjectCommit
+from gateway.commit.objects.body import ObjectCommit
 from gateway.commit.records import StoredContent, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain.model import Identity

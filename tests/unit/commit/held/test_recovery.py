@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.commit.batch import BatchCommitter
-from gateway.commit.held_recovery import warn_of_unknown
+from gateway.commit.held.recovery import warn_of_unknown
 from gateway.commit.leftovers import Leftovers
 from gateway.commit.records import BatchResult, CommitRequest, Subscribers, UploadEvents
 from gateway.commit.recover import Recovered, absorb_slots, recover

@@ -11,12 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway.commit.partials import OpenPartial, PartialStore
-from gateway.commit.quota_writer import (
-    MAX_STEP_BYTES,
-    MIN_STEP_BYTES,
-    QuotaWriter,
-)
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.quotas import Quotas
+from gateway.commit.quotas.writer import MAX_STEP_BYTES, MIN_STEP_BYTES, QuotaWriter
 from gateway.commit.writer import ThreadedWrite
 from gateway.domain import failpoints
 from gateway.domain.held import Held, PrivateFile

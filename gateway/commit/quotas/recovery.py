@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from gateway.commit.partials import PartialStore
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.quotas import Quotas
 from gateway.domain.quotas import day_of
 from gateway.errors import GatewayError, Refusal
 from gateway.events.journal import Journal

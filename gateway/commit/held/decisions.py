@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, NamedTuple, TypeVar
 
-from gateway.commit.held_store import NEVER_PUBLISHED, HeldStore
+from gateway.commit.held.store import NEVER_PUBLISHED, HeldStore
 from gateway.commit.records import ProcessState
 from gateway.commit.upload_ends import IgnoredEnds, UploadEnds
 from gateway.domain import failpoints

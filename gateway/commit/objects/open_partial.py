@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_partial_counts import PartialCounts
-from gateway.commit.object_partial_ends import PartialEnds
-from gateway.commit.object_partial_hold import hold_partial
-from gateway.commit.object_staging import ObjectStaging, StagedPartial
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.committer import ObjectCommitter
+from gateway.commit.objects.partial_counts import PartialCounts
+from gateway.commit.objects.partial_ends import PartialEnds
+from gateway.commit.objects.partial_hold import hold_partial
+from gateway.commit.objects.staging import ObjectStaging, StagedPartial
 from gateway.commit.partials import OpenPartial, PartialLost
 from gateway.commit.publish import check_target
 from gateway.domain.held import Held, PrivateFile

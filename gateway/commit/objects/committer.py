@@ -15,10 +15,10 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_names import ReservedNames
-from gateway.commit.object_reconciler import UploadReconciler
-from gateway.commit.object_rows import pending_record, place_of
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.names import ReservedNames
+from gateway.commit.objects.reconciler import UploadReconciler
+from gateway.commit.objects.rows import pending_record, place_of
 from gateway.commit.publish import name_taken
 from gateway.commit.records import ProcessState, UploadEvents
 from gateway.commit.writer import media_type

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from gateway.commit.quota_files import QuotaFiles, stored_keys
+from gateway.commit.quotas.files import QuotaFiles, stored_keys
 from gateway.errors import GatewayError
 from gateway.events.upload_log import LoggedUpload, UploadLog
 from gateway.limits.quota_operations import replace_file

@@ -14,19 +14,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
-from gateway.commit.object_names import ReservedNames
-from gateway.commit.object_open_partial import ObjectOpenPartial, PartialServices
-from gateway.commit.object_partial_claims import PartialClaims
-from gateway.commit.object_partial_expiry import ObjectPartialExpiry
-from gateway.commit.object_partial_locks import PartialLocks
+from gateway.commit.objects.names import ReservedNames
+from gateway.commit.objects.open_partial import ObjectOpenPartial, PartialServices
+from gateway.commit.objects.partial_claims import PartialClaims
+from gateway.commit.objects.partial_expiry import ObjectPartialExpiry
+from gateway.commit.objects.partial_locks import PartialLocks
 from gateway.commit.partials import PartialBusy
 from gateway.commit.publish import check_target
 from gateway.domain import failpoints, paths
-from gateway.domain.partial import (
-    PartialHead,
-    PartialStatus,
-    check_identity_order,
-)
+from gateway.domain.partial import PartialHead, PartialStatus, check_identity_order
 from gateway.domain.saved_digests import can_save, load_digest
 from gateway.domain.upload_fields import is_upload_id
 from gateway.errors import GatewayError, Refusal

@@ -11,19 +11,19 @@ import logging
 from collections.abc import Sequence, Set
 from typing import Final
 
-from gateway.commit.holder import Holder
-from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_held_store import ObjectHeldStore
-from gateway.commit.object_names import ReservedNames
-from gateway.commit.object_open_partial import PartialServices
-from gateway.commit.object_partial_counts import PartialCounts
-from gateway.commit.object_partial_ends import PartialEnds
-from gateway.commit.object_partial_locks import PartialLocks
-from gateway.commit.object_partials import ObjectPartialStore
-from gateway.commit.object_reconciler import UploadReconciler
-from gateway.commit.object_staging import ObjectStaging
-from gateway.commit.object_staging_ends import PrivateObjectEnds
-from gateway.commit.object_writer import MAX_STREAMS, ObjectWriter
+from gateway.commit.held.holder import Holder
+from gateway.commit.objects.committer import ObjectCommitter
+from gateway.commit.objects.held_store import ObjectHeldStore
+from gateway.commit.objects.names import ReservedNames
+from gateway.commit.objects.open_partial import PartialServices
+from gateway.commit.objects.partial_counts import PartialCounts
+from gateway.commit.objects.partial_ends import PartialEnds
+from gateway.commit.objects.partial_locks import PartialLocks
+from gateway.commit.objects.partials import ObjectPartialStore
+from gateway.commit.objects.reconciler import UploadReconciler
+from gateway.commit.objects.staging import ObjectStaging
+from gateway.commit.objects.staging_ends import PrivateObjectEnds
+from gateway.commit.objects.writer import MAX_STREAMS, ObjectWriter
 from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from gateway.commit.object_staging import ObjectStaging
+from gateway.commit.objects.staging import ObjectStaging
 from gateway.domain import failpoints
 from gateway.domain.held import Held
 from gateway.domain.model import Upload

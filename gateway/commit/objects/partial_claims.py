@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from gateway.commit.object_open_partial import PartialServices
-from gateway.commit.object_partial_locks import PartialLocks
+from gateway.commit.objects.open_partial import PartialServices
+from gateway.commit.objects.partial_locks import PartialLocks
 from gateway.domain.partial import PartialHead
 from gateway.errors import GatewayError
 from gateway.storage.s3.partial_body import PartialBody

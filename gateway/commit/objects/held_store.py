@@ -6,9 +6,9 @@ import asyncio
 import sqlite3
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_staging import ObjectStaging, StagedObject
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.committer import ObjectCommitter
+from gateway.commit.objects.staging import ObjectStaging, StagedObject
 from gateway.domain.held import PrivateFile
 from gateway.domain.model import Stored
 from gateway.domain.upload_fields import upload_of_fields

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_names import ReservedNames
-from gateway.commit.object_staged_write import ObjectStagedWrite
-from gateway.commit.object_staging import ObjectStaging
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.committer import ObjectCommitter
+from gateway.commit.objects.names import ReservedNames
+from gateway.commit.objects.staged_write import ObjectStagedWrite
+from gateway.commit.objects.staging import ObjectStaging
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk
 from gateway.commit.writer import PendingWrite

@@ -1,7 +1,7 @@
 """Whole bodies in a bucket that are not visible yet: objects in `<prefix>/.gateway/held/`.
 
 Handlers read such an object; it is published by a copy that the store makes. The journal has a row of
-it before it exists: whatever happens, it is removed once nothing needs it (`object_staging_ends`).
+it before it exists: whatever happens, it is removed once nothing needs it (`staging_ends`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.holder import HeldBody, Holder
-from gateway.commit.object_names import ReservedNames
-from gateway.commit.object_staging_ends import PrivateObjectEnds
+from gateway.commit.held.holder import HeldBody, Holder
+from gateway.commit.objects.names import ReservedNames
+from gateway.commit.objects.staging_ends import PrivateObjectEnds
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.digests import RFC9530_NAMES, digest_field

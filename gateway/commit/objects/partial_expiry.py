@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from gateway.commit.object_open_partial import PartialServices
-from gateway.commit.object_partial_locks import PartialLocks
+from gateway.commit.objects.open_partial import PartialServices
+from gateway.commit.objects.partial_locks import PartialLocks
 from gateway.commit.partials import PartialBusy
 from gateway.domain.model import created_at
 from gateway.domain.partial import COMPLETED_TTL, MAX_PARTIAL_AGE, PARTIAL_TTL, PartialStatus

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from gateway.commit.quotas import Quotas
+from gateway.commit.quotas.quotas import Quotas
 from gateway.commit.writer import PendingWrite, StorageWriter, ThreadedWrite
 from gateway.domain import failpoints
 from gateway.domain.held import Held, PrivateFile

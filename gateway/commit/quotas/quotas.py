@@ -2,7 +2,7 @@
 
 What is reserved counts as what is stored does, so that never more is stored than is allowed, however
 many uploads run in however many processes. An upload whose end is not known here stays reserved; the
-next start settles it (`quota_recovery`).
+next start settles it (`recovery`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from gateway.commit.quota_files import MAX_ATTEMPTS, QuotaFiles
-from gateway.commit.quota_refusals import quota_refusal
+from gateway.commit.quotas.files import MAX_ATTEMPTS, QuotaFiles
+from gateway.commit.quotas.refusals import quota_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.domain.quotas import (
     DAY_SECONDS,
@@ -29,14 +29,7 @@ from gateway.domain.quotas import (
 )
 from gateway.domain.units import iso_time
 from gateway.errors import GatewayError
-from gateway.limits.quota_operations import (
-    Exceeded,
-    SettleResult,
-    StoredVersion,
-    free,
-    reserve,
-    settle,
-)
+from gateway.limits.quota_operations import Exceeded, SettleResult, StoredVersion, free, reserve, settle
 from gateway.limits.quota_rows import QuotaReservation, flags_of
 from gateway.limits.quota_rules import owner_of
 from gateway.limits.quota_sweeps import CountedKey, largest, left_of, near_limit

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.commit.object_body import ObjectCommit
-from gateway.commit.object_commit import ObjectCommitter
-from gateway.commit.object_staging import ObjectStaging, StagedObject
+from gateway.commit.objects.body import ObjectCommit
+from gateway.commit.objects.committer import ObjectCommitter
+from gateway.commit.objects.staging import ObjectStaging, StagedObject
 from gateway.domain import failpoints
 from gateway.domain.digests import named_digests
 from gateway.domain.held import Held, PrivateFile

@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.commit.committer import MIN_SYNC_APART_BYTES
 from gateway.commit.failures import discard_quietly, refusal_of
-from gateway.commit.holder import HeldBody, Holder
+from gateway.commit.held.holder import HeldBody, Holder
 from gateway.commit.publish import check_target
 from gateway.commit.records import LocalDisk, ProcessState
 from gateway.commit.writer import media_type

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import held_decisions
-from gateway.commit.holder import HeldBody, Holder
+from gateway.commit.held import decisions as held_decisions
+from gateway.commit.held.holder import HeldBody, Holder
 from gateway.domain.grant import Grant
 from gateway.domain.held import Decision
 from gateway.domain.model import UPLOADED, Identity, Upload, new_id
