@@ -75,6 +75,17 @@ class AnswerError(Exception):
 
 
 @asynccontextmanager
+async def needed_server(settings: Settings) -> AsyncIterator[OwnerClient]:
+    """Connect as `running_server` does. Raises `ConfigError` where none runs, too."""
+    async with running_server(settings) as server:
+        if server is None:
+            raise ConfigError(
+                f"no server runs for {settings.directory}: start one, or name its --directory"
+            )
+        yield server
+
+
+@asynccontextmanager
 async def running_server(settings: Settings) -> AsyncIterator[OwnerClient | None]:
     """Connect to the running server of a directory; None where none runs.
 

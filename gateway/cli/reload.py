@@ -7,9 +7,8 @@ import json
 import sys
 from typing import Any, Final
 
-from gateway.cli.owner import run_printing, running_server
+from gateway.cli.owner import needed_server, run_printing
 from gateway.endpoints.admin.reload import RELOAD_TIMEOUT
-from gateway.errors import ConfigError
 from gateway.settings import Settings
 
 HELP: Final = """\
@@ -32,11 +31,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, *, as_json: bool) -> int:
-    async with running_server(settings) as server:
-        if server is None:
-            raise ConfigError(
-                f"no server runs for {settings.directory}: start one, or name its --directory"
-            )
+    async with needed_server(settings) as server:
         outcome: dict[str, Any] = await server.request("POST", "/-/reload", {}, timeout=RELOAD_TIMEOUT)
     if as_json:
         print(json.dumps(outcome, indent=2, ensure_ascii=False))

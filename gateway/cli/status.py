@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.cli.events.formatting import printable, when
-from gateway.cli.owner import run_printing, running_server
+from gateway.cli.owner import needed_server, run_printing
 from gateway.domain.units import format_size, unix_time
-from gateway.errors import ConfigError
 from gateway.settings import Settings
 
 USAGE = "[--json] [flags]"
@@ -46,9 +45,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, *, as_json: bool) -> int:
-    async with running_server(settings) as server:
-        if server is None:
-            raise ConfigError("no server runs for this directory; start it, or add --directory DIR")
+    async with needed_server(settings) as server:
         facts = await server.request("GET", "/-/status", {})
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))

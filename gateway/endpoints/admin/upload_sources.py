@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 from urllib.parse import urlencode
@@ -131,17 +131,11 @@ class StoredUploads:
             name = None if upload.principal is None else str(upload.principal.get("name", ""))
             return selection.matches(name, upload.created)
 
-        oldest = "" if selection.since is None else id_prefix(selection.since)
-        rows: list[Json] = []
-        reached: str | None = before
-        for _ in range(MAX_WINDOWS):
-            with journal_errors():
-                window = await asyncio.wrap_future(self.log.window(reached or "", oldest, matches))
-            rows += map(_stored_row, window.uploads)
-            reached = window.reached
-            if reached is None or len(rows) >= limit:
-                break
-        return _cut(rows, reached, limit)
+        async def read(before: str, oldest: str) -> SourcePage:
+            window = await asyncio.wrap_future(self.log.window(before, oldest, matches))
+            return SourcePage([*map(_stored_row, window.uploads)], window.reached)
+
+        return await _read_windows(selection, before, limit, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +147,13 @@ class HeldUploads:
 
     async def page(self, selection: UploadSelection, before: str, limit: int) -> SourcePage:
         """See `UploadSource`. Raises `Refusal("journal_unavailable")`."""
-        oldest = "" if selection.since is None else id_prefix(selection.since)
-        rows: list[Json] = []
-        reached: str | None = before
-        for _ in range(MAX_WINDOWS):
-            with journal_errors():
-                window = await asyncio.wrap_future(self.log.window(reached or "", oldest))
-            rows += [row for row in map(held_row, window) if _matches(selection, row)]
-            reached = window[-1].id if len(window) == WINDOW_ROWS else None
-            if reached is None or len(rows) >= limit:
-                break
-        return _cut(rows, reached, limit)
+
+        async def read(before: str, oldest: str) -> SourcePage:
+            window = await asyncio.wrap_future(self.log.window(before, oldest))
+            rows = [row for row in map(held_row, window) if _matches(selection, row)]
+            return SourcePage(rows, window[-1].id if len(window) == WINDOW_ROWS else None)
+
+        return await _read_windows(selection, before, limit, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +185,29 @@ def journal_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise Refusal("journal_unavailable", f"uploads cannot be read now: {error}") from error
+
+
+async def _read_windows(
+    selection: UploadSelection,
+    before: str,
+    limit: int,
+    read: Callable[[str, str], Awaitable[SourcePage]],
+) -> SourcePage:
+    """Read windows of a journal, below an id and from another on, until there are enough uploads.
+
+    Raises `Refusal("journal_unavailable")`.
+    """
+    oldest = "" if selection.since is None else id_prefix(selection.since)
+    rows: list[Json] = []
+    reached: str | None = before
+    for _ in range(MAX_WINDOWS):
+        with journal_errors():
+            window = await read(reached or "", oldest)
+        rows += window.rows
+        reached = window.reached
+        if reached is None or len(rows) >= limit:
+            break
+    return _cut(rows, reached, limit)
 
 
 def _cut(rows: list[Json], reached: str | None, limit: int) -> SourcePage:

@@ -57,4 +57,4 @@ async def test_the_facts_of_all_processes_are_shown_together(
     assert server.terminate() == 0
     code, out, error = run_verb(data, "status")
     assert (code, out) == (2, "")
-    assert error == "gateway: no server runs for this directory; start it, or add --directory DIR\n"
+    assert error == f"gateway: no server runs for {data}: start one, or name its --directory\n"

@@ -13,10 +13,19 @@ from tests.conftest import StartGateway
 from tests.contract.test_held_bodies import held_bodies, is_clean
 from tests.contract.test_storage_writer import visible
 from tests.support.harness import get, put, raw_connection, request_head, wait_until
-from tests.support.received import SENDERS, Judge, by_range, large, result_of, small
+from tests.support.received import LARGE, SENDERS, Judge, by_range, large, result_of, small
 from tests.support.recorders import recording_events
+from tests.support.s3.servers import SeaweedFS
+from tests.support.tus import create, patch, tus
 
 pytestmark = pytest.mark.slow
+
+
+async def keys(s3: SeaweedFS, bucket: str) -> list[str]:
+    async with s3.client() as client:
+        listed = await client.list_objects_v2(Bucket=bucket)
+    found = [entry["Key"] for entry in listed.get("Contents", ())]
+    return [key for key in found if not key.endswith("/.gateway/probe")]
 
 
 async def test_by_every_protocol_a_file_is_visible_as_handlers_leave_it_or_never(
@@ -88,6 +97,35 @@ async def test_a_private_object_is_served_listed_and_removed_for_nobody(
     judge.decide()
     await wait_until(lambda: is_clean(gateway))
     assert await visible(gateway) == {"/upload/x": b"private"}
+
+
+async def test_what_is_refused_leaves_no_object_and_was_under_a_private_key_only(
+    start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str, tmp_path: Path
+) -> None:
+    judge = Judge(tmp_path / "plugins", "timeout: 30\n")
+    gateway = await start_gateway(
+        storage=s3_storage, plugins=judge.plugins, downloads="true", listing="true"
+    )
+    uploading = asyncio.create_task(put(gateway, "/upload/x", LARGE, "X-Act: wait"))
+    await wait_until(judge.has_begun)
+    assert all("/.gateway/" in key for key in await keys(s3, bucket))
+    assert (await get(gateway, "/upload/x")).status == 404
+    [upload_id] = gateway.endpoints.inflight._active
+    for target in (f"/-/objects/.gateway/held/{upload_id}", f"/upload/.gateway/held/{upload_id}"):
+        assert (await get(gateway, target)).status in {400, 401, 403, 404}, target
+    judge.decide("refuse")
+    assert (await uploading).status == 422
+    for body in (b"small", LARGE):
+        answer = await put(gateway, "/upload/x", body, "X-Act: path /.gateway/x")
+        assert (answer.status, answer.json["error"]) == (503, "hook_failed")
+    url = await create(gateway, "/upload/x", "X-Act: refuse", length=10)
+    assert (await patch(gateway, url, 0, b"0123456789")).status == 422
+    assert (await tus(gateway, "HEAD", url)).status == 404
+
+    async def nothing_left() -> bool:
+        return await keys(s3, bucket) == []
+
+    await wait_until(nothing_left)
 
 
 async def test_handlers_of_stored_files_run_for_what_is_published_only(
