@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -85,7 +86,9 @@ class Server:
             return response
 
     def _healthy(self) -> bool:
-        # In a cluster the others may be down: what must answer is this process alone.
+        # In a cluster the others may be down: what must answer is this process alone. Its monitoring
+        # port may answer before it listens for clients.
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
         return bool(self.ask("/varz").get("server_id"))
 
     def wait_until(self, happens: Any) -> None:
