@@ -30,8 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts us in the background ignores Ctrl-C, and what we start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says more of the machine than of the code.
+# How long an example takes says more of the machine than of the code. scripts/check takes "gate".
 hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.register_profile("gate", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("project")
 
 
