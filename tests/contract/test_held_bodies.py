@@ -81,6 +81,15 @@ async def ends_clean(gateway: Gateway) -> None:
     await wait_until(lambda: is_clean(gateway))
 
 
+async def ends_as(gateway: Gateway, upload_id: str, state: str) -> None:
+    """Wait for the state of an upload, which follows what is done with its file."""
+
+    async def is_so() -> bool:
+        return await state_of(gateway, upload_id) == state
+
+    await wait_until(is_so)
+
+
 @WAYS
 @SIZES
 async def test_a_held_upload_is_private_until_it_is_accepted(
@@ -97,11 +106,7 @@ async def test_a_held_upload_is_private_until_it_is_accepted(
     assert (await held_bodies(gateway), await visible(gateway)) == ([upload_id], {})
     assert await StorePartials(gateway).left() == []
     await decisions.release(upload_id, "somebody")
-
-    async def stored() -> bool:
-        return await state_of(gateway, upload_id) == "stored"
-
-    await wait_until(stored)
+    await ends_as(gateway, upload_id, "stored")
     assert await visible(gateway) == {"/upload/x.bin": body}
     stat = await gateway.resources.parts.storage.stat("/upload/x.bin")
     assert stat.metadata["a"] == "für dich"
@@ -118,7 +123,7 @@ async def test_a_rejected_upload_leaves_its_story(begin: StartGateway, hold: Any
     await gateway.resources.parts.held.reject(upload_id, "not wanted", "somebody")
     await ends_clean(gateway)
     assert await visible(gateway) == {}
-    assert await state_of(gateway, upload_id) == "rejected"
+    await ends_as(gateway, upload_id, "rejected")
 
 
 @WAYS
@@ -138,7 +143,7 @@ async def test_conflicts_are_those_of_the_moment_of_publishing(
     kept = {} if on_conflict == "replace" else {"/upload/x.bin": b"first"}
     stored = {} if ends == "rejected" else {ends: body}
     assert await visible(gateway) == {**kept, **stored}
-    assert await state_of(gateway, upload_id) == ("stored" if stored else "rejected")
+    await ends_as(gateway, upload_id, "stored" if stored else "rejected")
 
 
 async def test_many_are_published_at_once(begin: StartGateway) -> None:
