@@ -144,9 +144,11 @@ class HandlerConsumer:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        self.return_waiting()  # what a claim returned in spite of its cancellation
 
     async def _claim_forever(self) -> None:
-        while True:
+        # Checked each time, as an engine's library may drop the cancellation that meets its response.
+        while not self.retired and asyncio.current_task() is self._task:
             self._changed.clear()
             used = self.busy + len(self._waiting)
             free = min(self.spec.concurrency - used, MAX_UNSETTLED - len(self.runs))

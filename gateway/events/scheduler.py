@@ -119,6 +119,7 @@ class Scheduler:
         self._handlers: dict[str, _ScheduledHandler] = {}
         self._saved: LastTicks | None = None
         self._changed = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, schedules: Mapping[str, Schedule]) -> None:
@@ -133,12 +134,14 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Publish nothing more."""
+        self._stopping = True  # an engine's library may drop the cancellation that meets its response
+        self._changed.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._changed.clear()
             try:
                 delay = await self.publish_due()

@@ -78,6 +78,7 @@ class Connection:
         self._context: JetStreamContext | None = None
         self._task: asyncio.Task[None] | None = None
         self._stale = asyncio.Event()
+        self._closing = False
         self._ready = asyncio.Event()
         self._logged = False
         self.on_change: list[Callable[[], None]] = []
@@ -143,7 +144,13 @@ class Connection:
         self._stale.set()
 
     async def close(self) -> None:
-        """Close the connection. Not with `drain()`, which waits for pull subscriptions in vain."""
+        """Close the connection. Not with `drain()`, which waits for pull subscriptions in vain.
+
+        A cancellation can get lost in the client library: `asyncio.wait_for` of Python 3.11 drops one
+        that comes together with the result. So the task also looks at `_closing`.
+        """
+        self._closing = True
+        self._stale.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -154,7 +161,7 @@ class Connection:
     # -- staying connected
 
     async def _stay_connected(self) -> None:
-        while True:
+        while not self._closing:
             self._stale.clear()
             if self._client is None or self._client.is_closed:
                 await self._reconnect()
@@ -170,7 +177,8 @@ class Connection:
             if self._client is None or self._client.is_closed:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), min(remaining, CHECK_INTERVAL))
+                async with asyncio.timeout(min(remaining, CHECK_INTERVAL)):
+                    await self._stale.wait()
 
     async def _reconnect(self) -> None:
         """Connect with a new client: one that got an error from a server never connects again."""
@@ -183,7 +191,7 @@ class Connection:
 
     async def _connect(self) -> None:
         self._client = client = Client()
-        while True:
+        while not self._closing:
             try:
                 await client.connect(
                     **self._servers.options(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
@@ -399,6 +400,43 @@ async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
     assert bench.outcomes == []
     assert delivery_states(bench.journal) == {("e-a", "h"): "ready"}
     assert claim_deliveries(bench.journal)[0].attempt == 1
+
+
+class Deaf:
+    """A queue whose claims return something when they are cancelled, as a library may do."""
+
+    def __init__(self, real: Queue) -> None:
+        self._real = real
+        self.asked = asyncio.Event()
+        self.pending = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
+        self.asked.set()
+        self.pending += 1
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        self.pending -= 1
+        return await self._real.claim(handler, limit, 0.0)
+
+
+@pytest.mark.parametrize("how", ["the end", "a reload"])
+async def test_a_claim_that_drops_its_cancellation_is_the_last_one(journal: Journal, how: str) -> None:
+    queue = Deaf(journal.queue)
+    bench = RunnerBench(journal, queue)
+    await bench.runner.start([spec(concurrency=3)])
+    async with asyncio.timeout(SECONDS):
+        await queue.asked.wait()
+        bench.publish("a")
+        if how == "a reload":
+            await bench.runner.refresh([spec(concurrency=2)])
+            await bench.ended(1)
+            assert queue.pending == 1
+        await bench.stop()
+    assert queue.pending == 0
+    assert delivery_states(journal) == {("e-a", "h"): "done"}
 
 
 # -- a reload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -321,6 +322,25 @@ async def test_a_running_timetable_ticks_by_itself_and_follows_a_reload(
     assert delivery.event == "Schedule"
     assert delivery.upload_id is None
     assert delivery.body["handler"] == "often"
+
+
+async def test_it_stops_where_the_engine_drops_the_cancellation(
+    journal: Journal, outbox: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def publish(_: Sequence[NewEvent]) -> None:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(outbox, "publish", publish)
+    timetable = Scheduler(outbox, journal.schedule_state)
+    await timetable.start({})
+    timetable.refresh({"often": Every(1)})
+    async with asyncio.timeout(TIMEOUT):
+        await asked.wait()
+        await timetable.stop()
 
 
 async def test_a_schedule_that_fails_silences_no_other(
