@@ -9,7 +9,6 @@ slot is free when its run has ended; the outcome is written meanwhile, for a bou
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import time
@@ -21,6 +20,7 @@ from gateway.domain.model import Delivery, HandlerSpec
 from gateway.errors import EventEngineUnavailable
 from gateway.events.memory_queue import FirstRun
 from gateway.events.protocols import Queue
+from gateway.storage.waiting import cancel_and_wait
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.runner")
@@ -141,13 +141,11 @@ class HandlerConsumer:
         if self._timer is not None:
             self._timer.cancel()
         self.return_waiting()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel_and_wait(self._task)
         self.return_waiting()  # what a claim returned in spite of its cancellation
 
     async def _claim_forever(self) -> None:
-        # Checked each time, as an engine's library may drop the cancellation that meets its response.
+        # A library may drop the cancellation of a claim: `cancel_and_wait`.
         while not self.retired and asyncio.current_task() is self._task:
             self._changed.clear()
             used = self.busy + len(self._waiting)

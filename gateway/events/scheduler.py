@@ -24,6 +24,7 @@ from gateway.errors import EventEngineUnavailable
 from gateway.events.database import Database
 from gateway.events.loop_bridge import LoopBridge
 from gateway.events.protocols import Ledger, NewEvent, Outbox
+from gateway.storage.waiting import cancel_and_wait
 from gateway.telemetry.logs import event
 
 MAX_DELAY: Final = 60.0
@@ -119,7 +120,6 @@ class Scheduler:
         self._handlers: dict[str, _ScheduledHandler] = {}
         self._saved: LastTicks | None = None
         self._changed = asyncio.Event()
-        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, schedules: Mapping[str, Schedule]) -> None:
@@ -134,14 +134,11 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Publish nothing more."""
-        self._stopping = True  # an engine's library may drop the cancellation that meets its response
-        self._changed.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
-        while not self._stopping:
+        while True:
             self._changed.clear()
             try:
                 delay = await self.publish_due()

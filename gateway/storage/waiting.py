@@ -11,10 +11,25 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
+
+
+CANCEL_INTERVAL: Final = 1.0
+"""Seconds until a task that goes on is cancelled again."""
+
+
+async def cancel_and_wait(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended. For tasks that may be cut off anywhere, their clean-up too.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, which client libraries use, drops a
+    cancellation that comes together with the result, or the error, of what it waits for.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_INTERVAL)
 
 
 async def wait_ended(work: asyncio.Future[Any]) -> None:

@@ -23,6 +23,7 @@ from nats.js import JetStreamContext
 
 from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.servers import Servers
+from gateway.storage.waiting import cancel_and_wait
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
@@ -78,7 +79,6 @@ class Connection:
         self._context: JetStreamContext | None = None
         self._task: asyncio.Task[None] | None = None
         self._stale = asyncio.Event()
-        self._closing = False
         self._ready = asyncio.Event()
         self._logged = False
         self.on_change: list[Callable[[], None]] = []
@@ -144,16 +144,9 @@ class Connection:
         self._stale.set()
 
     async def close(self) -> None:
-        """Close the connection. Not with `drain()`, which waits for pull subscriptions in vain.
-
-        A cancellation can get lost in the client library: `asyncio.wait_for` of Python 3.11 drops one
-        that comes together with the result. So the task also looks at `_closing`.
-        """
-        self._closing = True
-        self._stale.set()
+        """Close the connection. Not with `drain()`, which waits for pull subscriptions in vain."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
         if self._client is not None:
             with contextlib.suppress(*CLIENT_ERRORS):
                 await self._client.close()
@@ -161,7 +154,7 @@ class Connection:
     # -- staying connected
 
     async def _stay_connected(self) -> None:
-        while not self._closing:
+        while True:
             self._stale.clear()
             if self._client is None or self._client.is_closed:
                 await self._reconnect()
@@ -191,7 +184,7 @@ class Connection:
 
     async def _connect(self) -> None:
         self._client = client = Client()
-        while not self._closing:
+        while True:
             try:
                 await client.connect(
                     **self._servers.options(),

@@ -24,6 +24,7 @@ from gateway.events.scheduler import (
     Scheduler,
     tick_event,
 )
+from gateway.storage import waiting
 from tests.support.harness import TIMEOUT
 from tests.support.records import result_of as result
 
@@ -330,11 +331,13 @@ async def test_it_stops_where_the_engine_drops_the_cancellation(
     asked = asyncio.Event()
 
     async def publish(_: Sequence[NewEvent]) -> None:
-        asked.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
+        if not asked.is_set():
+            asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
 
     monkeypatch.setattr(outbox, "publish", publish)
+    monkeypatch.setattr(waiting, "CANCEL_INTERVAL", 0.01)
     timetable = Scheduler(outbox, journal.schedule_state)
     await timetable.start({})
     timetable.refresh({"often": Every(1)})

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 from typing import Any, cast
 
+import pytest
+
 from gateway.events.nats.connection import Connection
 from gateway.events.nats.servers import Servers
+from gateway.storage import waiting
 from tests.support.harness import TIMEOUT
 
 
@@ -20,7 +23,10 @@ class Connected:
         """Close it."""
 
 
-async def test_it_closes_where_the_library_drops_the_cancellation() -> None:
+async def test_it_closes_where_the_library_drops_the_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "CANCEL_INTERVAL", 0.01)
     asked = asyncio.Event()
 
     async def prepare(_: Connection) -> bool:
