@@ -15,7 +15,8 @@ from typing import Final
 from gateway.cli import print_missing
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.routing.plugin import NO_ISSUER, routing_kind
+from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.route_builder import NO_ISSUER
 from gateway.endpoints.routing.script_faults import routes_of, script_faults
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError

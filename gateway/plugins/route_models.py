@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.domain.grant import Method
-from gateway.plugins.model_types import Bytes, Seconds, Strict
+from gateway.plugins.model_types import Strict
 from gateway.plugins.testing_models import AnswerModel, ExpectedStores, StubsModel
+from gateway.plugins.upstream_models import (
+    Code,
+    HealthModel,
+    LimitsModel,
+    PassiveModel,
+    Upstream,
+    UpstreamTlsModel,
+)
 
 Scheme = Literal["http", "https", "http:", "https:"]
-Code = Annotated[int, Field(ge=100, le=599)]
 JsonSchema = dict[str, Any]
 
 
@@ -85,6 +93,8 @@ class RequestSchemaModel(Strict):
     headers: JsonSchema | None = Field(
         None, description="JSON Schema of the headers; a property's `default` is filled in"
     )
+    query: JsonSchema | None = Field(None, description="JSON Schema of the query's fields")
+    path: JsonSchema | None = Field(None, description="JSON Schema of the path's variables")
 
 
 class NormalModel(Strict):
@@ -97,6 +107,9 @@ class ResponseSchemaModel(Strict):
     """Responses of one method."""
 
     normal: NormalModel = Field(default_factory=NormalModel)
+    body: JsonSchema | None = Field(
+        None, description="JSON Schema of the body of a normal response; others are logged and counted"
+    )
 
 
 class SchemaModel(Strict):
@@ -136,15 +149,53 @@ class RateModel(Strict):
     by: Literal["address", "principal"] = Field("address", description="What counts as one client")
 
 
-class LimitsModel(Strict):
-    """Bounds of one request."""
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"must be a network such as 10.0.0.0/8, or an address: {error}") from None
+    return text
 
-    connect: Seconds = Field(10.0, description="Seconds to reach an upstream")
-    idle: Seconds = Field(60.0, description="Seconds without a byte, from either side")
-    script: Seconds = Field(60.0, description="Seconds that each script may run")
-    max_body: Bytes = Field(
-        1048576, ge=0, le=1 << 30, description="Bytes of a body that is read for a schema or a script"
+
+Network = Annotated[str, AfterValidator(_network)]
+
+Text = Annotated[str, Field(max_length=1000)]
+Wanted = bool | Text | Annotated[list[Text], Field(min_length=1, max_length=100)]
+"""The value, or one of several; true: any value, false: not there."""
+
+
+class WhenModel(Strict):
+    """What a request must have, beside the path."""
+
+    headers: dict[HeaderName, Wanted] = Field(
+        default_factory=dict, description="Value by name; a list: one of them; true: any; false: absent"
     )
+    query: dict[Text, Wanted] = Field(default_factory=dict, description="Likewise, of the query")
+
+
+class HeaderRulesModel(Strict):
+    """Header fields that are changed while bodies stream."""
+
+    set: dict[HeaderName, str] = Field(default_factory=dict, description="Value by name")
+    remove: list[HeaderName] = Field(default_factory=list, description="Names")
+
+
+def _as_redirect(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class RedirectModel(Strict):
+    """Where clients are sent."""
+
+    url: str = Field(
+        min_length=1, description="Template with the variables of the path; the query is kept"
+    )
+    status: Literal[301, 302, 303, 307, 308] = Field(308, description="Status of the response")
+
+
+Redirect = Annotated[
+    RedirectModel, BeforeValidator(_as_redirect, json_schema_input_type=RedirectModel | str)
+]
 
 
 class RouteRequestModel(Strict):
@@ -196,9 +247,24 @@ class RouteModel(Strict):
     """A path that is served: by upstreams, by scripts, or by both."""
 
     name: str | None = Field(None, min_length=1, description="Methods and path if not given")
-    upstreams: list[str] = Field(description="host or host:port, in turn; []: only scripts answer")
+    upstreams: list[Upstream] = Field(
+        default_factory=list, description="host or host:port, in turn; []: only scripts answer"
+    )
     proxy: ProxyModel
+    hosts: list[str] = Field(default_factory=list, description="Names in `Host`, or *.example.com")
+    when: WhenModel = Field(default_factory=WhenModel)
+    allow: list[Network] = Field(
+        default_factory=list, description="Networks of clients; all if not given"
+    )
+    deny: list[Network] = Field(default_factory=list, description="Networks of clients that are refused")
     target: TargetModel | None = Field(None, description="The served path if not given")
+    redirect: Redirect | None = Field(None, description="A URL, or `url` and `status`: no upstreams")
+    websocket: bool = Field(False, description="WebSocket connections are forwarded, too")
+    health: HealthModel | None = None
+    passive: PassiveModel = Field(default_factory=PassiveModel)
+    upstream_tls: UpstreamTlsModel | None = None
+    request_headers: HeaderRulesModel = Field(default_factory=HeaderRulesModel)
+    response_headers: HeaderRulesModel = Field(default_factory=HeaderRulesModel)
     request_script: str | None = Field(
         None, description="Body of a script that runs first: what it returns is the response"
     )

@@ -11,6 +11,19 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest, RequestHead
+from gateway.endpoints.routing.rules import (
+    ANY_CLIENT,
+    ANY_REQUEST,
+    DEFAULT_PASSIVE,
+    NO_RULES,
+    ActiveHealth,
+    ClientNetworks,
+    HeaderRules,
+    PassiveHealth,
+    Redirect,
+    RequestConditions,
+    UpstreamTls,
+)
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
 from gateway.limits import Lease, TransferMeter, client_key
@@ -23,12 +36,18 @@ NOT_PROXIED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds to connect, between bytes, and for a script; bytes of a body that is read whole."""
+    """Seconds to connect, between bytes, for a script, and in all; bytes of a body that is read whole.
+
+    `in_flight` are requests at the same time, `body` the bytes of any body; None: without a bound.
+    """
 
     connect: float = 10.0
     idle: float = 60.0
     script: float = 60.0
     max_body: int = 1 << 20
+    total: float | None = None
+    in_flight: int | None = None
+    body: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,10 @@ class Rate:
     by: Literal["address", "principal"] = "address"
 
 
+SchemaPlace = Literal["body", "headers", "query", "path"]
+"""What a schema is about."""
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
     """A violation of a JSON Schema: the rule, and where (JSON pointer, RFC 6901), never the value."""
@@ -47,7 +70,7 @@ class SchemaFault:
     pointer: str
     rule: str
     message: str
-    place: Literal["body", "headers"] = "body"
+    place: SchemaPlace = "body"
 
 
 Check = Callable[[Any], list[SchemaFault]]
@@ -58,17 +81,24 @@ Check = Callable[[Any], list[SchemaFault]]
 class Operation:
     """One method of a route: its JSON Schemas (None: anything) and its normal status codes.
 
-    `check_body` and `check_headers` are the compiled schemas; `defaults` are the header values that
-    the schema fills in.
+    `check_body`, `check_headers`, `check_query` and `check_path` are the compiled schemas of requests,
+    `check_response` is that of the body of a normal response; `defaults` are the header values that the
+    schema fills in.
     """
 
     method: str
     usage: str
     body_schema: Mapping[str, Any] | None = None
     headers_schema: Mapping[str, Any] | None = None
+    query_schema: Mapping[str, Any] | None = None
+    path_schema: Mapping[str, Any] | None = None
+    response_schema: Mapping[str, Any] | None = None
     normal_codes: frozenset[int] = frozenset()
     check_body: Check | None = None
     check_headers: Check | None = None
+    check_query: Check | None = None
+    check_path: Check | None = None
+    check_response: Check | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +120,8 @@ class Route:
     """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
     A caller needs all `scopes`, and one of the `groups` if there are any. With `raw_path` the rest of
-    a path goes upstream in spellings that servers read in different ways.
+    a path goes upstream in spellings that servers read in different ways. `weights` are those of the
+    `upstreams`, in their order.
     """
 
     name: str
@@ -109,13 +140,31 @@ class Route:
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     raw_path: bool = False
+    weights: tuple[int, ...] = ()
+    passive: PassiveHealth = DEFAULT_PASSIVE
+    health: ActiveHealth | None = None
+    upstream_tls: UpstreamTls | None = None
+    conditions: RequestConditions = ANY_REQUEST
+    clients: ClientNetworks = ANY_CLIENT
+    request_headers: HeaderRules = NO_RULES
+    response_headers: HeaderRules = NO_RULES
+    redirect: Redirect | None = None
+    websocket: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether requests are checked and forwarded, and no more: no script, no CORS, no TLS."""
         scripts = self.request_script is not None or self.response_script is not None
-        forwards = bool(self.upstreams) and self.scheme == "http" and not scripts
-        return forwards and self.cors is None and "#" not in self.target and self.target[-1:] != "?"
+        scripts = scripts or bool(self.request_headers) or bool(self.response_headers)
+        reads = any(operation.check_response for operation in self.operations.values())
+        forwards = bool(self.upstreams) and self.scheme == "http" and not (scripts or reads)
+        return (
+            forwards
+            and self.cors is None
+            and not self.websocket
+            and "#" not in self.target
+            and self.target[-1:] != "?"
+        )
 
     def operation(self, method: str) -> Operation | None:
         """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""

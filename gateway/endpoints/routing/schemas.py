@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jsonschema_rs
 
-from gateway.endpoints.routing.model import Check, SchemaFault
+from gateway.endpoints.routing.model import Check, SchemaFault, SchemaPlace
 
 MAX_FAULTS: Final = 100
 """Violations in one response: a long list of wrong items must not become a longer response."""
@@ -26,7 +26,7 @@ class BadSchemaError(ValueError):
         self.where = tuple(where)
 
 
-def compile_schema(schema: Mapping[str, Any], place: Literal["body", "headers"] = "body") -> Check:
+def compile_schema(schema: Mapping[str, Any], place: SchemaPlace = "body") -> Check:
     """Return the check of a JSON Schema (2020-12 unless `$schema` differs). Raises `BadSchemaError`."""
     try:
         validator = jsonschema_rs.validator_for(dict(schema), mask="the value", offline=True)
@@ -108,7 +108,7 @@ def _converted(value: str, schema_type: Any) -> Any:
     return value
 
 
-def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers"]) -> SchemaFault:
+def _fault(error: jsonschema_rs.ValidationError, place: SchemaPlace) -> SchemaFault:
     """Return the violation of an error; its rule is the last name in the path to it in the schema."""
     # RFC 6901 section 3: steps of a JSON pointer are escaped.
     steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.endpoints.routing.plugin import ARGUMENTS, KIND, RoutePlugin
+from gateway.endpoints.routing.plugin import KIND, RoutePlugin
+from gateway.endpoints.routing.route_builder import ARGUMENTS
 from gateway.endpoints.routing.scripts.compiler import function_source
 from gateway.errors import ConfigError
 from gateway.plugins.lint import lint_handler

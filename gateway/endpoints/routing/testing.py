@@ -22,9 +22,10 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
-from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
+from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
+from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps

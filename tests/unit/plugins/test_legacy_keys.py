@@ -95,7 +95,7 @@ def test_both_spellings_of_a_key_are_refused_with_their_lines(
     [
         ("authorities: []\nproxy: {path: /a}\n", "1: `authorities` is empty: write `upstreams: []`"),
         ("authorities: [0.0.0.0, b]\nproxy: {path: /a}\n", "1: 0.0.0.0 in `authorities` means no"),
-        ("authorities: [5]\nproxy: {path: /a}\n", "1: `authorities.0` should be a valid string"),
+        ("authorities: [5]\nproxy: {path: /a}\n", "1: `authorities.0` should be host or host:port"),
         ("authorities: up\nproxy: {path: /a}\n", "1: `authorities` should be a valid list"),
         (
             "authorities: [up]\nproxy:\n  path: /a\n  authorization: {auth_mode: open}\n",

@@ -1,0 +1,244 @@
+"""Makes a `Route` of the keys of a document, and collects all that is wrong with them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final, TypeVar
+
+from gateway.domain.path_template import RouteTemplate
+from gateway.domain.template_segments import LITERAL, variable_names
+from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
+from gateway.endpoints.routing.rules import (
+    ActiveHealth,
+    ClientNetworks,
+    Condition,
+    HeaderRules,
+    PassiveHealth,
+    Redirect,
+    RequestConditions,
+    UpstreamTls,
+)
+from gateway.endpoints.routing.schemas import (
+    BadSchemaError,
+    compile_headers,
+    compile_schema,
+    header_defaults,
+)
+from gateway.endpoints.routing.scripts.compiler import compile_script, make_script
+from gateway.errors import ConfigError
+from gateway.http.cors import CorsPolicy
+from gateway.plugins import Document
+from gateway.plugins.legacy_keys import NO_UPSTREAM
+from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel, Wanted
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
+
+REQUEST: Final = "request_script"
+RESPONSE: Final = "response_script"
+ARGUMENTS: Final = {REQUEST: "request", RESPONSE: "request, response"}
+"""The names that each script has beside those of all scripts."""
+
+NO_ISSUER: Final = (
+    "the route authorizes by JSON Web Token, but no issuer is set: add --jwt-issuer URL --jwt-audience"
+    " NAME"
+)
+
+_AUTHORITY: Final = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class RouteBuilder:
+    """Makes one route and collects the errors of its document."""
+
+    name: str
+    document: Document
+    model: RouteModel
+    context: PluginContext
+    issuer: bool
+    errors: list[ConfigError] = field(default_factory=list)
+    codes: dict[str, CodeType] = field(default_factory=dict)
+
+    def route(self) -> Route | None:
+        """Return the route; it is not to be used if there are `errors`."""
+        model, document = self.model, self.document
+        operations: dict[str, Operation] = {}
+        for at, spec in enumerate(model.spec):
+            if spec.method in operations:
+                self._error(f"{spec.method} is listed twice: remove one", "spec", at, "method")
+            operations[spec.method] = self._operation(at, spec)
+        self._check_paths()
+        auth = model.proxy.authorization.auth
+        if auth == "jwt" and not self.issuer:
+            self._error(NO_ISSUER, "proxy", "authorization", "auth")
+        target = model.target
+        return Route(
+            name=self.name,
+            place=f"{document.file}:{document.line('proxy', 'path')}",
+            path=model.proxy.path,
+            target=(target and target.path) or model.proxy.path,
+            upstreams=self._upstreams(),
+            scheme="https" if target and target.scheme.startswith("https") else "http",
+            auth=auth,
+            operations=operations,
+            request_script=self._script(REQUEST, model.request_script),
+            response_script=self._script(RESPONSE, model.response_script),
+            cors=self._cors(),
+            rate=Rate(**dict(model.rate_limit)) if model.rate_limit else None,
+            limits=Limits(**dict(model.limits)),
+            scopes=tuple(model.proxy.authorization.scopes),
+            groups=tuple(model.proxy.authorization.groups),
+            raw_path=target is not None and target.raw_path,
+            weights=tuple(upstream.weight for upstream in model.upstreams),
+            passive=_passive(model),
+            health=_health(model),
+            upstream_tls=self._upstream_tls(),
+            conditions=_conditions(model),
+            clients=_clients(model),
+            request_headers=_header_rules(model.request_headers),
+            response_headers=_header_rules(model.response_headers),
+            redirect=Redirect(**dict(model.redirect)) if model.redirect else None,
+            websocket=model.websocket,
+        )
+
+    def _error(self, message: str, *where: object) -> None:
+        self.errors.append(self.document.error(message, *where))
+
+    def _try(self, step: Callable[[], Result]) -> Result | None:
+        try:
+            return step()
+        except ConfigError as error:
+            self.errors.append(error)
+        return None
+
+    def _check_paths(self) -> None:
+        path, target = self.model.proxy.path, self.model.target
+        served = self._template("proxy", path)
+        if served and served.segments[0] == (LITERAL, "-"):
+            self._error("paths below /-/ belong to the gateway itself", "proxy", "path")
+        if served and target and target.path and self._template("target", target.path):
+            unknown = sorted(set(variable_names(target.path)) - set(variable_names(path)))
+            if unknown:
+                self._error(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
+
+    def _template(self, key: str, text: str) -> RouteTemplate | None:
+        try:
+            return RouteTemplate.parse(text)
+        except ValueError as error:
+            self._error(f"`{key}.path` {error}", key, "path")
+        return None
+
+    def _upstreams(self) -> tuple[str, ...]:
+        upstreams = tuple(upstream.host for upstream in self.model.upstreams)
+        if "upstreams" not in self.model.model_fields_set and self.model.redirect is None:
+            self._error("the key `upstreams` is missing: add it")
+        for at, upstream in enumerate(upstreams):
+            if upstream == NO_UPSTREAM:
+                self._error(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
+            elif _AUTHORITY.fullmatch(upstream) is None:
+                self._error("an upstream is host or host:port, without a scheme", "upstreams", at)
+        return upstreams
+
+    def _script(self, key: str, text: str | None) -> RouteScript | None:
+        if text is None:
+            return None
+        code = self._try(lambda: compile_script(self.document, key, ARGUMENTS[key]))
+        if code is None:
+            return None
+        self.codes[key] = code
+        script_context = ScriptContext(self.name, self.document.folder, self.context)
+        return self._try(lambda: make_script(code, script_context, self.document, key))
+
+    def _operation(self, at: int, spec: SpecModel) -> Operation:
+        request = spec.schemas.request
+        place = ("spec", at, "schema", "request")
+        return Operation(
+            method=spec.method,
+            usage=spec.usage,
+            body_schema=request.body,
+            headers_schema=request.headers,
+            query_schema=request.query,
+            path_schema=request.path,
+            response_schema=spec.schemas.response.body,
+            normal_codes=frozenset(spec.schemas.response.normal.codes),
+            check_body=self._schema(compile_schema, request.body, *place, "body"),
+            check_headers=self._schema(compile_headers, request.headers, *place, "headers"),
+            defaults=header_defaults(request.headers or {}),
+        )
+
+    def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:
+        if schema is None:
+            return None
+        try:
+            return compiler(schema)
+        except BadSchemaError as error:
+            self._error(str(error), *place, *error.where)
+        return None
+
+    def _upstream_tls(self) -> UpstreamTls | None:
+        model = self.model.upstream_tls
+        if model is None:
+            return None
+        folder = Path(self.document.folder)
+        paths = (None if name is None else folder / name for name in (model.ca, model.cert, model.key))
+        return UpstreamTls(*paths)
+
+    def _cors(self) -> CorsPolicy | None:
+        model = self.model.cors
+        if model is None:
+            return None
+        for at, origin in enumerate(model.origins):
+            if _ORIGIN.fullmatch(origin) is None:
+                self._error('an origin is like https://app.example, or "*"', "cors", "origins", at)
+        if model.credentials and "*" in model.origins:
+            # Fetch standard, CORS protocol and credentials: browsers refuse the pair.
+            self._error('with credentials, origins are named: "*" is not allowed', "cors", "credentials")
+        return CorsPolicy(
+            tuple(model.origins),
+            tuple(model.methods),
+            tuple(model.headers),
+            tuple(model.expose),
+            model.credentials,
+            model.max_age,
+        )
+
+
+def _conditions(model: RouteModel) -> RequestConditions:
+    when = model.when
+    return RequestConditions(
+        tuple(host.lower() for host in model.hosts),
+        {name.lower(): _condition(wanted) for name, wanted in when.headers.items()},
+        {name: _condition(wanted) for name, wanted in when.query.items()},
+    )
+
+
+def _condition(wanted: Wanted) -> Condition:
+    if isinstance(wanted, bool):
+        return wanted
+    return (wanted,) if isinstance(wanted, str) else tuple(wanted)
+
+
+def _clients(model: RouteModel) -> ClientNetworks:
+    allow, deny = (tuple(map(ipaddress.ip_network, names)) for names in (model.allow, model.deny))
+    return ClientNetworks(allow, deny)
+
+
+def _passive(model: RouteModel) -> PassiveHealth:
+    passive = model.passive
+    return PassiveHealth(passive.failures, frozenset(passive.statuses), passive.aside)
+
+
+def _health(model: RouteModel) -> ActiveHealth | None:
+    health = model.health
+    if health is None:
+        return None
+    return ActiveHealth(health.path, health.every, frozenset(health.expect), health.timeout)
+
+
+def _header_rules(model: HeaderRulesModel) -> HeaderRules:
+    return HeaderRules(tuple(model.remove), dict(model.set))
