@@ -178,10 +178,10 @@ class RouteBuilder:
 
     def _check_variables(self, schema: Any, *place: object) -> None:
         """A schema of a variable that the path does not have checks nothing."""
-        known = set(variable_names(self.model.proxy.path))
+        variables = set(variable_names(self.model.proxy.path))
         properties = (schema or {}).get("properties")
         for name in properties if isinstance(properties, dict) else ():
-            if name not in known:
+            if name not in variables:
                 self._error(f"the served path has no variable {{{name}}}", *place, "properties", name)
 
     def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:

@@ -68,7 +68,7 @@ class TextFields:
     def __init__(self, schema: Mapping[str, Any], delimiter: str | None = None) -> None:
         self._delimiter = delimiter
         self._types = {
-            name: self._text_type(found, schema) for name, found in property_schemas(schema, schema)
+            name: self._text_type(each, schema) for name, each in property_schemas(schema, schema)
         }
         others = schema.get("additionalProperties")
         self._other = self._text_type(others, schema) if isinstance(others, Mapping) else _TEXT
@@ -104,7 +104,7 @@ def property_schemas(schema: Any, root: Mapping[str, Any]) -> Iterator[tuple[str
     for part in _parts(schema, root):
         properties = part.get("properties")
         if isinstance(properties, Mapping):
-            yield from ((str(name), found) for name, found in properties.items())
+            yield from ((str(name), each) for name, each in properties.items())
 
 
 def _parts(schema: Any, root: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
