@@ -15,6 +15,7 @@ from aiohttp import hdrs
 
 from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
+from gateway.endpoints.routing.proxy.attempt_record import AttemptRecord
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
@@ -24,6 +25,7 @@ from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease
 from gateway.telemetry.logs import event
+from gateway.telemetry.request_metrics import RequestMetrics
 
 log = logging.getLogger("gateway.routing")
 
@@ -45,10 +47,12 @@ REPEATABLE: Final = frozenset(
 class Proxy:
     """Sends requests to upstreams, between `start` and `close`.
 
-    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
+    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed. `metrics`
+    count the requests to upstreams.
     """
 
-    def __init__(self, trusts: Callable[[RequestHead], bool]) -> None:
+    def __init__(self, trusts: Callable[[RequestHead], bool], metrics: RequestMetrics) -> None:
+        self._metrics = metrics
         self.upstreams = Upstreams()
         self.caller = UpstreamCaller(trusts)
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
@@ -105,7 +109,7 @@ class Proxy:
 
     async def _request_one(self, context: RequestContext, upstream: str) -> UpstreamResponse:
         """Send the request to one upstream, and note how it did. Raises as `UpstreamCaller.call`."""
-        attempt = self.begin(context.route, upstream)
+        attempt = self.begin(context, upstream)
         try:
             response = await self.caller.call(context, upstream)
         except BaseException as error:
@@ -127,13 +131,17 @@ class Proxy:
         repeatable = context.upstream_method in REPEATABLE and not has_body
         return UpstreamTries(self.upstreams.order(context.route.upstreams), repeatable=repeatable)
 
-    def begin(self, route: Route, upstream: str) -> CountedAttempt:
+    def begin(self, context: RequestContext, upstream: str) -> CountedAttempt:
         """Count a request that goes to an upstream. Raises `UpstreamFailed` where there are too many."""
+        facts, route = context.incoming.facts, context.route
+        facts.upstream, facts.upstream_seconds = upstream, None
         if not self._connections.would_fit(upstream):
+            self._metrics.record_upstream_failure(route.name, upstream, "busy")
             busy = Refusal("overloaded", "the upstream is busy: too many requests wait for it")
             raise UpstreamFailed(busy, connected=False)
         lease = self._connections.acquire(upstream)
-        return CountedAttempt(self.upstreams, self.upstreams.begin(upstream), route, lease)
+        record = AttemptRecord(self._metrics, facts, route.name, upstream)
+        return CountedAttempt(self.upstreams, self.upstreams.begin(upstream), route, lease, record)
 
     def _route_share(self, route: str) -> FairShare:
         if route not in self._routes:
@@ -144,11 +152,17 @@ class Proxy:
 class CountedAttempt:
     """One request at one upstream: `fail` or `succeed` once, then `close`."""
 
-    __slots__ = ("_attempt", "_lease", "_route", "_upstreams")
+    __slots__ = ("_attempt", "_lease", "_record", "_route", "_upstreams")
 
     def __init__(
-        self, upstreams: Upstreams, attempt: UpstreamAttempt, route: Route, lease: Lease
+        self,
+        upstreams: Upstreams,
+        attempt: UpstreamAttempt,
+        route: Route,
+        lease: Lease,
+        record: AttemptRecord,
     ) -> None:
+        self._record = record
         self._upstreams = upstreams
         self._attempt = attempt
         self._route = route
@@ -156,6 +170,7 @@ class CountedAttempt:
 
     def fail(self, error: BaseException) -> None:
         """Note that there is no response, and that the upstream has failed if it did; then close."""
+        self._record.fail(error)
         if isinstance(error, UpstreamFailed):
             self._log_failure(error)
         self._upstreams.end(self._attempt)
@@ -163,6 +178,7 @@ class CountedAttempt:
 
     def succeed(self) -> bool:
         """Note that the upstream has responded; tell whether that ends its suspension."""
+        self._record.succeed()
         self._upstreams.end(self._attempt)
         return self._upstreams.succeed(self._attempt)
 
