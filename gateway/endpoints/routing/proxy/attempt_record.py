@@ -11,7 +11,7 @@ from gateway.telemetry.request_metrics import FailureReason, RequestMetrics
 
 
 class AttemptRecord:
-    """Fills the facts of the client's request, and counts: `succeed` or `fail` once."""
+    """Fills the facts of a request, and counts: `succeed`, `reject`, `fail` or `refuse` once."""
 
     __slots__ = ("_facts", "_metrics", "_route", "_started", "_upstream")
 
@@ -21,17 +21,30 @@ class AttemptRecord:
         self._route = route
         self._upstream = upstream
         self._started = time.monotonic()
+        facts.upstream, facts.upstream_seconds = upstream, None
 
     def succeed(self) -> None:
         """Note that the head of a response has come."""
         seconds = self._facts.upstream_seconds = time.monotonic() - self._started
         self._metrics.record_upstream(self._route, self._upstream, seconds)
 
+    def reject(self) -> None:
+        """Note the same of a response whose status is a failure of the upstream."""
+        self.succeed()
+        self._count_failure("status")
+
+    def refuse(self) -> None:
+        """Count a request that was not sent: too many wait for the upstream."""
+        self._count_failure("busy")
+
     def fail(self, error: BaseException) -> None:
         """Count the failure, if it is one of the upstream."""
         reason = failure_reason(error)
         if reason is not None:
-            self._metrics.record_upstream_failure(self._route, self._upstream, reason)
+            self._count_failure(reason)
+
+    def _count_failure(self, reason: FailureReason) -> None:
+        self._metrics.record_upstream_failure(self._route, self._upstream, reason)
 
 
 def failure_reason(error: BaseException) -> FailureReason | None:
