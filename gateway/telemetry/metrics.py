@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.labelled_gauge import GaugeValues, LabelledGauge
 from gateway.telemetry.loop_metrics import LoopCounter
 from gateway.telemetry.request_metrics import RequestMetrics
 
@@ -162,6 +163,12 @@ class Metrics:
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
+
+    def labelled_gauge(
+        self, name: str, meaning: str, labels: Sequence[str], read: Callable[[], GaugeValues]
+    ) -> None:
+        """Add a gauge with labels; `read` has to be thread-safe, and its label values bounded."""
+        self._registry.register(LabelledGauge(name, meaning, labels, read))
 
     def render(
         self,
