@@ -6,7 +6,6 @@ import contextlib
 import logging
 from typing import Final
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
@@ -17,7 +16,7 @@ from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortRoutes
 from gateway.endpoints.routing.steps import RouteSteps
-from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
+from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute, RouteMatch, RouteTable
 from gateway.endpoints.short_path import ShortExchange
 from gateway.http.cors import preflight_method
 from gateway.http.request_body import expects_continue
@@ -66,7 +65,7 @@ class Routing:
     async def serve_route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Respond to a request. Raises `Refusal`, `ClientDisconnected`."""
         try:
-            match = self._find_route(incoming.request, incoming.raw_path)
+            match = self._find_route(incoming)
         except MethodNotAllowed as refusal:
             if incoming.request.method != "OPTIONS":
                 raise
@@ -74,15 +73,15 @@ class Routing:
             return Response(status=204, headers={"Allow": allowed})
         return await self._steps.respond(self._context(incoming, match))
 
-    def _find_route(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
+    def _find_route(self, incoming: IncomingRequest) -> RouteMatch:
         """Find the route; a preflight is for the route of the method that it asks for."""
-        table, method = self.table, preflight_method(request)
+        table, method = self.table, preflight_method(incoming.request)
         if method is not None:
-            with contextlib.suppress(MethodNotAllowed):
-                match = table.find(raw_path, method)
+            with contextlib.suppress(MethodNotAllowed, NoRoute):
+                match = table.find(incoming, method)
                 if self._steps.cors_policy(match.route) is not None:
                     return match
-        return table.find(raw_path, request.method)
+        return table.find(incoming)
 
     def _context(self, incoming: IncomingRequest, match: RouteMatch) -> RequestContext:
         request = incoming.request

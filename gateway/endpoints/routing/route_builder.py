@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,19 +12,19 @@ from typing import Any, Final, TypeVar
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
+from gateway.endpoints.routing.rule_keys import client_networks, request_conditions
 from gateway.endpoints.routing.rules import (
     ActiveHealth,
-    ClientNetworks,
-    Condition,
     HeaderRules,
     PassiveHealth,
     Redirect,
-    RequestConditions,
     UpstreamTls,
 )
 from gateway.endpoints.routing.schemas import (
     BadSchemaError,
     compile_headers,
+    compile_path,
+    compile_query,
     compile_schema,
     header_defaults,
 )
@@ -34,7 +33,7 @@ from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
 from gateway.plugins.legacy_keys import NO_UPSTREAM
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel, Wanted
+from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -98,8 +97,8 @@ class RouteBuilder:
             passive=_passive(model),
             health=_health(model),
             upstream_tls=self._upstream_tls(),
-            conditions=_conditions(model),
-            clients=_clients(model),
+            conditions=request_conditions(model, self._error),
+            clients=client_networks(model),
             request_headers=_header_rules(model.request_headers),
             response_headers=_header_rules(model.response_headers),
             redirect=Redirect(**dict(model.redirect)) if model.redirect else None,
@@ -157,6 +156,7 @@ class RouteBuilder:
     def _operation(self, at: int, spec: SpecModel) -> Operation:
         request = spec.schemas.request
         place = ("spec", at, "schema", "request")
+        self._check_variables(request.path, *place, "path")
         return Operation(
             method=spec.method,
             usage=spec.usage,
@@ -168,8 +168,18 @@ class RouteBuilder:
             normal_codes=frozenset(spec.schemas.response.normal.codes),
             check_body=self._schema(compile_schema, request.body, *place, "body"),
             check_headers=self._schema(compile_headers, request.headers, *place, "headers"),
+            check_query=self._schema(compile_query, request.query, *place, "query"),
+            check_path=self._schema(compile_path, request.path, *place, "path"),
             defaults=header_defaults(request.headers or {}),
         )
+
+    def _check_variables(self, schema: Any, *place: object) -> None:
+        """A schema of a variable that the path does not have checks nothing."""
+        variables = set(variable_names(self.model.proxy.path))
+        properties = (schema or {}).get("properties")
+        for name in properties if isinstance(properties, dict) else ():
+            if name not in variables:
+                self._error(f"the served path has no variable {{{name}}}", *place, "properties", name)
 
     def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:
         if schema is None:
@@ -206,26 +216,6 @@ class RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-def _conditions(model: RouteModel) -> RequestConditions:
-    when = model.when
-    return RequestConditions(
-        tuple(host.lower() for host in model.hosts),
-        {name.lower(): _condition(wanted) for name, wanted in when.headers.items()},
-        {name: _condition(wanted) for name, wanted in when.query.items()},
-    )
-
-
-def _condition(wanted: Wanted) -> Condition:
-    if isinstance(wanted, bool):
-        return wanted
-    return (wanted,) if isinstance(wanted, str) else tuple(wanted)
-
-
-def _clients(model: RouteModel) -> ClientNetworks:
-    allow, deny = (tuple(map(ipaddress.ip_network, names)) for names in (model.allow, model.deny))
-    return ClientNetworks(allow, deny)
 
 
 def _passive(model: RouteModel) -> PassiveHealth:
