@@ -17,6 +17,7 @@ from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortRoutes
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute, RouteMatch, RouteTable
+from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.short_path import ShortExchange
 from gateway.http.cors import preflight_method
 from gateway.http.request_body import expects_continue
@@ -40,12 +41,14 @@ class Routing:
         auth: Auth,
         steps: RouteSteps,
         proxy: Proxy,
+        websockets: WebSockets,
     ) -> None:
         self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
         self._steps = steps
         self._openapi = OpenApiEndpoint(settings, auth, lambda: self.table)
+        self.websockets = websockets
         self._short = ShortRoutes(steps, proxy, auth.proxies, self._min_rate)
 
     @property
