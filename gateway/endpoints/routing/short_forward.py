@@ -97,7 +97,7 @@ class ShortForward:
 
     def _send(self) -> None:
         parts, context, upstream = self._parts, self._context, self._upstream
-        attempt = self._attempt = parts.proxy.begin(context.route, upstream)
+        attempt = self._attempt = parts.proxy.begin(context, upstream)
         try:
             caller = parts.proxy.caller
             data = self._memo.encode(self._exchange.request, context, upstream, caller)
@@ -219,7 +219,7 @@ class ShortForward:
             return
         try:
             content = response.content.read_nowait()
-            data = encode_response(response, content, self._headers, self._exchange.request_id)
+            data = encode_response(response, content, self._headers, self._exchange.facts.request_id)
         except Exception as error:
             response.close()
             cast(CountedAttempt, self._attempt).close()
@@ -231,7 +231,7 @@ class ShortForward:
         if self._context.operation is not None and self._context.operation.normal_codes:
             with self._exchange.context():
                 self._parts.steps.count_abnormal(self._context, response.status)
-        self._exchange.send(response.status, data)
+        self._exchange.send(response.status, data, len(content))
 
     def _hand_over(self, response: PlainResponse) -> None:
         """Let the ordinary path stream the response."""
