@@ -37,6 +37,7 @@ from gateway.http.header_fields import read_headers, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.telemetry import tracing
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
@@ -192,6 +193,7 @@ class Admission:
             created=created_at(upload_id),
             metadata=metadata_of_headers(values),
             grant=caller.grant,
+            traceparent=tracing.current().traceparent,
         )
         if terms is not None:
             _apply_terms(terms, upload)
