@@ -176,7 +176,7 @@ class Tracer(Protocol):
         """
 
 
-class _Process:
+class _Installed:
     tracer: Tracer | None = None
 
 
@@ -185,12 +185,12 @@ _current: ContextVar[Span] = ContextVar("gateway_span", default=NO_SPAN)
 
 def install(tracer: Tracer | None) -> None:
     """Let `tracer` make the spans of this process; None makes none any more."""
-    _Process.tracer = tracer
+    _Installed.tracer = tracer
 
 
 def is_on() -> bool:
     """Tell whether there is a tracer."""
-    return _Process.tracer is not None
+    return _Installed.tracer is not None
 
 
 def current() -> Span:
@@ -231,7 +231,7 @@ def outgoing(headers: Mapping[str, str], span: Span) -> dict[str, str]:
 
 def begin_request(headers: Mapping[str, str], attributes: Attributes, age: float = 0.0) -> Span:
     """Begin the span of a request, in the trace that its headers name or in a new one."""
-    tracer = _Process.tracer
+    tracer = _Installed.tracer
     if tracer is None:
         return NO_SPAN
     return tracer.begin("gateway.request", "server", read_headers(headers), attributes, age=age)
@@ -252,7 +252,7 @@ def begin_below(
 
     Below a span that is not recorded nothing is: that span is returned, to be passed on.
     """
-    tracer = _Process.tracer
+    tracer = _Installed.tracer
     if tracer is None or parent is None:
         return NO_SPAN
     above = parent if isinstance(parent, Span) else Span(read_traceparent(parent))
@@ -266,7 +266,7 @@ def begin_run(name: str, traceparent: object, attributes: Attributes, run: tuple
 
     `run` is what is run, a text that no other delivery has, and the number of the attempt.
     """
-    tracer = _Process.tracer
+    tracer = _Installed.tracer
     if tracer is None:
         return NO_SPAN
     parent = read_traceparent(traceparent)
