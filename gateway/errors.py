@@ -73,6 +73,7 @@ TABLE: Mapping[str, int] = {
     "records_unavailable": 503,
     "stopping": 503,
     "storage_unavailable": 503,
+    "upstreams_unavailable": 503,
     "gateway_timeout": 504,
     "no_space": 507,
     "quota_exceeded": 507,
@@ -90,6 +91,7 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "records_unavailable": 5,
     "stopping": 5,
     "storage_unavailable": 5,
+    "upstreams_unavailable": 5,
 }
 """`Retry-After`: seconds before a client should try again (RFC 9110 section 10.2.3)."""
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from gateway.domain.model import OnConflict
 from gateway.settings import values
+from gateway.settings.file_kinds import media_range, name_suffix
 from gateway.settings.option import Option
 
 UPLOADS: Final = "Uploads"
@@ -40,6 +41,26 @@ class UploadSettings(BaseModel):
             UPLOADS, "if the file exists: replace it, reject (409) or rename", "replace|reject|rename"
         ),
     ] = "replace"
+    types: Annotated[
+        tuple[Annotated[str, AfterValidator(media_range)], ...],
+        Option(
+            UPLOADS,
+            "media types that uploads may have, such as image/* (repeatable)",
+            "TYPE",
+            shown="any",
+            page="allow-some-files-only",
+        ),
+    ] = ()
+    suffixes: Annotated[
+        tuple[Annotated[str, AfterValidator(name_suffix)], ...],
+        Option(
+            UPLOADS,
+            "ends that the names of uploads may have, such as .pdf (repeatable)",
+            "SUFFIX",
+            shown="any",
+            page="allow-some-files-only",
+        ),
+    ] = ()
     durability: Annotated[
         Literal["full", "none"],
         Option(

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import hdrs
 
-from gateway.auth.api_keys import API_KEY
-from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
+from gateway.auth.authenticator import JWT, SIGNED, Auth
 from gateway.domain.method_overrides import named_methods
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.endpoints.routing.proxy.forwarding import GATEWAY_PREFIX
+from gateway.endpoints.routing.route_access import RouteAccess
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_cross_site
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FixedWindowCounters, client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
-
-PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
-    "token": frozenset({"token", API_KEY, "internal"}),
-    "jwt": frozenset({"jwt"}),
-}
-"""The kinds of principals that a route with `auth: token` or `auth: jwt` accepts."""
 
 TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
@@ -40,6 +34,7 @@ class AuthorizeStep:
 
     def __init__(self, auth: Auth, cors_policy: Callable[[Route], CorsPolicy | None]) -> None:
         self._auth = auth
+        self._access = RouteAccess(auth)
         self._cors_policy = cors_policy
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
@@ -48,7 +43,7 @@ class AuthorizeStep:
         As `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`, `bad_request`.
         """
         _refuse_other_method(context)
-        await self._auth.authenticate(context.incoming, jwt=self._mode(context.route) == JWT)
+        await self._auth.authenticate(context.incoming, jwt=self._access.mode(context.route) == JWT)
         self._authorize(context)
         return await call_next(context)
 
@@ -60,26 +55,15 @@ class AuthorizeStep:
         self._authorize(context)
         return True
 
-    def _mode(self, route: Route) -> str:
-        return self._auth.mode if route.auth == "default" else route.auth
-
     def _authorize(self, context: RequestContext) -> None:
         """Set the principal of a request whose caller is authenticated."""
-        route, mode = context.route, self._mode(context.route)
+        route = context.route
         caller = context.incoming.caller
         context.principal = None if caller is None else caller.principal
         context.incoming.reject_unenforceable_grant()
         self._remove_gateway_credentials(context)
-        if route.auth == "default":
-            self._auth.authorize(context.principal)
-        elif route.auth != "none":
-            kind = context.principal and context.principal["kind"]
-            if kind not in PRINCIPAL_KINDS[route.auth]:
-                credential = "a JSON Web Token" if route.auth == JWT else "a token"
-                raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
-        if mode != "none":
-            _check_rights(context.principal or {}, route)
-        elif context.principal is None:
+        self._access.check_caller(route, context.principal)
+        if context.principal is None and self._access.mode(route) == "none":
             refuse_cross_site(context.incoming, self._cors_policy(route))
 
     def _remove_gateway_credentials(self, context: RequestContext) -> None:
@@ -111,20 +95,6 @@ def _refuse_other_method(context: RequestContext) -> None:
     for name, _ in named_methods(context.headers, context.params):
         message = f"this path does not take {name}: send the request with its own method"
         raise Refusal("bad_request", message)
-
-
-def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
-    """Raise `insufficient_scope` (RFC 6750 section 3.1): all scopes are needed, and one group."""
-    held = set(principal.get("scopes", ()))
-    missing = [scope for scope in route.scopes if scope not in held]
-    lacks_group = route.groups and not set(route.groups) & set(principal.get("groups", ()))
-    if not missing and not lacks_group:
-        return
-    scope = f', scope="{" ".join(route.scopes)}"' if route.scopes else ""
-    challenge = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope"{scope}'
-    lack = f"lacks the scopes {' '.join(missing)}" if missing else "is in no group"
-    message = f"the token {lack} that this path needs"
-    raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})
 
 
 class RateLimitStep:

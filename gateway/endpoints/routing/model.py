@@ -101,6 +101,11 @@ class Operation:
     check_response: Check | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def checks_requests(self) -> bool:
+        """Whether any schema is about requests."""
+        return any((self.check_body, self.check_headers, self.check_query, self.check_path))
+
 
 @dataclass(frozen=True, slots=True)
 class RouteScript:

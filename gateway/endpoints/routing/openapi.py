@@ -59,7 +59,7 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
             "type": "object",
             "required": ["in", "pointer", "rule", "message"],
             "properties": {
-                "in": {"enum": ["body", "headers"]},
+                "in": {"enum": ["body", "headers", "query", "path"]},
                 "pointer": {"type": "string", "description": "JSON pointer (RFC 6901)"},
                 "rule": {"type": "string", "description": "Keyword of JSON Schema"},
                 "message": {"type": "string"},

@@ -26,6 +26,8 @@ from gateway.endpoints.routing.rules import (
 from gateway.endpoints.routing.schemas import (
     BadSchemaError,
     compile_headers,
+    compile_path,
+    compile_query,
     compile_schema,
     header_defaults,
 )
@@ -157,6 +159,7 @@ class RouteBuilder:
     def _operation(self, at: int, spec: SpecModel) -> Operation:
         request = spec.schemas.request
         place = ("spec", at, "schema", "request")
+        self._check_variables(request.path, *place, "path")
         return Operation(
             method=spec.method,
             usage=spec.usage,
@@ -168,8 +171,18 @@ class RouteBuilder:
             normal_codes=frozenset(spec.schemas.response.normal.codes),
             check_body=self._schema(compile_schema, request.body, *place, "body"),
             check_headers=self._schema(compile_headers, request.headers, *place, "headers"),
+            check_query=self._schema(compile_query, request.query, *place, "query"),
+            check_path=self._schema(compile_path, request.path, *place, "path"),
             defaults=header_defaults(request.headers or {}),
         )
+
+    def _check_variables(self, schema: Any, *place: object) -> None:
+        """A schema of a variable that the path does not have checks nothing."""
+        variables = set(variable_names(self.model.proxy.path))
+        properties = (schema or {}).get("properties")
+        for name in properties if isinstance(properties, dict) else ():
+            if name not in variables:
+                self._error(f"the served path has no variable {{{name}}}", *place, "properties", name)
 
     def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:
         if schema is None:

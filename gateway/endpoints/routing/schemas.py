@@ -9,13 +9,18 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from gateway.domain.grant import FIELD_PREFIX
 from gateway.endpoints.routing.model import Check, SchemaFault, SchemaPlace
+from gateway.endpoints.routing.text_values import TextFields
 
 MAX_FAULTS: Final = 100
 """Violations in one response: a long list of wrong items must not become a longer response."""
 
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
-"""A number of JSON (RFC 8259 section 6), and its part that integers do not have."""
+_COMMA: Final = ","
+"""What separates items in a header (RFC 9110 section 5.6.1), and in a variable of a path."""
+
+_BLANKS: Final = re.compile(r"[ \t]*,[ \t]*")
+_OWN: Final = FIELD_PREFIX.lower()
 
 
 class BadSchemaError(ValueError):
@@ -48,23 +53,58 @@ def compile_schema(schema: Mapping[str, Any], place: SchemaPlace = "body") -> Ch
 
 
 def compile_headers(schema: Mapping[str, Any]) -> Check:
-    """As `compile_schema`, for headers: names match in any case, numbers and booleans are converted."""
-    check = compile_schema(_lowered(schema), "headers")
+    """As `compile_schema`, for headers: names match in any case, texts are converted."""
+    lowered = _lowered(schema)
+    check = compile_schema(lowered, "headers")
     compile_schema(schema)  # an error then has its place in the file
-    types = {
-        name.lower(): value_schema.get("type")
-        for name, value_schema in _properties(schema)
-        if isinstance(value_schema, Mapping)
-    }
+    fields = TextFields(lowered, _COMMA)
 
     def check_headers(headers: Mapping[str, str]) -> list[SchemaFault]:
-        lowered: dict[str, Any] = {}
+        lines: dict[str, list[str]] = {}
         for name, value in headers.items():
-            key = name.lower()
-            lowered[key] = f"{lowered[key]}, {value}" if key in lowered else value
-        return check({name: _converted(value, types.get(name)) for name, value in lowered.items()})
+            lines.setdefault(name.lower(), []).append(value)
+        texts = {name: ", ".join(values) for name, values in lines.items()}
+        for name in fields.arrays & texts.keys():
+            texts[name] = _BLANKS.sub(_COMMA, texts[name])
+        return _check_texts(check, fields, {name: [text] for name, text in texts.items()})
 
     return check_headers
+
+
+def compile_query(schema: Mapping[str, Any]) -> Check:
+    """As `compile_schema`, for the fields of a query: name to texts. The gateway's own are not seen."""
+    check, fields = compile_schema(schema, "query"), TextFields(schema)
+
+    def check_query(params: Mapping[str, Sequence[str]]) -> list[SchemaFault]:
+        seen = {name: texts for name, texts in params.items() if not name.lower().startswith(_OWN)}
+        return _check_texts(check, fields, seen)
+
+    return check_query
+
+
+def compile_path(schema: Mapping[str, Any]) -> Check:
+    """As `compile_schema`, for the variables of a path: name to text."""
+    check, fields = compile_schema(schema, "path"), TextFields(schema, _COMMA)
+
+    def check_path(resources: Mapping[str, str]) -> list[SchemaFault]:
+        return _check_texts(check, fields, {name: [text] for name, text in resources.items()})
+
+    return check_path
+
+
+def _check_texts(
+    check: Check, fields: TextFields, texts: Mapping[str, Sequence[str]]
+) -> list[SchemaFault]:
+    """Check texts as values; where one is wrong that may be a text as well, check it as such."""
+    faults = check(fields.read(texts))
+    wrong = {fault.pointer.split("/")[1] for fault in faults if fault.pointer}
+    as_text = frozenset(name for name in fields.ambiguous if pointer_step(name) in wrong)
+    return check(fields.read(texts, as_text)) if as_text else faults
+
+
+def pointer_step(name: str) -> str:
+    """Return a name as a step of a JSON pointer (RFC 6901 section 3)."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def header_defaults(schema: Mapping[str, Any]) -> dict[str, str]:
@@ -94,24 +134,9 @@ def _lowered(schema: Mapping[str, Any]) -> dict[str, Any]:
     return lowered
 
 
-def _converted(value: str, schema_type: Any) -> Any:
-    """Return a header's value as its schema's type, or unchanged if it is none.
-
-    Upstreams read it too: only what JSON calls a number or a boolean is one, no `1_0`, `+5` or `٣`.
-    """
-    if schema_type == "boolean":
-        return {"true": True, "false": False}.get(value, value)
-    if schema_type in {"integer", "number"} and (match := _NUMBER.fullmatch(value)):
-        if not match[1]:
-            return int(value)
-        return value if schema_type == "integer" else float(value)
-    return value
-
-
 def _fault(error: jsonschema_rs.ValidationError, place: SchemaPlace) -> SchemaFault:
     """Return the violation of an error; its rule is the last name in the path to it in the schema."""
-    # RFC 6901 section 3: steps of a JSON pointer are escaped.
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
+    steps = (pointer_step(str(step)) for step in error.instance_path)
     names = [step for step in error.schema_path if isinstance(step, str)]
     return SchemaFault(
         "".join(f"/{step}" for step in steps), names[-1] if names else "false", error.message, place

@@ -16,6 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.proxy.attempt import CountedAttempt
 from gateway.endpoints.routing.proxy.connection import PlainResponse
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.plain_call import PlainCall, PlainRequest
@@ -25,7 +26,7 @@ from gateway.endpoints.routing.proxy.plain_text import (
     is_chunked,
     recall_request,
 )
-from gateway.endpoints.routing.proxy.proxy import CountedAttempt, Proxy
+from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.proxy.request import UpstreamTimeout
 from gateway.endpoints.routing.proxy.response import MAX_SHORT_BYTES, ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.steps import RouteSteps
@@ -153,10 +154,8 @@ class ShortForward:
         self._call = None
         attempt = cast(CountedAttempt, self._attempt)
         if response is not None:
-            if attempt.succeed():
-                with self._exchange.context():
-                    attempt.log_recovery()
-            self._answer(response)
+            if not self._is_repeated(response, attempt):
+                self._answer(response)
             return
         with self._exchange.context():
             attempt.fail(cast(GatewayError, error))
@@ -166,6 +165,22 @@ class ShortForward:
             self._fail_over(error)
         except Exception as refusal:
             self._fail(refusal)
+
+    def _is_repeated(self, response: PlainResponse, attempt: CountedAttempt) -> bool:
+        """Judge the upstream by its response; tell whether another one is asked in place of it."""
+        if not attempt.is_failure(response.status):
+            if attempt.succeed():
+                with self._exchange.context():
+                    attempt.log_recovery()
+            return False
+        with self._exchange.context():
+            attempt.reject(response.status)
+        if not self._tries.repeat():
+            return False
+        response.close()
+        attempt.close()
+        self._try_next()
+        return True
 
     def _disconnected(self) -> None:
         call, self._call = self._call, None

@@ -138,7 +138,7 @@ def requires_more(other: Route, route: Route) -> bool:
 
 def is_stricter(other: Route, route: Route) -> bool:
     """Tell whether `other` asks for more than `route`: authorization, a rate, or a schema."""
-    checks = any(each.check_body or each.check_headers for each in other.operations.values())
+    checks = any(each.checks_requests for each in other.operations.values())
     has_rate = other.rate is not None and other.rate != route.rate
     return requires_more(other, route) or has_rate or checks
 

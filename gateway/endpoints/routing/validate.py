@@ -121,7 +121,7 @@ class ValidateStep:
         return await call_next(context)
 
     async def _check(self, context: RequestContext, operation: Operation) -> None:
-        faults = _header_faults(context, operation)
+        faults = _head_faults(context, operation)
         if faults and context.awaits_continue:
             raise _schema_refusal(faults)
         if (check := operation.check_body) is not None:
@@ -141,7 +141,7 @@ class ValidateStep:
         operation = context.operation
         if operation is None:
             return
-        faults = _header_faults(context, operation)
+        faults = _head_faults(context, operation)
         if operation.check_body is not None:
             _settle_body(context)
             self._bodies.hold(context)
@@ -150,11 +150,16 @@ class ValidateStep:
             raise _schema_refusal(faults)
 
 
-def _header_faults(context: RequestContext, operation: Operation) -> list[SchemaFault]:
-    """Fill in the headers that the schema defaults, and return the rules that headers violate."""
+def _head_faults(context: RequestContext, operation: Operation) -> list[SchemaFault]:
+    """Fill in the headers that the schema defaults; return the rules that all but the body violates."""
     for name, value in operation.defaults.items():
         context.headers.setdefault(name, value)
-    return operation.check_headers(context.headers) if operation.check_headers else []
+    faults = operation.check_headers(context.headers) if operation.check_headers else []
+    if operation.check_path is not None:
+        faults += operation.check_path(context.resources)
+    if operation.check_query is not None:
+        faults += operation.check_query(context.params)
+    return faults
 
 
 def _settle_body(context: RequestContext) -> None:

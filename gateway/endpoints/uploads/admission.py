@@ -26,6 +26,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.domain.quotas import QuotaLimits
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads.allowed_files import check_allowed
 from gateway.endpoints.uploads.body import check_received
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
@@ -137,6 +138,7 @@ class Admission:
         except Refusal as refusal:
             self.hooks.shadows.beside_default(UPLOADING, upload, refusal)
             raise
+        self.check_file(upload, match)
         if self.rates is not None:
             described.rate_headers = await self.rates.count(upload)
         if self.has_handlers():
@@ -208,6 +210,15 @@ class Admission:
         """Apply the default authorization, where no handler decides instead. Raises `Refusal`."""
         if not self.hooks.replaces_authorization():
             self.auth.authorize(principal)
+
+    def check_file(self, upload: Upload, match: PathMatch) -> None:
+        """Check the type and the name that a client gave, but not those of a part. Raises `Refusal`.
+
+        What scripts save through another gateway of the installation is not checked, as none is that
+        they save here.
+        """
+        if not upload.part_of_concat and upload.principal != INTERNAL:
+            check_allowed(self.settings, upload.content_type, match.path)
 
     def has_handlers(self) -> bool:
         """Whether handlers decide about uploads."""

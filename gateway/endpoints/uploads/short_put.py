@@ -65,6 +65,7 @@ class ShortUploads:
         if admission.decides_received(upload):
             return False
         admission.authorize(upload.principal)
+        admission.check_file(upload, match)
         decided_by_handlers = admission.has_handlers()
         if not decided_by_handlers:
             admission.accept(upload, match)

@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 
 from gateway.endpoints.routing.model import Limits
-from gateway.endpoints.routing.proxy.upstreams import MAX_FAILURES
+from gateway.endpoints.routing.rules import DEFAULT_PASSIVE, PassiveHealth
 from tests.support.harness import curl, request_head, self_signed_certificate
 from tests.support.ports import free_port
 from tests.support.routing.api import api
 from tests.support.routing.proxying import (
     Front,
+    Serve,
     Upstream,
     answer_all,
     front,
@@ -69,7 +70,7 @@ async def test_a_request_that_does_no_harm_twice_goes_on_to_the_next_upstream(
 ) -> None:
     async with beside_a_good_one(bad_serves) as (gate, bad, asked):
         assert [await ask(gate, method) for _ in range(8)] == [200] * 8
-    assert len(bad.received) == MAX_FAILURES  # then it is suspended
+    assert len(bad.received) == DEFAULT_PASSIVE.failures  # then it is suspended
     assert len(asked) == 8
 
 
@@ -80,9 +81,9 @@ async def test_any_other_request_is_sent_once_and_fails_only_until_the_upstream_
 ) -> None:
     async with beside_a_good_one(bad_serves) as (gate, bad, asked):
         got = [await ask(gate, method, body) for _ in range(10)]
-    assert got[: 2 * MAX_FAILURES] == [status, 200] * MAX_FAILURES
-    assert got[2 * MAX_FAILURES :] == [200] * 4
-    assert (len(bad.received), len(asked)) == (MAX_FAILURES, 10 - MAX_FAILURES)
+    assert got[: 2 * DEFAULT_PASSIVE.failures] == [status, 200] * DEFAULT_PASSIVE.failures
+    assert got[2 * DEFAULT_PASSIVE.failures :] == [200] * 4
+    assert (len(bad.received), len(asked)) == (DEFAULT_PASSIVE.failures, 10 - DEFAULT_PASSIVE.failures)
 
 
 async def test_bodies_that_an_upstream_cuts_off_do_not_suspend_it() -> None:
@@ -104,8 +105,8 @@ async def test_bodies_that_an_upstream_cuts_off_do_not_suspend_it() -> None:
         upstream(answer_early) as good,
         front(bad.authority, good.authority) as gate,
     ):
-        got = [await send_half(gate) for _ in range(2 * MAX_FAILURES + 2)]
-    assert got == [502, 200] * (MAX_FAILURES + 1)
+        got = [await send_half(gate) for _ in range(2 * DEFAULT_PASSIVE.failures + 2)]
+    assert got == [502, 200] * (DEFAULT_PASSIVE.failures + 1)
 
 
 async def test_a_request_is_repeated_once_only() -> None:
@@ -165,4 +166,67 @@ async def test_where_all_upstreams_are_suspended_the_one_that_failed_first_is_tr
     dead = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     async with front(*dead) as gate:
         assert await ask(gate) == 502
-        assert gate.proxy.upstreams.order(dead) == [dead[0]]
+        assert gate.proxy.upstreams.of_route(gate.route).last_resort() == dead[0]
+
+
+def answers(status: str) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(respond(b"sick", status, "X-From: bad"))
+
+    return serve
+
+
+FAILING = PassiveHealth(statuses=frozenset({503}))
+
+
+async def test_a_status_that_is_a_failure_sends_a_request_on_and_suspends_the_upstream() -> None:
+    async with (
+        upstream(answers("503 Sick")) as bad,
+        api(who) as good,
+        front(bad.authority, good.authority, passive=FAILING) as gate,
+    ):
+        assert [await ask(gate) for _ in range(8)] == [200] * 8
+        assert not gate.proxy.upstreams.of_route(gate.route).is_up(bad.authority)
+    assert b"".join(bad.received).count(b"GET / ") == DEFAULT_PASSIVE.failures
+    assert len(good.asked) == 8
+
+
+async def test_such_a_response_is_passed_on_where_the_request_may_not_be_sent_again() -> None:
+    async with (
+        upstream(answers("503 Sick")) as bad,
+        api(who) as good,
+        front(bad.authority, good.authority, passive=FAILING) as gate,
+    ):
+        got = [await ask(gate, "POST", b"x") for _ in range(10)]
+    assert got == [503, 200] * DEFAULT_PASSIVE.failures + [200] * 4
+    assert b"".join(bad.received).count(b"POST / ") == DEFAULT_PASSIVE.failures
+
+
+async def test_such_a_response_is_passed_on_where_there_is_no_other_upstream() -> None:
+    async with upstream(answers("503 Sick")) as bad, front(bad.authority, passive=FAILING) as gate:
+        for _ in range(5):
+            async with gate.raw() as client:
+                await client.send(request_head("GET", "/"))
+                answer = await client.answer()
+            assert (answer.status, answer.body, answer.headers["X-From"]) == (503, b"sick", "bad")
+
+
+async def test_other_statuses_are_no_failures() -> None:
+    async with (
+        upstream(answers("500 No")) as bad,
+        api(who) as good,
+        front(bad.authority, good.authority, passive=FAILING) as gate,
+    ):
+        assert [await ask(gate) for _ in range(8)] == [500, 200] * 4
+
+
+async def test_requests_are_spread_by_weight() -> None:
+    async with (
+        api(who) as light,
+        api(who) as heavy,
+        front(light.authority, heavy.authority, weights=(1, 3)) as gate,
+    ):
+        assert [await ask(gate) for _ in range(12)] == [200] * 12
+    assert (len(light.asked), len(heavy.asked)) == (3, 9)

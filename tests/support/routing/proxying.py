@@ -8,7 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from aiohttp import web
@@ -57,6 +57,7 @@ class Front:
 
     address: tuple[str, int]
     proxy: Proxy
+    route: Route
     outcomes: list[str] = field(default_factory=list)
     """The codes of what was refused, `client left`, or the status."""
     taken: int = 0
@@ -98,15 +99,18 @@ async def front(
     limits: Limits = PATIENT,
     trusts: bool = False,
     last: Callable[[Proxy], Last] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Front]:
     """Start a front for `upstreams`; `last` may answer in the proxy's stead, with its help.
+
+    `settings` are more fields of its route.
 
     Whole small requests are served on the short path where `paths.short` says so.
     """
     proxy = Proxy(lambda _: trusts)
     await proxy.start()
     answer_with = proxy if last is None else last(proxy)
-    route = make_route(upstreams, scheme, limits)
+    route = replace(make_route(upstreams, scheme, limits), **settings)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -136,7 +140,7 @@ async def front(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    gate = Front((host, port), proxy)
+    gate = Front((host, port), proxy, route)
     try:
         yield gate
     finally:

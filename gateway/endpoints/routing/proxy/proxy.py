@@ -7,7 +7,6 @@ fields of `forwarding`. A slow upstream, route or client takes no place of the o
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -15,17 +14,16 @@ from aiohttp import hdrs
 
 from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
+from gateway.endpoints.routing.proxy.attempt import CountedAttempt
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
-from gateway.endpoints.routing.proxy.upstreams import UpstreamAttempt, Upstreams, UpstreamTries
+from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
+from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease
-from gateway.telemetry.logs import event
-
-log = logging.getLogger("gateway.routing")
 
 MAX_CONNECTIONS: Final = 2000
 """Requests that are at upstreams at the same time; one upstream may have as many as are still free."""
@@ -96,25 +94,38 @@ class Proxy:
             while True:
                 upstream = tries.next()
                 try:
-                    response = await self._request_one(context, upstream)
+                    response = await self._request_one(context, upstream, tries)
                 except UpstreamFailed as failure:
                     tries.go_on(upstream, failure)
-                else:
+                    continue
+                if response is not None:
                     response.on_close(leases.pop_all().close)
                     return response
 
-    async def _request_one(self, context: RequestContext, upstream: str) -> UpstreamResponse:
-        """Send the request to one upstream, and note how it did. Raises as `UpstreamCaller.call`."""
+    async def _request_one(
+        self, context: RequestContext, upstream: str, tries: UpstreamTries
+    ) -> UpstreamResponse | None:
+        """Send the request to one upstream, and note how it did.
+
+        Returns None for a response that is a failure, in place of which the request goes to another
+        upstream. Raises as `UpstreamCaller.call`.
+        """
         attempt = self.begin(context.route, upstream)
         try:
             response = await self.caller.call(context, upstream)
         except BaseException as error:
             attempt.fail(error)
             raise
-        if attempt.succeed():
-            attempt.log_recovery()
         response.on_close(attempt.close)
-        return response
+        if not attempt.is_failure(response.response.status):
+            if attempt.succeed():
+                attempt.log_recovery()
+            return response
+        attempt.reject(response.response.status)
+        if not tries.repeat():
+            return response
+        await response.close()
+        return None
 
     # -- what the short path does, too
 
@@ -124,8 +135,8 @@ class Proxy:
 
     def tries(self, context: RequestContext, *, has_body: bool) -> UpstreamTries:
         """Return which upstreams a request goes to."""
-        repeatable = context.upstream_method in REPEATABLE and not has_body
-        return UpstreamTries(self.upstreams.order(context.route.upstreams), repeatable=repeatable)
+        route, repeatable = context.route, context.upstream_method in REPEATABLE and not has_body
+        return UpstreamTries(self.upstreams.of_route(route), route.weights, repeatable=repeatable)
 
     def begin(self, route: Route, upstream: str) -> CountedAttempt:
         """Count a request that goes to an upstream. Raises `UpstreamFailed` where there are too many."""
@@ -133,56 +144,12 @@ class Proxy:
             busy = Refusal("overloaded", "the upstream is busy: too many requests wait for it")
             raise UpstreamFailed(busy, connected=False)
         lease = self._connections.acquire(upstream)
-        return CountedAttempt(self.upstreams, self.upstreams.begin(upstream), route, lease)
+        return CountedAttempt(self.upstreams.of_route(route), route, upstream, lease)
 
     def _route_share(self, route: str) -> FairShare:
         if route not in self._routes:
             self._routes[route] = FairShare("requests to this path", MAX_ROUTE_REQUESTS)
         return self._routes[route]
-
-
-class CountedAttempt:
-    """One request at one upstream: `fail` or `succeed` once, then `close`."""
-
-    __slots__ = ("_attempt", "_lease", "_route", "_upstreams")
-
-    def __init__(
-        self, upstreams: Upstreams, attempt: UpstreamAttempt, route: Route, lease: Lease
-    ) -> None:
-        self._upstreams = upstreams
-        self._attempt = attempt
-        self._route = route
-        self._lease = lease
-
-    def fail(self, error: BaseException) -> None:
-        """Note that there is no response, and that the upstream has failed if it did; then close."""
-        if isinstance(error, UpstreamFailed):
-            self._log_failure(error)
-        self._upstreams.end(self._attempt)
-        self.close()
-
-    def succeed(self) -> bool:
-        """Note that the upstream has responded; tell whether that ends its suspension."""
-        self._upstreams.end(self._attempt)
-        return self._upstreams.succeed(self._attempt)
-
-    def log_recovery(self) -> None:
-        """Log that the upstream works again."""
-        fields = {"upstream": self._attempt.upstream}
-        log.info("the upstream works again", extra=event("upstream.recovered", **fields))
-
-    def close(self) -> None:
-        """Count it no more."""
-        self._lease.close()
-
-    def _log_failure(self, failure: UpstreamFailed) -> None:
-        seconds = self._upstreams.fail(self._attempt, connected=failure.connected)
-        # Without the cause: aiohttp's message quotes the request with its credentials.
-        route, upstream = self._route, self._attempt.upstream
-        fields = {"upstream": upstream, "route": route.name, "code": failure.refusal.code}
-        others = seconds and len(route.upstreams) > 1  # a single one stays in use
-        suspended = {"suspended_seconds": seconds} if others else {}
-        log.warning("%s", failure, extra=event("upstream.failed", **fields, **suspended))
 
 
 def _refuse_not_proxied(head: RequestHead) -> None:

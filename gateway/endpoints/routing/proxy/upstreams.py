@@ -1,27 +1,24 @@
-"""Load balancing: which upstream a request goes to, and which are suspended after failures.
+"""Load balancing: which upstream a request goes to, and which get none after failures.
 
 A failure delays one request, not every request: a failed upstream is suspended for a doubling time,
-then a single request tries it again. Pure: the clock is a parameter.
+then a single request tries it again. A probe (`health`) that fails takes it out until one succeeds.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.endpoints.routing.proxy.balancing import SmoothTurns
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.rules import ActiveHealth, PassiveHealth
+from gateway.errors import Refusal
 
-SUSPENSION_DELAY: Final = 5.0
 MAX_SUSPENSION_DELAY: Final = 60.0
-"""Seconds that an upstream is suspended after its first failure, and at most."""
-
-MAX_FAILURES: Final = 3
-"""Requests without a response, one after the other, that suspend an upstream: a single one may be too
-much for it. A connection that fails suspends it at once: that would happen to any request."""
+"""Seconds that an upstream is suspended at most, where `passive.aside` is not more."""
 
 
 @dataclass(slots=True)
@@ -34,73 +31,137 @@ class UpstreamAttempt:
 
 
 @dataclass(slots=True)
-class _Health:
-    """What is known of an upstream whose latest request failed; `seconds` is 0 before a suspension."""
+class _Suspicion:
+    """What is known of an upstream whose latest request failed; `seconds` is 0 before a suspension.
+
+    `reachable`: requests arrived. They may have been too much for it, which says less of other requests.
+    """
 
     failures: int = 0
     failed: float = -math.inf
     suspended: float = -math.inf
     seconds: float = 0.0
     probed: bool = False
+    reachable: bool = True
 
-    def is_ready(self, now: float) -> bool:
-        return not self.probed and self.suspended + self.seconds <= now
+    def is_over(self, now: float) -> bool:
+        return self.suspended + self.seconds <= now
 
 
-class Upstreams:
-    """Round robin over the upstreams of each route; lives on one loop."""
+class UpstreamGroup:
+    """The upstreams of routes whose settings of upstreams are equal; lives on one loop."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._turns: dict[tuple[str, ...], int] = {}
-        self._health: dict[str, _Health] = {}
+    def __init__(
+        self, names: Sequence[str], passive: PassiveHealth, health: ActiveHealth | None = None
+    ) -> None:
+        self.names = tuple(names)
+        self.passive = passive
+        self.health = health
+        self.clock: Callable[[], float] = time.monotonic
+        self._turns: dict[tuple[int, ...], SmoothTurns] = {}
+        self._suspicions: dict[str, _Suspicion] = {}
+        self._down: set[str] = set()
 
-    def order(self, upstreams: Sequence[str]) -> list[str]:
-        """Return the upstreams to try, in order; if all are suspended, the one that failed first."""
-        names = tuple(upstreams)
-        if len(names) == 1:
-            return [names[0]]
-        now, health = self._clock(), self._health
-        ready = [name for name in names if name not in health or health[name].is_ready(now)]
-        if not ready:
-            return [min(names, key=lambda name: health[name].failed)]
-        turn = self._turns.get(names, -1) + 1
-        self._turns[names] = turn
-        index = turn % len(ready)  # of those that are ready: a neighbour would get the others' share
-        return list(dict.fromkeys(ready[index:] + ready[:index]))  # one may be listed often
+    # -- which one
+
+    def pick(self, weights: tuple[int, ...] = (), tried: Collection[str] = ()) -> str | None:
+        """Return the ready upstream whose turn it is, beside those that were tried; None without any."""
+        if not self._suspicions and not self._down and not tried:
+            ready = self.names
+        else:
+            ready = tuple(name for name in self.names if name not in tried and self._is_ready(name))
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        turns = self._turns.get(weights)
+        if turns is None:
+            turns = self._turns[weights] = SmoothTurns(self.names, weights)
+        return turns.take(ready)
+
+    def last_resort(self) -> str:
+        """Return the upstream to try where none is ready: the one that failed first.
+
+        With `health` only requests that may have been too much for it are tried again. Raises `Refusal`
+        `upstreams_unavailable`, where no upstream can be reached or its probes fail.
+        """
+        names: Iterable[str] = self.names
+        if self.health is not None:
+            names = [name for name in names if name not in self._down and self._is_reachable(name)]
+        if not names:
+            raise self._unavailable()
+        return min(names, key=lambda name: self._suspicions[name].failed)
+
+    def is_up(self, upstream: str) -> bool:
+        """Tell whether requests are sent to an upstream."""
+        suspicion = self._suspicions.get(upstream)
+        return upstream not in self._down and (suspicion is None or suspicion.is_over(self.clock()))
+
+    def _is_ready(self, upstream: str) -> bool:
+        suspicion = self._suspicions.get(upstream)
+        return self.is_up(upstream) and (suspicion is None or not suspicion.probed)
+
+    def _is_reachable(self, upstream: str) -> bool:
+        suspicion = self._suspicions.get(upstream)
+        return suspicion is None or suspicion.reachable
+
+    def _unavailable(self) -> Refusal:
+        every = self.health.every if self.health is not None else self.passive.aside
+        headers = {"Retry-After": str(max(math.ceil(every), 1))}
+        message = "no upstream of this path works at the moment: try again later"
+        return Refusal("upstreams_unavailable", message, headers)
+
+    # -- what requests tell
 
     def begin(self, upstream: str) -> UpstreamAttempt:
         """Note that a request tries it now: no other one probes a suspended upstream meanwhile."""
-        now, health = self._clock(), self._health.get(upstream)
-        probes = health is not None and health.seconds > 0 and health.is_ready(now)
-        if health is not None and probes:
-            health.probed = True
+        now, suspicion = self.clock(), self._suspicions.get(upstream)
+        probes = (
+            suspicion is not None
+            and suspicion.seconds > 0
+            and suspicion.is_over(now)
+            and not suspicion.probed
+        )
+        if suspicion is not None and probes:
+            suspicion.probed = True
         return UpstreamAttempt(upstream, now, probes)
 
     def fail(self, attempt: UpstreamAttempt, *, connected: bool) -> float:
-        """Note that it could not be reached, or gave no response although it was `connected`.
+        """Note that it could not be reached, or has failed although it was `connected`.
 
         Returns the seconds that it is suspended for because of this; 0 if it is not.
         """
-        now, health = self._clock(), self._health.setdefault(attempt.upstream, _Health())
-        health.failed = now
-        health.failures += 1 if connected else MAX_FAILURES
-        if health.failures < MAX_FAILURES or attempt.started < health.suspended:
+        now, suspicion = self.clock(), self._suspicions.setdefault(attempt.upstream, _Suspicion())
+        most, aside = self.passive.failures, self.passive.aside
+        suspicion.failed = now
+        suspicion.failures += 1 if connected else most
+        if suspicion.failures < most or attempt.started < suspicion.suspended:
             return 0.0  # many requests that failed together count as one
-        health.suspended = now
-        health.seconds = min(health.seconds * 2, MAX_SUSPENSION_DELAY) or SUSPENSION_DELAY
-        return health.seconds
+        suspicion.suspended, suspicion.reachable = now, connected
+        suspicion.seconds = min(suspicion.seconds * 2, max(MAX_SUSPENSION_DELAY, aside)) or aside
+        return suspicion.seconds
 
     def succeed(self, attempt: UpstreamAttempt) -> bool:
         """Forget its failures; tell whether that ends a suspension."""
-        health = self._health.pop(attempt.upstream, None)
-        return health is not None and health.seconds > 0
+        suspicion = self._suspicions.pop(attempt.upstream, None)
+        return suspicion is not None and suspicion.seconds > 0
 
     def end(self, attempt: UpstreamAttempt) -> None:
         """Let another request probe it, in case this one has found out nothing."""
-        health = self._health.get(attempt.upstream)
-        if attempt.probes and health is not None:
-            health.probed = False
+        suspicion = self._suspicions.get(attempt.upstream)
+        if attempt.probes and suspicion is not None:
+            suspicion.probed = False
+
+    # -- what probes tell
+
+    def report(self, upstream: str, *, works: bool) -> bool:
+        """Note what a probe of `health` has found; tell whether that changes something."""
+        if not works:
+            changed = upstream not in self._down
+            self._down.add(upstream)
+            return changed
+        suspicion = self._suspicions.pop(upstream, None)
+        changed = upstream in self._down or (suspicion is not None and suspicion.seconds > 0)
+        self._down.discard(upstream)
+        return changed
 
 
 class UpstreamTries:
@@ -111,23 +172,39 @@ class UpstreamTries:
     connection.
     """
 
-    __slots__ = ("_repeatable", "_rest")
+    __slots__ = ("_group", "_next", "_repeatable", "_tried", "_weights")
 
-    def __init__(self, order: Iterable[str], *, repeatable: bool) -> None:
-        self._rest = deque(order)
+    def __init__(self, group: UpstreamGroup, weights: tuple[int, ...] = (), *, repeatable: bool) -> None:
+        self._group = group
+        self._weights = weights
         self._repeatable = repeatable
+        self._tried: list[str] = []
+        self._next: str | None = None
 
     def next(self) -> str:
-        """Return the upstream to try now."""
-        return self._rest.popleft()
+        """Return the upstream to try now. Raises `Refusal("upstreams_unavailable")`."""
+        upstream, self._next = self._next, None
+        if upstream is None:
+            upstream = self._group.pick(self._weights) or self._group.last_resort()
+        self._tried.append(upstream)
+        return upstream
 
     def go_on(self, upstream: str, failure: UpstreamFailed) -> None:
         """Note that `upstream` has failed. Raises the refusal for the client after the last try."""
         if failure.connected and not self._repeatable:
             raise failure.refusal from failure
+        self._next = self._group.pick(self._weights, self._tried)
         if failure.connected:
             self._repeatable = False
-            if not self._rest and failure.closed:
-                self._rest.append(upstream)
-        if not self._rest:
+            if self._next is None and failure.closed:
+                self._next = upstream
+        if self._next is None:
             raise failure.refusal from failure
+
+    def repeat(self) -> bool:
+        """Tell whether the request goes to another upstream in place of the response of the latest."""
+        if not self._repeatable:
+            return False
+        self._next = self._group.pick(self._weights, self._tried)
+        self._repeatable = self._next is None
+        return self._next is not None

@@ -159,3 +159,10 @@ def test_whether_a_script_reads_the_body_is_seen_in_its_code(
     compiled = load(tmp_path, route(answers=answers)).routes[0].response_script
     assert compiled is not None
     assert (compiled.reads_body, compiled.reads_response) == (False, reads)
+
+
+def test_a_schema_of_a_variable_that_the_path_does_not_have_is_an_error(tmp_path: Path) -> None:
+    schema = "spec:\n- method: GET\n  schema:\n    request:\n      path: {properties: {name: {}}}\n"
+    with pytest.raises(PluginErrors) as caught:
+        load(tmp_path, route("/pets/{id}", more=schema))
+    assert str(caught.value).endswith(":7: the served path has no variable {name}")

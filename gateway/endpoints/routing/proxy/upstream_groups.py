@@ -1,0 +1,38 @@
+"""The upstreams of the routes in force, and what is known of them over a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.proxy.upstreams import UpstreamGroup
+from gateway.endpoints.routing.rules import ActiveHealth, PassiveHealth, UpstreamTls
+
+_Key = tuple[tuple[str, ...], str, UpstreamTls | None, PassiveHealth, ActiveHealth | None]
+
+
+class Upstreams:
+    """The upstreams of all routes. Equal settings share what is known, also over a reload."""
+
+    def __init__(self) -> None:
+        self._groups: dict[_Key, UpstreamGroup] = {}
+        self._of_routes: dict[str, tuple[Route, UpstreamGroup]] = {}
+
+    def of_route(self, route: Route) -> UpstreamGroup:
+        """Return the upstreams of a route."""
+        entry = self._of_routes.get(route.name)
+        if entry is not None and entry[0] is route:
+            return entry[1]
+        key = route.upstreams, route.scheme, route.upstream_tls, route.passive, route.health
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = UpstreamGroup(route.upstreams, route.passive, route.health)
+        self._of_routes[route.name] = route, group
+        return group
+
+    def follow(self, routes: Iterable[Route]) -> list[UpstreamGroup]:
+        """Forget what no route in force needs; return the groups of those that are."""
+        self._of_routes.clear()
+        used = {id(group): group for group in map(self.of_route, routes)}
+        self._groups = {key: group for key, group in self._groups.items() if id(group) in used}
+        return list(used.values())
