@@ -145,9 +145,9 @@ class OtlpTracer:
             links,
             time.time_ns() - int(age * 1e9) if age else None,
         )
-        made = span.get_span_context()
-        state = made.trace_state.to_header() if made.trace_state else ""
-        context = TraceContext(made.trace_id, made.span_id, made.trace_flags, state, remote=False)
+        begun = span.get_span_context()
+        state = begun.trace_state.to_header() if begun.trace_state else ""
+        context = TraceContext(begun.trace_id, begun.span_id, begun.trace_flags, state, remote=False)
         return RecordedSpan(span, context, self._mask) if span.is_recording() else Span(context)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ TRACESTATE: Final = "tracestate"
 
 _CONTEXT_HEADERS: Final = frozenset({TRACEPARENT, TRACESTATE})
 
-LONGEST_TRACEPARENT: Final = f"00-{'f' * 32}-{'f' * 16}-01"
+MAX_TRACEPARENT: Final = f"00-{'f' * 32}-{'f' * 16}-01"
 """As long as each one that events have."""
 
 MAX_TRACESTATE: Final = 512

@@ -132,6 +132,7 @@ class Admission:
             if described is None:
                 raise RuntimeError("an authenticated request has no caller")
         upload = described.upload
+        upload.traceparent = tracing.current().traceparent
         progress = self.inflight.begin_upload(upload)
         try:
             self.authorize(upload.principal)
@@ -195,7 +196,6 @@ class Admission:
             created=created_at(upload_id),
             metadata=metadata_of_headers(values),
             grant=caller.grant,
-            traceparent=tracing.current().traceparent,
         )
         if terms is not None:
             _apply_terms(terms, upload)

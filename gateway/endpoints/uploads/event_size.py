@@ -32,7 +32,7 @@ class EventSizeLimit:
         """Raise `Refusal("headers_too_large")` for an upload whose event would not fit."""
         if not self.hooks.handler_specs(UPLOADED):
             return
-        traceparent = tracing.LONGEST_TRACEPARENT if tracing.is_on() else None
+        traceparent = tracing.MAX_TRACEPARENT if tracing.is_on() else None
         body = uploaded_body(
             replace(upload, traceparent=traceparent),
             mime=upload.content_type or "",

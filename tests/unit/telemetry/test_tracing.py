@@ -22,7 +22,7 @@ def test_a_traceparent_is_read_and_written_as_it_was() -> None:
     assert context is not None
     assert context.sampled
     assert context.traceparent == VALID
-    assert len(tracing.LONGEST_TRACEPARENT) == len(VALID)
+    assert len(tracing.MAX_TRACEPARENT) == len(VALID)
 
 
 @pytest.mark.parametrize(
