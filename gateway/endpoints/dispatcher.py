@@ -9,21 +9,21 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
+from gateway.auth.authenticator import INTERNAL, SIGNED, Auth
 from gateway.auth.links import match_object_path
 from gateway.auth.request import IncomingRequest
-from gateway.domain import failpoints, paths
-from gateway.domain.api_routes import Access, match_api_route
+from gateway.domain import failpoints
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.cross_origin import CrossOrigin
 from gateway.endpoints.file_handlers import FileHandlers
 from gateway.endpoints.folders import refuse_folder
+from gateway.endpoints.own_api import OwnApi
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
@@ -62,7 +62,7 @@ class Dispatcher:
         self.auth = auth
         self.files = files
         self.routing = routing
-        self.api = dict(api)
+        self.api = OwnApi(auth, api)
         self.metrics = metrics
         self.stopping = False
         self.serving = ServingCount()
@@ -179,7 +179,7 @@ class Dispatcher:
         if (match := match_object_path(raw_path)) is not None:
             return await self._object(incoming, match)
         if raw_path.startswith("/-/"):
-            return await self._api(incoming)
+            return await self.api.serve(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
         resumable, serve = self.files.resumable, partial(self._serve_path, incoming)
         return await (serve() if resumable is None else resumable.serve(incoming, serve))
@@ -257,38 +257,6 @@ class Dispatcher:
         if request.method != "PUT":
             raise _upload_with_put(UPLOAD_METHODS)
         return await self.files.uploads.put(incoming, match)
-
-    async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
-        """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
-        match = match_api_route(paths.decode(incoming.raw_path))
-        if match is not None and match.access is Access.SIGNED_OR_PEER:
-            match = None  # `/-/objects` in another spelling: only the plain one is served
-        if match is not None and match.access is Access.OWNER and not incoming.owner:
-            match = None
-        access = Access.OPERATOR if match is None else match.access
-        if access is not Access.PUBLIC and not incoming.owner:
-            self.auth.local_only.refuse_proxy(incoming.request.headers)
-            try:
-                incoming.operator = await self._operator(incoming, access)
-            except Refusal:
-                if access is not Access.DEFAULT:
-                    raise
-        if match is None:
-            raise Refusal("not_found", "there is no such endpoint; /-/openapi.json lists them")
-        route = match.route(incoming.request.method)
-        if route is None:
-            allowed = ", ".join(match.allowed)
-            raise Refusal("method_not_allowed", f"this endpoint takes {allowed}", {"Allow": allowed})
-        incoming.variables = match.variables
-        return await self.api[route.endpoint](incoming)
-
-    async def _operator(self, incoming: IncomingRequest, access: Access) -> Mapping[str, Any] | None:
-        """Return the principal of an operator; None: everyone is one, or a key sees its uploads."""
-        caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT)
-        incoming.reject_unenforceable_grant()
-        if caller.key is not None and access is Access.UPLOADER:
-            return None
-        return self.auth.operator(caller.principal)
 
     def _record(self, request: web.BaseRequest, status: int | None, started: float, level: int) -> None:
         """Count and log one request, the owner's own at the level debug."""

@@ -32,6 +32,7 @@ from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.decision import ReceivedDecisions
@@ -182,8 +183,12 @@ async def _open_routing(
     scripts = ScriptSteps(resources.hooks.run_script, plugins.mask, proxy.fetch_whole)
     default_cors = CorsPolicy(origins) if origins else None
     counters = resources.base.shared.rate_counters
-    steps = RouteSteps(auth, scripts, proxy, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps, proxy)
+    websockets = WebSockets(proxy, default_cors)
+    metrics.labelled_gauge(
+        "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts
+    )
+    steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
+    return Routing(resources.settings, plugins, auth, steps, proxy, websockets)
 
 
 def _open_notifications(

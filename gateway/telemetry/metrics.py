@@ -23,6 +23,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.labelled_gauge import GaugeValues, LabelledGauge
+
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 
 _HELD_MEANING = "Held uploads: whole, and not decided or not published yet"
@@ -187,6 +189,12 @@ class Metrics:
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
+
+    def labelled_gauge(
+        self, name: str, meaning: str, labels: Sequence[str], read: Callable[[], GaugeValues]
+    ) -> None:
+        """Add a gauge with labels; `read` has to be thread-safe, and its label values bounded."""
+        self._registry.register(LabelledGauge(name, meaning, labels, read))
 
     def render(
         self,

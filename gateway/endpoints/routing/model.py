@@ -81,6 +81,8 @@ Check = Callable[[Any], list[SchemaFault]]
 class Operation:
     """One method of a route: its JSON Schemas (None: anything) and its normal status codes.
 
+    `usage` is a line, `description` and `tags` are for the document of the routes.
+
     `check_body`, `check_headers`, `check_query` and `check_path` are the compiled schemas of requests,
     `check_response` is that of the body of a normal response; `defaults` are the header values that the
     schema fills in.
@@ -93,6 +95,8 @@ class Operation:
     query_schema: Mapping[str, Any] | None = None
     path_schema: Mapping[str, Any] | None = None
     response_schema: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
     normal_codes: frozenset[int] = frozenset()
     check_body: Check | None = None
     check_headers: Check | None = None

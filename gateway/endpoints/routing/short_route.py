@@ -58,7 +58,7 @@ class ShortRoutes:
         if head.method in LEFT_METHODS:
             return False
         memo = recall_request(exchange.request, table)
-        match = memo.match if memo is not None else table.find(head.raw_path, head.method)
+        match = memo.match if memo is not None else table.find(head)
         route, steps = match.route, self.steps
         if route.name not in table.plain_routes or steps.cors_policy(route) is not None:
             return False

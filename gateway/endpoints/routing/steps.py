@@ -10,6 +10,7 @@ from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
+from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS
 from gateway.http.cors import CorsPolicy, serve_cross_origin
 from gateway.http.responses import GatewayResponse, Response
 from gateway.limits import FixedWindowCounters
@@ -81,6 +82,8 @@ class RouteSteps:
 
     def count_abnormal(self, context: RequestContext, status: int) -> None:
         """Log and count a response whose status is not among the route's normal codes."""
+        if status == SWITCHING_PROTOCOLS:
+            return  # normal for every route that takes WebSocket connections
         normal = context.operation.normal_codes if context.operation else frozenset()
         if self._metrics is not None and normal and status not in normal:
             name = context.route.name

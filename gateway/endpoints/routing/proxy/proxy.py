@@ -21,6 +21,7 @@ from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
 from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
+from gateway.endpoints.routing.websocket.handshake import NO_WEBSOCKET, is_websocket
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease
@@ -153,7 +154,7 @@ class Proxy:
 
 
 def _refuse_not_proxied(head: RequestHead) -> None:
-    if "websocket" in head.headers.get(hdrs.UPGRADE, "").lower():
-        raise Refusal("bad_request", "WebSocket connections are not proxied", {"Connection": "close"})
+    if is_websocket(head.headers):
+        raise Refusal("bad_request", NO_WEBSOCKET, {hdrs.CONNECTION: "close"})
     if head.method in NOT_PROXIED_METHODS:
         raise Refusal("bad_request", f"{head.method} requests are not proxied")
