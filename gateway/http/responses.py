@@ -82,6 +82,13 @@ class GatewayResponse(web.StreamResponse):
     def release_body(self) -> None:
         """Let go of a body in memory: aiohttp keeps a response until its connection's next request."""
 
+    def whole_bytes(self) -> int | None:
+        """Return the length of a body that is here as a whole; None for one that streams.
+
+        What streams adds what it sends to `RequestFacts.bytes_out`.
+        """
+        return None
+
     def _closes_connection(self, request: web.BaseRequest) -> bool:
         """Tell whether the connection cannot serve another request: an error stops its body."""
         return is_unread(request) or (self.status >= 400 and request.body_exists)
@@ -167,6 +174,10 @@ class Response(GatewayResponse, web.Response):
     def small(self) -> SmallResponse:
         """Return the same as plain data."""
         return SmallResponse(self.status, self.headers, cast(bytes | None, self._body) or b"")
+
+    def whole_bytes(self) -> int | None:
+        """Return the length of the body."""
+        return len(cast(bytes | None, self._body) or b"")
 
     def release_body(self) -> None:
         """Let go of the body, which is sent or will never be."""

@@ -176,7 +176,9 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(lambda request: auth.proxies.believes(request.remote, request.headers))
+    proxy = Proxy(
+        lambda request: auth.proxies.believes(request.remote, request.headers), metrics.requests
+    )
     await proxy.start()
     stack.push_async_callback(proxy.close)
     origins, plugins = resources.settings.cors_origins, resources.plugins

@@ -88,6 +88,7 @@ class Routing:
 
     def _context(self, incoming: IncomingRequest, match: RouteMatch) -> RequestContext:
         request = incoming.request
+        incoming.facts.route = match.route.name
         return RequestContext(
             incoming=incoming,
             route=match.route,

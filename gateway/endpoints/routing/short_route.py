@@ -62,6 +62,7 @@ class ShortRoutes:
         route, steps = match.route, self.steps
         if route.name not in table.plain_routes or steps.cors_policy(route) is not None:
             return False
+        exchange.facts.route = route.name
         received = cast(CIMultiDictProxy[str], head.headers)
         context = RequestContext(
             incoming=head,
@@ -133,7 +134,7 @@ class ShortForward:
 
     def _send(self) -> None:
         routes, context, upstream = self._routes, self._context, self._upstream
-        attempt = self._attempt = routes.proxy.begin(context.route, upstream)
+        attempt = self._attempt = routes.proxy.begin(context, upstream)
         try:
             caller = routes.proxy.caller
             data = self._memo.encode(self._exchange.request, context, upstream, caller)
@@ -236,7 +237,7 @@ class ShortForward:
             return
         try:
             content = response.content.read_nowait()
-            data = encode_response(response, content, self._headers, self._exchange.request_id)
+            data = encode_response(response, content, self._headers, self._exchange.facts.request_id)
         except Exception as error:
             response.close()
             cast(CountedAttempt, self._attempt).close()
@@ -248,7 +249,7 @@ class ShortForward:
         if self._context.operation is not None and self._context.operation.normal_codes:
             with self._exchange.context():
                 self._routes.steps.count_abnormal(self._context, response.status)
-        self._exchange.send(response.status, data)
+        self._exchange.send(response.status, data, len(content))
 
     def _hand_over(self, response: PlainResponse) -> None:
         """Let the ordinary path stream the response."""

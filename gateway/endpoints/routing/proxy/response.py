@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from gateway.endpoints.routing.proxy.connection import PlainResponse
 from gateway.endpoints.routing.proxy.forwarding import response_headers
 from gateway.endpoints.routing.proxy.request import ProxyRequestBody, UpstreamTimeout
-from gateway.http.protocol import abort
+from gateway.http.protocol import abort, facts_of
 from gateway.http.responses import GatewayResponse, is_unread
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import TransferMeter
@@ -125,6 +125,12 @@ class ProxyResponse(GatewayResponse):
         finally:
             await self.discard()
 
+    def whole_bytes(self) -> int | None:
+        """Return the length of a body that has arrived as a whole, and goes out at once."""
+        if not self._is_short_and_complete():
+            return None
+        return self._upstream_response.response.content.total_bytes
+
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""
         self.headers["X-Request-Id"] = request_id
@@ -186,6 +192,7 @@ class ProxyResponse(GatewayResponse):
         """Write a chunk. Raises `TimeoutError` for a client that reads slower than `--min-rate`."""
         started = time.monotonic()
         await self.write(chunk)
+        facts_of(self._upstream_response.request).bytes_out += len(chunk)
         if self._meter is not None and self._meter.too_slow(time.monotonic() - started, len(chunk)):
             raise TimeoutError("the client reads too slowly")
 

@@ -97,7 +97,7 @@ class WebSockets:
         self, context: RequestContext, upstream: str, key: str, lease: Lease
     ) -> GatewayResponse:
         """Send the handshake to one upstream, and note how it did."""
-        attempt = self._proxy.begin(context.route, upstream)
+        attempt = self._proxy.begin(context, upstream)
         try:
             handshake = encode_handshake(self._proxy.caller, context, upstream, key)
             answered = await call_upstream(self._proxy.caller, handshake)
