@@ -87,14 +87,14 @@ class InFlightTable:
         """Return what all processes have counted in a cell."""
         return sum(self._counts[cell :: self._row])
 
-    def _cell_of(self, key: int, taken: int = -1) -> int:
-        """Return the cell of a key: one that has it, or a free one of its bucket other than `taken`."""
+    def _cell_of(self, key: int, other: int = -1) -> int:
+        """Return the cell of a key: one that has it, or a free one of its bucket not `other`."""
         start = key % self._buckets * _WAYS
         keys = self._keys[start : start + _WAYS].tolist()
         if key in keys:
             return start + keys.index(key)
         for cell in range(start, start + _WAYS):
-            if cell != taken and not self.count(cell):
+            if cell != other and not self.count(cell):
                 self._keys[cell] = key
                 return cell
         return start
