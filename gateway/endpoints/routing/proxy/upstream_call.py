@@ -41,6 +41,7 @@ from gateway.endpoints.routing.proxy.request import (
 from gateway.endpoints.routing.proxy.response import UpstreamResponse
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
+from gateway.telemetry import tracing
 
 log = logging.getLogger("gateway.routing")
 
@@ -194,6 +195,7 @@ class UpstreamCaller:
         headers = forwarding.request_headers(context.headers, received, hop)
         host = context.headers.get(hdrs.HOST, upstream)
         headers[hdrs.HOST] = upstream if host == own else host
+        tracing.set_context(headers, head.facts.attempt_span)
         return headers
 
 
