@@ -13,7 +13,7 @@ from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSett
 
 from tests.conftest import StartProcess
 from tests.integration.traces.conftest import StartTraced
-from tests.support.harness import get, put, wait_until
+from tests.support.harness import get, put, raw_connection, request_head, wait_until
 from tests.support.ports import free_port
 from tests.support.routing.api import Api, api
 from tests.support.routing.scripted import route, write
@@ -230,6 +230,22 @@ async def test_the_state_of_other_vendors_is_passed_on_to_upstreams(
     headers = service.asked[0].headers
     assert headers.getall("tracestate") == ["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"]
     assert headers.getall("traceparent")[0].startswith(f"00-{TRACE}-")
+
+
+@pytest.mark.both_paths
+async def test_requests_of_one_connection_have_contexts_of_their_own(
+    traced: StartTraced, service: Api
+) -> None:
+    gateway = traced(service.route("/r"))
+    async with raw_connection(gateway) as connection:
+        for number in range(1, 5):
+            context = CONTEXT.replace(TRACE, f"{number:032x}"), f"tracestate: a={number}"
+            await connection.send(request_head("GET", "/r", *context))
+            assert (await connection.answer()).status == 200
+    found = [request.headers for request in service.asked]
+    assert [int(headers["traceparent"].split("-")[1], 16) for headers in found] == [1, 2, 3, 4]
+    assert [headers["tracestate"] for headers in found] == ["a=1", "a=2", "a=3", "a=4"]
+    assert len({headers["traceparent"].split("-")[2] for headers in found} - {PARENT}) == 4
 
 
 @pytest.mark.both_paths
