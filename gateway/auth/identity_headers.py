@@ -50,8 +50,8 @@ class IdentityHeaders:
         """
         if not self._proxies.trusts(peer):
             return None
-        found = [name.lower() for name, _ in headers.items() if name.lower() in self._names]
-        if len(set(found)) < len(found):
+        given = [name.lower() for name, _ in headers.items() if name.lower() in self._names]
+        if len(set(given)) < len(given):
             return "more than one identity header: the proxy must replace what its client sends"
         user = self._value(self._user, headers)
         if len(user) > MAX_NAME_CHARS or "," in user or not user.isprintable():
