@@ -7,22 +7,17 @@ takes for a page of this gateway. Source: RFC 9110 sections 7.4 and 15.5.20 (421
 
 from __future__ import annotations
 
-import functools
 import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.domain.addresses import host_name
 from gateway.domain.proxy_headers import USUAL_NAMES, shows_proxy
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
-MAX_CACHED_HOSTS: Final = 64
-"""Values of `Host` whose name is remembered: nearly all requests have the same few."""
-
 _LOCALHOST: Final = "localhost"
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]*)?")
 
 
 class LocalOnly:
@@ -56,9 +51,8 @@ class LocalOnly:
         """
         if not self._checks_host:
             return
-        host = headers.get("Host", "")
-        name = _host_name(host)
-        if not name or name in self._hosts or _is_local(name):
+        name = host_name(headers.get("Host", ""))
+        if name is not None and (not name or name in self._hosts or _is_local(name)):
             return
         raise Refusal(
             "misdirected_request",
@@ -74,13 +68,6 @@ def _own_names(settings: Settings) -> Iterable[str]:
     if settings.public_url is not None:
         yield urlsplit(settings.public_url).hostname or ""
     yield settings.host.lower()
-
-
-@functools.lru_cache(maxsize=MAX_CACHED_HOSTS)
-def _host_name(host: str) -> str:
-    """Return the name or address of a `Host` field, in lower case, without port and last dot."""
-    match = _HOST.fullmatch(host.strip().lower())
-    return match[1].removesuffix(".") if match else host
 
 
 def _is_local(name: str) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, public_url, read_installation_keys
 from gateway.auth.links import DEFAULT_URL_TTL, match_object_path, new_nonce
+from gateway.auth.request import RequestHead
 from gateway.cli.arguments import duration, size
 from gateway.domain import paths
 from gateway.domain.addresses import Address
@@ -191,7 +192,7 @@ def _check_method(request: _RequestToSign, methods: Sequence[str]) -> None:
 
 def _check_route(settings: Settings, request: _RequestToSign) -> None:
     try:
-        RouteTable(_routes(settings)).find(request.raw_path, request.method)
+        RouteTable(_routes(settings)).find(RequestHead(request.method, request.raw_path, {}, None))
     except Refusal as refusal:
         if refusal.code == "method_not_allowed":
             raise ConfigError(f"METHOD: {refusal.message}, not {request.method}") from None

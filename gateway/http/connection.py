@@ -218,7 +218,7 @@ class ClientConnection(web.RequestHandler):
     def check_times(self, seconds: float) -> None:
         """End the connection of a client that is too slow; `seconds` have passed since the last call."""
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.get_protocol() is not self:  # another one has taken it over
             return
         if self._progress.is_too_slow(transport, seconds):
             log.info(

@@ -91,6 +91,32 @@ def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy
         )
 
 
+def refuse_foreign_origin(headers: Mapping[str, str], policy: CorsPolicy | None) -> None:
+    """Refuse requests of pages whose origin is neither this host nor named in `policy`.
+
+    Programs send no `Origin`. This is for WebSocket handshakes, which browsers send without a preflight,
+    and whose responses pages may read (RFC 6455 section 10.2). Raises `Refusal("forbidden")`.
+    """
+    origin = headers.get(hdrs.ORIGIN)
+    if origin is None or _is_of_host(origin, headers.get(hdrs.HOST, "")):
+        return
+    if policy is None or not _allows(policy, origin):
+        raise Refusal(
+            "forbidden",
+            "pages of this origin may not connect here. Operator: name the origin in `cors` of the"
+            " route, or in --cors-origins; a proxy in front has to pass `Host` on",
+        )
+
+
+def _is_of_host(origin: str, host: str) -> bool:
+    """Tell whether an origin is that of a host, whatever the scheme; default ports may be named."""
+    scheme, _, authority = origin.lower().partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    if default is None or not authority:
+        return False
+    return authority.removesuffix(default) == host.lower().removesuffix(default)
+
+
 def preflight_method(request: web.BaseRequest) -> str | None:
     """Return the method that a preflight asks for; None if the request is no preflight."""
     if request.method != "OPTIONS" or hdrs.ORIGIN not in request.headers:

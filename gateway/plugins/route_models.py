@@ -161,7 +161,17 @@ def _network(text: str) -> str:
 Network = Annotated[str, AfterValidator(_network)]
 
 Text = Annotated[str, Field(max_length=1000)]
-Wanted = bool | Text | Annotated[list[Text], Field(min_length=1, max_length=100)]
+
+
+def _wanted(value: object) -> object:
+    texts = value if isinstance(value, list) and value else [value]
+    if not isinstance(value, bool) and not all(isinstance(text, str) for text in texts):
+        raise ValueError('must be a text ("2"), a list of texts, true (any value) or false (absent)')
+    return value
+
+
+_Wanted = bool | Text | Annotated[list[Text], Field(min_length=1, max_length=100)]
+Wanted = Annotated[_Wanted, BeforeValidator(_wanted, json_schema_input_type=_Wanted)]
 """The value, or one of several; true: any value, false: not there."""
 
 

@@ -236,7 +236,13 @@ async def _stop_accepting(dispatcher: Dispatcher, servers: list[web.ServerRunner
 
 async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) -> None:
     """Let requests and handlers end for up to `grace` seconds; hand unfinished deliveries back."""
-    await asyncio.gather(dispatcher.drain(grace), delivery.stop(grace))
+    await asyncio.gather(_drain_requests(dispatcher, grace), delivery.stop(grace))
+
+
+async def _drain_requests(dispatcher: Dispatcher, grace: float) -> None:
+    """Let requests end; then close the WebSocket connections, which end by themselves at some time."""
+    await dispatcher.drain(grace)
+    await dispatcher.routing.websockets.stop()
 
 
 async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:

@@ -8,7 +8,14 @@ from typing import Protocol
 
 from gateway.domain.path_template import RouteTemplate, UploadPathTemplate
 from gateway.domain.template_segments import Segments, overlap
+from gateway.endpoints.routing.conditions import (
+    can_share_host,
+    exclude_each_other,
+    has_narrower,
+    have_same_host,
+)
 from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.rules import RequestConditions
 from gateway.endpoints.routing.table import is_stricter
 from gateway.errors import ConfigError
 from gateway.plugins import Document
@@ -32,6 +39,7 @@ class PlacedRoute(Protocol):
 def contradictions(plugins: Sequence[PlacedRoute], upload: str) -> Iterator[ConfigError]:
     """Yield an error for each pair of routes that contradict each other, or the upload path."""
     yield from _clashes(plugins)
+    yield from _nameless(plugins)
     yield from _on_uploads(plugins, upload)
     yield from _raw_over_stricter(plugins)
 
@@ -42,14 +50,19 @@ def warn_of_exposed(plugins: Sequence[PlacedRoute]) -> None:
     protected = [route for route in routes if route.auth != "none"]
     for route in (route for route in routes if route.auth == "none"):
         for other in protected:
-            if set(route.upstreams) & set(other.upstreams) and _covers(route, other):
+            if set(route.upstreams) & set(other.upstreams) and _exposes(route, other):
                 log.warning(
-                    "%s: %s is open to all and covers %s, which is protected (%s): only the path keeps"
-                    " them apart, and the upstream may read it in its own way; give both the same"
+                    "%s: %s is open to all and covers %s, which is protected (%s): only the path, the"
+                    " host or a header keeps them apart, and clients write these; give both the same"
                     " authorization, or each an upstream of its own",
-                    *(route.place, route.path, other.path, other.place),
+                    *(route.place, shown_path(route), shown_path(other), other.place),
                     extra=event("route.exposed", route=route.name, protected=other.name),
                 )
+
+
+def shown_path(route: Route) -> str:
+    """Return the path of a route with its hosts, as lines for operators show it."""
+    return f"{'|'.join(route.conditions.hosts)}{route.path}"
 
 
 def _raw_over_stricter(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
@@ -58,31 +71,70 @@ def _raw_over_stricter(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
         for other in (other.route for other in plugins):
             if is_stricter(other, plugin.route) and _covers(plugin.route, other):
                 yield plugin.document.error(
-                    f"with `raw_path: true` requests could avoid what {other.path} asks for"
+                    f"with `raw_path: true` requests could avoid what {shown_path(other)} asks for"
                     f" ({other.place}): remove it, or give that route a path outside of this one",
                     *("target", "raw_path"),
                 )
 
 
+def _exposes(route: Route, other: Route) -> bool:
+    """Tell whether `route` serves paths of `other`, by being more general or for other requests."""
+    if _covers(route, other):
+        return True
+    same_path = RouteTemplate.parse(route.path).shape == RouteTemplate.parse(other.path).shape
+    return same_path and _share_requests(route, other) and bool(_common_methods(route, other))
+
+
 def _covers(route: Route, other: Route) -> bool:
-    """Tell whether paths of `other` match `route` too, which is the more general one."""
+    """Tell whether paths of `other` match `route` too, which is the more general one.
+
+    Routes for different hosts do not cover each other, and neither do those that exclude each other.
+    """
     general, specific = (RouteTemplate.parse(each.path).segments for each in (route, other))
-    return overlap(general, specific) and _more_general(general, specific)
+    return (
+        _share_requests(route, other) and overlap(general, specific) and _more_general(general, specific)
+    )
+
+
+def _share_requests(route: Route, other: Route) -> bool:
+    """Tell whether hosts and `when` of both can be those of one request."""
+    conditions, others = route.conditions, other.conditions
+    return can_share_host(conditions, others) and not exclude_each_other(conditions, others)
 
 
 def _clashes(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
-    """Yield an error for two routes that match the same path and method."""
+    """Yield an error for two routes that match the same requests, and neither goes first."""
     by_shape: dict[object, list[PlacedRoute]] = {}
     for plugin in plugins:
         by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
     for same_shape in by_shape.values():
         for at, plugin in enumerate(same_shape):
             for earlier in same_shape[:at]:
-                if methods := _common_methods(plugin.route, earlier.route):
+                methods = _common_methods(plugin.route, earlier.route)
+                if methods and _are_equal(plugin.route.conditions, earlier.route.conditions):
                     yield plugin.document.error(
-                        f"this and the path at {earlier.route.place} both serve {methods}: change one",
+                        f"this and the path at {earlier.route.place} both serve {methods}: change one,"
+                        " or set them apart by `hosts` or `when`",
                         *("proxy", "path"),
                     )
+
+
+def _are_equal(conditions: RequestConditions, others: RequestConditions) -> bool:
+    """Tell whether requests can meet both conditions, and neither goes first."""
+    if not have_same_host(conditions, others) or exclude_each_other(conditions, others):
+        return False
+    return not has_narrower(conditions, others)
+
+
+def _nameless(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
+    """Yield an error for routes without `name` whose methods and paths are the same."""
+    first: dict[str, PlacedRoute] = {}
+    for plugin in plugins:
+        earlier = first.setdefault(plugin.route.name, plugin)
+        equal = _are_equal(plugin.route.conditions, earlier.route.conditions)
+        if not equal and "name" not in plugin.document.data:
+            message = f"there is another route for {plugin.route.name} at {earlier.route.place}"
+            yield plugin.document.error(f"{message}: give this one a `name`", "proxy", "path")
 
 
 def _common_methods(route: Route, other: Route) -> str:

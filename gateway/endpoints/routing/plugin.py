@@ -77,8 +77,8 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
 def _parse(document: Document) -> ParsedPlugin:
     document = translate(document, ROUTE_KEYS)
     model = validate(document, RouteModel)
-    methods = " ".join(sorted({spec.method for spec in model.spec}))
-    name = model.name or f"{methods} {model.proxy.path}".strip()
+    methods, hosts = " ".join(sorted({spec.method for spec in model.spec})), "|".join(model.hosts)
+    name = model.name or f"{methods} {hosts}{model.proxy.path}".strip()
     return ParsedPlugin(KIND, name, document, model)
 
 

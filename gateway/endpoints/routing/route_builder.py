@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,14 +12,12 @@ from typing import Any, Final, TypeVar
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
+from gateway.endpoints.routing.rule_keys import client_networks, request_conditions
 from gateway.endpoints.routing.rules import (
     ActiveHealth,
-    ClientNetworks,
-    Condition,
     HeaderRules,
     PassiveHealth,
     Redirect,
-    RequestConditions,
     UpstreamTls,
 )
 from gateway.endpoints.routing.schemas import (
@@ -36,7 +33,7 @@ from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
 from gateway.plugins.legacy_keys import NO_UPSTREAM
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel, Wanted
+from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -100,8 +97,8 @@ class RouteBuilder:
             passive=_passive(model),
             health=_health(model),
             upstream_tls=self._upstream_tls(),
-            conditions=_conditions(model),
-            clients=_clients(model),
+            conditions=request_conditions(model, self._error),
+            clients=client_networks(model),
             request_headers=_header_rules(model.request_headers),
             response_headers=_header_rules(model.response_headers),
             redirect=Redirect(**dict(model.redirect)) if model.redirect else None,
@@ -219,26 +216,6 @@ class RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-def _conditions(model: RouteModel) -> RequestConditions:
-    when = model.when
-    return RequestConditions(
-        tuple(host.lower() for host in model.hosts),
-        {name.lower(): _condition(wanted) for name, wanted in when.headers.items()},
-        {name: _condition(wanted) for name, wanted in when.query.items()},
-    )
-
-
-def _condition(wanted: Wanted) -> Condition:
-    if isinstance(wanted, bool):
-        return wanted
-    return (wanted,) if isinstance(wanted, str) else tuple(wanted)
-
-
-def _clients(model: RouteModel) -> ClientNetworks:
-    allow, deny = (tuple(map(ipaddress.ip_network, names)) for names in (model.allow, model.deny))
-    return ClientNetworks(allow, deny)
 
 
 def _passive(model: RouteModel) -> PassiveHealth:

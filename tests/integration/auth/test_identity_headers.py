@@ -301,9 +301,7 @@ async def test_a_proxy_that_adds_to_what_its_client_sent_is_refused(gateway: Gat
 async def test_groups_without_a_user_are_removed(gateway: Gateway) -> None:
     answer = await from_proxy(gateway, "GET", "/staff", "Remote-Groups: staff")
     assert answer.status == 401
-    answer = await from_proxy(
-        gateway, "GET", "/open", "Remote-Groups: staff", "Remote-User: "
-    )
+    answer = await from_proxy(gateway, "GET", "/open", "Remote-Groups: staff", "Remote-User: ")
     assert answer.json["principal"] is None
     assert not [name for name in answer.json["headers"] if name.lower().startswith("remote")]
 

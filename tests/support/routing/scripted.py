@@ -6,8 +6,11 @@ import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from multidict import CIMultiDict
+
+from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.plugin import KIND, routing_kind
-from gateway.endpoints.routing.table import RouteTable
+from gateway.endpoints.routing.table import RouteMatch, RouteTable
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services
 from gateway.server.app import Gateway
@@ -65,6 +68,17 @@ def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> RouteTable:
         return table
     finally:
         plugins.close()
+
+
+def head_of(target: str, *lines: str, method: str = "GET", host: str = "") -> RequestHead:
+    """A request with these header lines."""
+    fields = (line.partition(": ") for line in (f"Host: {host}", *lines))
+    return RequestHead(method, target, CIMultiDict((name, value) for name, _, value in fields), None)
+
+
+def find(table: RouteTable, target: str, method: str = "GET", *lines: str, host: str = "") -> RouteMatch:
+    """Find the route of a request with these header lines. Raises `Refusal`."""
+    return table.find(head_of(target, *lines, method=method, host=host))
 
 
 async def ask(

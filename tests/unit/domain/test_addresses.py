@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.domain.addresses import ALL_INTERFACES, connectable_host, host_port
+from gateway.domain.addresses import ALL_INTERFACES, connectable_host, host_name, host_port
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,26 @@ def test_only_an_ipv6_address_stands_in_brackets(host: str, expected: str) -> No
 def test_all_interfaces_are_reached_by_loopback_of_the_same_family(host: str, expected: str) -> None:
     assert connectable_host(host) == expected
     assert (host in ALL_INTERFACES) == (host != expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("Files.Example.:8080", "files.example"),
+        ("files.example:", "files.example"),
+        ("10.0.0.7:80", "10.0.0.7"),
+        ("[2001:DB8:0::1]:80", "[2001:db8::1]"),
+        ("", ""),
+        ("files.example..", None),
+        ("files.example:80:80", None),
+        ("files.example:http", None),
+        ("user@files.example", None),
+        ("files%2eexample", None),
+        ("[::1", None),
+        ("[1.2.3.4]", None),
+        ("2001:db8::1", None),
+        ("a" * 254, None),
+    ],
+)
+def test_the_name_in_a_host_field_has_one_spelling(field: str, expected: str | None) -> None:
+    assert host_name(field) == expected

@@ -30,6 +30,7 @@ from gateway.endpoints.routing.scripts.values import (
     response_of,
     response_of_error,
 )
+from gateway.endpoints.routing.websocket.handshake import is_websocket
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError
@@ -78,9 +79,12 @@ class ScriptSteps:
         return await call_next(context)
 
     async def after(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Run `response_script` on the upstream's response, or on an empty 204."""
+        """Run `response_script` on the upstream's response, or on an empty 204.
+
+        Not on the response to a WebSocket handshake, which is no more than its head.
+        """
         script = context.route.response_script
-        if script is None:
+        if script is None or is_websocket(context.incoming.headers):
             return await call_next(context)
         if context.route.upstreams and not script.reads_response:
             return await self._change_head(context, script, call_next)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.plugins import PluginErrors
 from tests.support import TESTS
-from tests.support.routing.scripted import load, route
+from tests.support.routing.scripted import find, load, route
 
 GOLDEN = TESTS / "golden" / "plugins"
 HEAD = "upstreams: [up]\nproxy: {path: /a}\n"
@@ -23,14 +23,14 @@ def fault(folder: Path, text: str) -> str:
 def test_the_published_routes_load_unchanged(tmp_path: Path) -> None:
     texts = [(GOLDEN / f"{name}.yaml").read_text() for name in ("uploadToS3", "streamToTarget")]
     table = load(tmp_path, *texts)
-    s3 = table.find("/v1/uploadToS3", "PUT")
+    s3 = find(table, "/v1/uploadToS3", "PUT")
     assert s3.operation is not None
     assert (s3.route.upstreams, s3.route.auth, s3.operation.usage) == ((), "default", "uploadToS3")
     assert s3.operation.normal_codes == {200}
     assert s3.operation.defaults == {"Content-Type": "application/json"}
     assert s3.route.request_script is not None
     assert s3.route.request_script.reads_body
-    stream = table.find("/v1/streamToTarget", "PUT")
+    stream = find(table, "/v1/streamToTarget", "PUT")
     assert (stream.route.name, stream.route.scheme) == ("PUT /v1/streamToTarget", "http")
 
 
@@ -45,7 +45,7 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
     rate_limit: {count: 5, seconds: 10, by: principal}
     limits: {connect: 1s, idle: 2m, script: 3, max_body: 4K}
     """
-    made = load(tmp_path, text.replace("\n    ", "\n")).find("/a/b/c", "PATCH").route
+    made = find(load(tmp_path, text.replace("\n    ", "\n")), "/a/b/c", "PATCH").route
     assert (made.name, made.target, made.scheme, made.auth) == (
         "api",
         "/b/{r:path}",

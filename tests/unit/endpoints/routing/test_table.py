@@ -9,7 +9,7 @@ import pytest
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteTable
 from gateway.errors import Refusal
 from gateway.plugins import PluginErrors
-from tests.support.routing.scripted import load, route
+from tests.support.routing.scripted import find, load, route
 
 ANSWER = "return 'x'"
 
@@ -46,11 +46,11 @@ def test_literals_beat_variables_beat_the_rest_segment_by_segment(
     tmp_path: Path, asked: str, path: str
 ) -> None:
     table = load(tmp_path, *(route(one, ANSWER) for one in PATHS))
-    assert table.find(asked, "GET").route.path == path
+    assert find(table, asked).route.path == path
 
 
 def test_variables_are_decoded_once_and_kept_raw_for_the_upstream(tmp_path: Path) -> None:
-    found = load(tmp_path, route("/{a}/{b:path}", ANSWER)).find("/x%2520y/p%25q/r%20", "GET")
+    found = find(load(tmp_path, route("/{a}/{b:path}", ANSWER)), "/x%2520y/p%25q/r%20")
     assert found.resources == {"a": "x%20y", "b": "p%q/r "}
     assert found.raw_resources == {"a": "x%2520y", "b": "p%25q/r%20"}
 
@@ -73,8 +73,8 @@ def test_values_that_servers_read_in_two_ways_are_refused(
 def test_a_rest_has_no_empty_segment_but_the_last(tmp_path: Path, path: str) -> None:
     table = load(tmp_path, route("/{x:path}", ANSWER))
     assert bad_path(table, path)
-    assert table.find("/a/b/", "GET").resources == {"x": "a/b/"}
-    assert table.find("/", "GET").resources == {"x": ""}
+    assert find(table, "/a/b/").resources == {"x": "a/b/"}
+    assert find(table, "/").resources == {"x": ""}
 
 
 RAW = "target: {raw_path: true}\n"
@@ -82,7 +82,7 @@ RAW = "target: {raw_path: true}\n"
 
 @pytest.mark.parametrize("rest", ["x%2Fy", "x%252fy", "x//y", "/x", "x;v=1", "a%3Bb", "x//"])
 def test_raw_path_lets_the_rest_pass_as_it_was_written(tmp_path: Path, rest: str) -> None:
-    found = load(tmp_path, route("/a/{x:path}", ANSWER, RAW)).find(f"/a/{rest}", "GET")
+    found = find(load(tmp_path, route("/a/{x:path}", ANSWER, RAW)), f"/a/{rest}")
     assert found.raw_resources == {"x": rest}
 
 
@@ -113,7 +113,7 @@ def test_raw_path_is_refused_where_a_stricter_route_is_below(tmp_path: Path, str
 
 def bad_path(table: RouteTable, path: str) -> bool:
     with pytest.raises(Refusal) as caught:
-        table.find(path, "GET")
+        find(table, path)
     return caught.value.code == "bad_path"
 
 
@@ -143,9 +143,9 @@ def test_another_spelling_of_a_stricter_route_never_falls_to_an_open_one(
         route("/a/me", ANSWER, auth="token"),
     )
     assert bad_path(table, path)
-    assert table.find("/a/admin/x", "GET").route.auth == "token"
+    assert find(table, "/a/admin/x").route.auth == "token"
     for plain in ("/a/administrator", "/a/x/admin/y", "/a/mean", "/a/"):
-        assert table.find(plain, "GET").route.auth == "none"
+        assert find(table, plain).route.auth == "none"
 
 
 def test_routes_beside_stricter_ones_keep_their_own_paths(tmp_path: Path) -> None:
@@ -158,20 +158,20 @@ def test_routes_beside_stricter_ones_keep_their_own_paths(tmp_path: Path) -> Non
         route("/a/{x}", ANSWER, auth="token"),
     )
     for path, auth in (("/", "none"), ("/a", "none"), ("/A/1", "none"), ("/a/1", "token")):
-        assert table.find(path, "GET").route.auth == auth
+        assert find(table, path).route.auth == auth
 
 
 def test_routes_of_one_path_share_it_by_method(tmp_path: Path) -> None:
     table = load(tmp_path, route("/a", ANSWER, spec("GET", "PUT")), route("/a", ANSWER, spec("POST")))
-    assert table.find("/a", "POST").route.name == "POST /a"
+    assert find(table, "/a", "POST").route.name == "POST /a"
     with pytest.raises(MethodNotAllowed) as caught:
-        table.find("/a", "DELETE")
+        find(table, "/a", "DELETE")
     assert caught.value.headers["Allow"] == "GET, POST, PUT"
 
 
 def test_no_routes_is_a_404() -> None:
     with pytest.raises(Refusal) as caught:
-        RouteTable().find("/%zz", "GET")
+        find(RouteTable(), "/%zz")
     assert caught.value.code == "not_found"
 
 
@@ -189,7 +189,9 @@ def test_routes_that_could_both_answer_are_refused_with_both_places(
 ) -> None:
     [fault] = refused(tmp_path, first, second)
     assert fault.startswith("1.yaml:2: this and the path at ")
-    assert fault.endswith(f"0.yaml:2 both serve {methods}: change one")
+    assert fault.endswith(
+        f"0.yaml:2 both serve {methods}: change one, or set them apart by `hosts` or `when`"
+    )
 
 
 def test_two_routes_of_one_list_are_told_apart_by_their_lines(tmp_path: Path) -> None:
