@@ -49,6 +49,7 @@ from gateway.endpoints.routing.proxy.response import UpstreamResponse
 from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
+from gateway.telemetry import tracing
 
 log = logging.getLogger("gateway.routing")
 
@@ -198,6 +199,7 @@ class UpstreamCaller:
         headers = forwarding.request_headers(context.headers, received, hop)
         host = context.headers.get(hdrs.HOST, upstream)
         headers[hdrs.HOST] = upstream if host == own else host
+        tracing.set_context(headers, head.facts.attempt_span)
         headers.setdefault(REQUEST_ID, head.facts.request_id)
         return headers
 
