@@ -95,7 +95,7 @@ def openapi_name(model: OpenApiPluginModel) -> str:
 def make_openapi(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) -> OpenApiPlugin:
     """Make the routes of a document. Raises `PluginErrors` with all that is wrong."""
     model, document = parsed.model_as(OpenApiPluginModel), parsed.document
-    builder = RouteBuilder(parsed.name, document, _route_model(model), context, issuer)
+    builder = RouteBuilder(parsed.name, _as_route(document), _route_model(model), context, issuer)
     common = builder.route()
     if builder.errors or common is None:
         raise PluginErrors(builder.errors)
@@ -120,10 +120,19 @@ def make_openapi(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) 
     )
 
 
+def _as_route(document: Document) -> Document:
+    """Return a document that has the keys of `openapi` at its top, where those of a route are."""
+    node = document.node
+    [inner] = [value for key, value in node.value if key.value == "openapi"]
+    both = yaml.MappingNode(node.tag, [*node.value, *inner.value], node.start_mark, node.end_mark)
+    return replace(document, node=both)
+
+
 def _route_model(model: OpenApiPluginModel) -> RouteModel:
     """Return the keys of the plugin as those of one route, which has the path `/`."""
     rules = {name: getattr(model, name) for name in RouteRules.model_fields}
     return RouteModel.model_construct(
+        {*(model.model_fields_set & rules.keys()), "upstreams", "proxy", "target"},
         **rules,
         upstreams=model.openapi.upstreams,
         proxy=ProxyModel(path="/", authorization=model.proxy.authorization),

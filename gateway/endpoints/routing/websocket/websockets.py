@@ -104,7 +104,7 @@ class WebSockets:
         except BaseException as error:
             attempt.fail(error)
             raise
-        if attempt.succeed():
+        if attempt.succeed(answered.response.status):
             attempt.log_recovery()
         attempt.close()
         try:

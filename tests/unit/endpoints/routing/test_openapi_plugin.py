@@ -126,6 +126,7 @@ def test_a_bad_schema_has_the_line_of_the_document(
         (", paht: /x", "", "0.yaml:1: unknown key `openapi.paht`: remove it"),
         (", path: x", "", "0.yaml:1: `openapi.path` String should match pattern '^/'"),
         (", skip: ['GET /cats']", "", "0.yaml:1: pets.yaml has no GET /cats"),
+        (", path: /x,\n  upstreams: [a]", "", "0.yaml:2: the key `upstreams` stands here twice"),
         ("", "redirect: /x\n", "0.yaml:3: unknown key `redirect`"),
         ("", "spec: []\n", "0.yaml:3: unknown key `spec`"),
         ("", "limits: {idle: 0}\n", "0.yaml:3: `limits.idle` should be greater than 0"),
@@ -133,6 +134,15 @@ def test_a_bad_schema_has_the_line_of_the_document(
 )
 def test_faults_of_the_plugin_have_its_line(tmp_path: Path, keys: str, more: str, error: str) -> None:
     assert fault(tmp_path, keys=keys, more=more).startswith(error)
+
+
+def test_a_bad_upstream_has_the_line_of_the_plugin(tmp_path: Path) -> None:
+    write_document(tmp_path, PETS)
+    text = "openapi:\n  file: pets.yaml\n  upstreams:\n  - up\n  - http://up\n"
+    with pytest.raises(PluginErrors, match=r":5: an upstream is host or host:port"):
+        load(tmp_path, text)
+    with pytest.raises(PluginErrors, match=r":2: `health` is about upstreams"):
+        load(tmp_path, "openapi: {file: pets.yaml, upstreams: []}\nhealth: {path: /}\n")
 
 
 def test_a_document_that_is_missing_is_an_error(tmp_path: Path) -> None:
