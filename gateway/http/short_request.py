@@ -63,6 +63,11 @@ class ShortRequest:
         """The connection, on which a memo of the last request may be kept."""
         return self._connection
 
+    @property
+    def body_bytes(self) -> int:
+        """The length of the body."""
+        return self._payload.total_bytes
+
     def begin(self) -> None:
         """Take the request: the ordinary path will not serve it."""
         self._connection.begin_request()

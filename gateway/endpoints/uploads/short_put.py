@@ -73,7 +73,7 @@ class ShortUploads:
             return False
         progress = admission.inflight.begin_upload(upload)
         short = _ShortUpload(self, exchange, match, described, progress, content)
-        exchange.upload_id = upload.id
+        exchange.head.facts.upload_id = upload.id
         try:
             exchange.begin()
             if admission.rates is not None:

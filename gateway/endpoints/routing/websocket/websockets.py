@@ -97,7 +97,7 @@ class WebSockets:
         self, context: RequestContext, upstream: str, key: str, lease: Lease
     ) -> GatewayResponse:
         """Send the handshake to one upstream, and note how it did."""
-        attempt = self._proxy.begin(context.route, upstream)
+        attempt = self._proxy.begin(context, upstream)
         try:
             handshake = encode_handshake(self._proxy.caller, context, upstream, key)
             answered = await call_upstream(self._proxy.caller, handshake)
@@ -121,7 +121,7 @@ class WebSockets:
             check_switch(response.headers, key)
             track = functools.partial(self._track, route.name)
             return WebSocketResponse(answered, route, lease, track)
-        timeout = UpstreamTimeout(route.limits.idle)
+        timeout = UpstreamTimeout(context)
         upstream_response = UpstreamResponse(response, context.request, timeout, None)
         upstream_response.on_close(lease.close)
         return ProxyResponse(upstream_response, context.response_meter)
