@@ -73,7 +73,22 @@ def events(gateway: GatewayProcess, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-async def test_a_stop_serves_connections_for_the_grace_time_then_closes_both_ends_with_1001(
+async def test_a_stop_serves_open_connections_for_the_grace_time(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    async with socket_server() as server:
+        gateway = start(gateway_process, tmp_path, server, flags=("--grace", "60s"))
+        async with connecting(gateway) as client:
+            gateway.signal(signal.SIGTERM)
+            await wait_port_closed(gateway)
+            await client.send("within the grace time")
+            assert await client.recv() == "within the grace time"
+    assert await asyncio.to_thread(gateway.wait) == 0
+    [closed] = events(gateway, "websocket.closed")
+    assert (closed["ended_by"], closed["how"]) == ("client", "close")
+
+
+async def test_after_the_grace_time_both_ends_are_closed_with_1001(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     ended: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
@@ -83,12 +98,11 @@ async def test_a_stop_serves_connections_for_the_grace_time_then_closes_both_end
         ended.put_nowait((connection.close_code or 0, connection.close_reason or ""))
 
     async with socket_server(talk) as server:
-        gateway = start(gateway_process, tmp_path, server, flags=("--grace", "3s"))
+        gateway = start(gateway_process, tmp_path, server, flags=("--grace", "0s"))
         async with connecting(gateway) as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
             gateway.signal(signal.SIGTERM)
-            await wait_port_closed(gateway)
-            await client.send("within the grace time")
-            assert await client.recv() == "within the grace time"
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(client.recv(), TIMEOUT)
             assert (client.close_code, client.close_reason) == (1001, "the server stops")
@@ -98,7 +112,7 @@ async def test_a_stop_serves_connections_for_the_grace_time_then_closes_both_end
     assert aborted["requests"] == 1
     [closed] = events(gateway, "websocket.closed")
     assert (closed["ended_by"], closed["how"], closed["upstream"]) == ("gateway", "stop", server)
-    assert closed["bytes_in"] > len("within the grace time") < closed["bytes_out"]
+    assert closed["bytes_in"] > len("hello") < closed["bytes_out"]
 
 
 async def test_a_stop_waits_for_the_end_of_a_frame(
@@ -173,15 +187,15 @@ async def test_a_thousand_connections_of_one_client_are_served_with_the_defaults
 
     async def converse() -> None:
         async with raw_connection(gateway) as client:
-            await client.send(request_head("GET", "/ws", *HANDSHAKE))
-            assert (await client.head()).status == 101
-            for turn in range(3):
+            async with few:
+                await client.send(request_head("GET", "/ws", *HANDSHAKE))
+                assert (await client.head()).status == 101
+            await everyone.wait()
+            for _ in range(3):
                 await client.send(HELLO)
                 assert await client.reader.readexactly(len(HELLO)) == HELLO
-                if turn == 0:
-                    await everyone.wait()
 
-    everyone = asyncio.Barrier(MANY)
+    everyone, few = asyncio.Barrier(MANY), asyncio.Semaphore(50)
     async with upstream(echo_bytes) as up:
         gateway = start(gateway_process, tmp_path, up.authority)
         await asyncio.gather(*(converse() for _ in range(MANY)))
