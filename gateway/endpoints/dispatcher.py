@@ -30,7 +30,7 @@ from gateway.endpoints.uploads.resumable.endpoint import is_resumable, refuse_up
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
-from gateway.http.protocol import FACTS, RATE_LIMITS, abort
+from gateway.http.protocol import FACTS, RATE_LIMITS, abort, client_certificate
 from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
@@ -144,7 +144,7 @@ class Dispatcher:
         """Return the response, or None to close the connection without one."""
         policy: CorsPolicy | None = None
         try:
-            incoming = IncomingRequest(request, owner=owner, facts=facts)
+            incoming = IncomingRequest(request, client_certificate(request), owner=owner, facts=facts)
             policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:

@@ -86,6 +86,7 @@ class ShortExchange:
         self.rate_headers: Mapping[str, str] | None = None
         self.begun = False
         self.head = RequestHead(request.method, request.raw_path, headers, remote, facts=self.facts)
+        self.head.certificate = request.certificate
 
     @property
     def request(self) -> ShortRequest:

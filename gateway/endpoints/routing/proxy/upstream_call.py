@@ -19,6 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from gateway.auth.request import RequestHead
+from gateway.auth.request_ids import REQUEST_ID
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.proxy import forwarding
 from gateway.endpoints.routing.proxy.connection import MAX_FIELD_BYTES, READ_BUFFER_BYTES, PlainResponse
@@ -195,6 +196,7 @@ class UpstreamCaller:
         headers = forwarding.request_headers(context.headers, received, hop)
         host = context.headers.get(hdrs.HOST, upstream)
         headers[hdrs.HOST] = upstream if host == own else host
+        headers.setdefault(REQUEST_ID, head.facts.request_id)
         return headers
 
 
