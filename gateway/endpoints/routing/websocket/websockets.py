@@ -111,7 +111,7 @@ class WebSockets:
         attempt.close()
         status = answered.response.status
         if not attempt.is_failure(status):
-            if attempt.succeed():
+            if attempt.succeed(status):
                 attempt.log_recovery()
             return answered
         attempt.reject(status)
