@@ -133,7 +133,7 @@ class ShortForward:
     def _is_repeated(self, response: PlainResponse, attempt: CountedAttempt) -> bool:
         """Judge the upstream by its response; tell whether another one is asked in place of it."""
         if not attempt.is_failure(response.status):
-            if attempt.succeed():
+            if attempt.succeed(response.status):
                 with self._exchange.context():
                     attempt.log_recovery()
             return False

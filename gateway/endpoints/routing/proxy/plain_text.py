@@ -25,6 +25,7 @@ from gateway.endpoints.routing.proxy.response import plain_reason
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
 from gateway.endpoints.routing.table import RouteMatch, RouteTable
 from gateway.http.short_request import ShortRequest
+from gateway.telemetry.tracing import TRACEPARENT, TRACESTATE
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -33,6 +34,9 @@ MAX_REMEMBERED_BYTES: Final = 8 << 10
 
 _LENGTH: Final = b"content-length"
 _REQUEST_ID: Final = b"x-request-id"
+_CONTEXT: Final = frozenset({TRACEPARENT.encode(), TRACESTATE.encode()})
+"""Headers that a gateway with a tracer sets anew."""
+
 _VARYING: Final = frozenset({_LENGTH, b"date"})
 """Headers of a response that differ each time, beside the id of the request."""
 
@@ -76,26 +80,32 @@ class RequestMemo:
         self, request: ShortRequest, context: RequestContext, upstream: str, caller: UpstreamCaller
     ) -> bytes:
         """Return the request for an upstream. Raises as `request_headers` and `upstream_target`."""
-        head, request_id = self._heads.get(upstream), context.incoming.facts.request_id
+        head, facts = self._heads.get(upstream), context.incoming.facts
+        traced = facts.attempt_span.headers
         if head is None:
             headers = caller.plain_headers(context, upstream, request.scheme)
-            if headers[REQUEST_ID] == request_id:
+            if headers[REQUEST_ID] == facts.request_id:
                 del headers[REQUEST_ID]  # it is another one each time
             else:
                 self._ids = False
+            for name in traced:
+                del headers[name]  # so is that
             head = encode_head(context.upstream_method, target_of(context), headers)
             self._heads[upstream] = head
             self._method, self._target = request.method, request.raw_path
             self._lines = request.raw_headers
             # A condition on headers may choose another route for another id.
-            varying = (_LENGTH,) if self.table.has_conditions else (_LENGTH, _REQUEST_ID)
+            varying = {_LENGTH} if self.table.has_conditions else {_LENGTH, _REQUEST_ID}
+            if traced and not self.table.has_conditions:
+                varying |= _CONTEXT
             names = [name.lower() for name, _ in self._lines]
             self._varying = [at for at, name in enumerate(names) if name in varying]
             checks = context.operation is not None and context.operation.check_headers is not None
             if len(head) <= MAX_REMEMBERED_BYTES and not checks:
                 request.connection.memo = self
-        lines = f"{REQUEST_ID}: {request_id}\r\n".encode() if self._ids else b""
-        return complete_request(head, context.upstream_method, context.body or b"", lines)
+        own = {REQUEST_ID: facts.request_id, **traced} if self._ids else traced
+        lines = "".join([f"{name}: {value}\r\n" for name, value in own.items()])
+        return complete_request(head, context.upstream_method, context.body or b"", lines.encode())
 
 
 def recall_request(request: ShortRequest, table: RouteTable) -> RequestMemo | None:

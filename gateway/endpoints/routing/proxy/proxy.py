@@ -126,7 +126,7 @@ class Proxy:
             raise
         response.on_close(attempt.close)
         if not attempt.is_failure(response.response.status):
-            if attempt.succeed():
+            if attempt.succeed(response.response.status):
                 attempt.log_recovery()
             return response
         attempt.reject(response.response.status)

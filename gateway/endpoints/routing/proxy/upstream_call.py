@@ -46,8 +46,10 @@ from gateway.endpoints.routing.proxy.request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy.response import UpstreamResponse
+from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
+from gateway.telemetry import tracing
 
 log = logging.getLogger("gateway.routing")
 
@@ -173,6 +175,7 @@ class UpstreamCaller:
             data=body or context.body or None,
             allow_redirects=False,
             timeout=_connect_timeout(route.limits.connect),
+            ssl=tls_of(route) if route.scheme == "https" else True,
             middlewares=(send_once,),
         )
 
@@ -196,6 +199,7 @@ class UpstreamCaller:
         headers = forwarding.request_headers(context.headers, received, hop)
         host = context.headers.get(hdrs.HOST, upstream)
         headers[hdrs.HOST] = upstream if host == own else host
+        tracing.set_context(headers, head.facts.attempt_span)
         headers.setdefault(REQUEST_ID, head.facts.request_id)
         return headers
 
