@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -36,13 +36,14 @@ class RequestHead:
     `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
     may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. `whole_lengths`
     are the lengths of the whole file where the body may be a part of it, in digits: none where it is not
-    told; None where Content-Length has it. `facts` are told of it when it has ended.
-    Raises `Refusal("bad_path")` for a bad target.
+    told; None where Content-Length has it. `facts` are told of it when it has ended. `certificate` is
+    the name in the client's certificate. `origins` are those whose pages may act for a user, None:
+    those of the settings. Raises `Refusal("bad_path")` for a bad target.
     """
 
     __slots__ = (
-        "_params", "caller", "facts", "headers", "method", "operator", "owner", "raw_path", "raw_query",
-        "raw_target", "remote", "variables", "whole_lengths",
+        "_params", "caller", "certificate", "facts", "headers", "method", "operator", "origins", "owner",
+        "raw_path", "raw_query", "raw_target", "remote", "variables", "whole_lengths",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,8 @@ class RequestHead:
         self.raw_path, self.raw_query = paths.split_target(raw_target)
         self.facts = RequestFacts() if facts is None else facts
         self.caller: Caller | None = None
+        self.certificate: str | None = None
+        self.origins: Sequence[str] | None = None
         self.whole_lengths: tuple[str, ...] | None = None
         self._params: dict[str, list[str]] | None = None
 
@@ -90,8 +93,14 @@ class IncomingRequest(RequestHead):
     __slots__ = ("request",)
 
     def __init__(
-        self, request: web.BaseRequest, *, owner: bool = False, facts: RequestFacts | None = None
+        self,
+        request: web.BaseRequest,
+        certificate: str | None = None,
+        *,
+        owner: bool = False,
+        facts: RequestFacts | None = None,
     ) -> None:
         head = request.method, request.raw_path, request.headers, request.remote
         super().__init__(*head, owner=owner, facts=facts)
+        self.certificate = certificate
         self.request = request

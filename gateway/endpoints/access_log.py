@@ -16,7 +16,7 @@ from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import REDACTED, Redaction
 from gateway.telemetry.request_facts import RequestFacts
-from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.telemetry.request_metrics import METHODS, RequestMetrics
 
 log = logging.getLogger("gateway.access")
 
@@ -25,6 +25,13 @@ MAX_LOGGED_PATH: Final = 500
 
 MAX_LOGGED_AGENT: Final = 200
 """Characters of a `User-Agent` there."""
+
+
+OTHER_METHOD: Final = "_OTHER"
+"""The `http.request.method` of what is none of `METHODS`."""
+
+ABORTED: Final = "aborted"
+"""The `error.type` of a response that ended early."""
 
 
 class LoggedRequest(Protocol):
@@ -45,6 +52,10 @@ class LoggedRequest(Protocol):
     @property
     def remote(self) -> str | None:
         """The address of the peer."""
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
 
 
 class AccessLog:
@@ -72,12 +83,13 @@ class AccessLog:
         """
         seconds = time.monotonic() - facts.started
         self._metrics.record(request.method, status, facts.route, seconds)
+        if facts.span.recorded:
+            self._end_span(request, facts, status)
         if not log.isEnabledFor(level):
             return
-        path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
         fields: dict[str, object] = {
             "method": request.method[:20],
-            "path": _encodable(path),
+            "path": _path(request),
             **({} if status is None else {"status": status}),
             "ms": round(seconds * 1000, 1),
             "remote": self._proxies.client_address(request.remote, request.headers),
@@ -93,7 +105,7 @@ class AccessLog:
         if facts.upload_id is not None:
             fields["upload_id"] = facts.upload_id
         if (agent := request.headers.get("User-Agent")) is not None:
-            fields["user_agent"] = self._agent(agent, request)
+            fields["user_agent"] = self._without_secrets(agent, request)[:MAX_LOGGED_AGENT]
         if status is None or facts.aborted:
             log.log(level, "request", extra=event("request.aborted", **fields))
         else:
@@ -122,11 +134,35 @@ class AccessLog:
             facts.aborted |= not complete
             self.record(request, facts, response.status, level)
 
-    def _agent(self, agent: str, request: LoggedRequest) -> str:
-        """Return a `User-Agent` without what the same request names as a secret."""
+    def _end_span(self, request: LoggedRequest, facts: RequestFacts, status: int | None) -> None:
+        """End the span of a request, with the attributes of OpenTelemetry's conventions for HTTP.
+
+        Clients name the reason of a refusal below 500: it is no error of the span.
+        """
+        agent = request.headers.get("User-Agent", "")
+        attributes: dict[str, str | int | float | bool | None] = {
+            "http.request.method": request.method if request.method in METHODS else OTHER_METHOD,
+            "url.scheme": request.scheme,
+            "url.path": self._without_secrets(_path(request), request),
+            "http.route": facts.route,
+            "http.response.status_code": status,
+            "client.address": self._proxies.client_address(request.remote, request.headers),
+            "user_agent.original": self._without_secrets(agent, request)[:MAX_LOGGED_AGENT] or None,
+            "gateway.request_id": facts.request_id,
+            "gateway.upload_id": facts.upload_id,
+            "gateway.principal.kind": facts.principal_kind,
+        }
+        span, failed = facts.span, status is None or status >= 500 or facts.aborted
+        span.set({name: value for name, value in attributes.items() if value is not None})
+        if failed or facts.error is not None:
+            span.fail(facts.error or (ABORTED if facts.aborted else str(status)), is_error=failed)
+        span.end()
+
+    def _without_secrets(self, text: str, request: LoggedRequest) -> str:
+        """Return a text of a request without what the same request names as a secret."""
         for secret in self._redaction.values(request.headers, request.raw_path.partition("?")[2]):
-            agent = agent.replace(secret, REDACTED)
-        return _encodable(agent[:MAX_LOGGED_AGENT])
+            text = text.replace(secret, REDACTED)
+        return _encodable(text)
 
 
 async def _send(response: GatewayResponse, request: web.BaseRequest) -> bool:
@@ -138,6 +174,10 @@ async def _send(response: GatewayResponse, request: web.BaseRequest) -> bool:
         return False
     failpoints.hit("after answer")
     return True
+
+
+def _path(request: LoggedRequest) -> str:
+    return _encodable(request.raw_path.partition("?")[0][:MAX_LOGGED_PATH])
 
 
 def _encodable(text: str) -> str:

@@ -30,12 +30,12 @@ from gateway.endpoints.uploads.resumable.endpoint import is_resumable, refuse_up
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
-from gateway.http.protocol import FACTS, RATE_LIMITS, abort
+from gateway.http.protocol import FACTS, RATE_LIMITS, abort, client_certificate
 from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
@@ -44,6 +44,10 @@ from gateway.telemetry.request_facts import API, NO_ROUTE, PREFLIGHT, RequestFac
 log = logging.getLogger("gateway")
 
 UPLOAD_METHODS: Final = "GET, HEAD, PUT, POST"
+
+
+UNTRACED: Final = frozenset({"/-/health", "/-/ready", "/-/metrics"})
+"""Targets that are asked again and again by machines: a trace of each would tell nothing."""
 
 
 class Dispatcher:
@@ -124,10 +128,12 @@ class Dispatcher:
         headers, query = request.headers, request.raw_path.partition("?")[2]
         facts = RequestFacts(request_id(self.auth.proxies, request.remote, headers))
         request[FACTS] = facts
-        with logs.bind(request_id=facts.request_id):
+        if not owner and request.raw_path not in UNTRACED:
+            facts.begin_span(headers)
+        with logs.bind(request_id=facts.request_id, **facts.span.log_fields):
             # Not around the access log: clients could hide who they are. Not with the request itself:
             # connections to upstreams keep this context, and would keep its body.
-            with logs.hide(lambda: self._redaction.values(headers, query)):
+            with logs.hide(lambda: self._redaction.values(headers, query)), tracing.use(facts.span):
                 response = await self._respond(request, facts, owner=owner)
             if response is None:
                 abort(request)
@@ -144,10 +150,11 @@ class Dispatcher:
         """Return the response, or None to close the connection without one."""
         policy: CorsPolicy | None = None
         try:
-            incoming = IncomingRequest(request, owner=owner, facts=facts)
+            incoming = IncomingRequest(request, client_certificate(request), owner=owner, facts=facts)
             policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
+            facts.error = tracing.error_type(error)
             response = error_response(error)
             drop_tracebacks(error)
             if response is not None and request.body_exists:
@@ -172,7 +179,7 @@ class Dispatcher:
             return await self._serve(incoming)
         finally:
             if incoming.caller is not None and incoming.caller.principal is not None:
-                incoming.facts.principal = incoming.caller.principal["name"]
+                incoming.facts.note_principal(incoming.caller.principal)
 
     async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
         request, raw_path = incoming.request, incoming.raw_path

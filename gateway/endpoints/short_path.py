@@ -28,7 +28,7 @@ from gateway.http.responses import (
 )
 from gateway.http.short_request import ShortRequest
 from gateway.http.tracebacks import drop_tracebacks
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.redaction import Redaction
 from gateway.telemetry.request_facts import RequestFacts
 
@@ -48,19 +48,22 @@ class ExchangeContext:
 
 
 class LogContext:
-    """Enters the two blocks of a request's log lines; an `ExitStack` takes twice as long."""
+    """Enters the blocks of a request's log lines and span; an `ExitStack` takes twice as long."""
 
-    __slots__ = ("_bind", "_hide")
+    __slots__ = ("_bind", "_hide", "_use")
 
-    def __init__(self, bind: logs.bind, hide: logs.hide) -> None:
+    def __init__(self, bind: logs.bind, hide: logs.hide, use: tracing.use) -> None:
         self._bind = bind
         self._hide = hide
+        self._use = use
 
     def __enter__(self) -> None:
         self._bind.__enter__()
         self._hide.__enter__()
+        self._use.__enter__()
 
     def __exit__(self, *error: object) -> None:
+        self._use.__exit__(*error)
         self._hide.__exit__(*error)
         self._bind.__exit__(*error)
 
@@ -86,6 +89,7 @@ class ShortExchange:
         self.rate_headers: Mapping[str, str] | None = None
         self.begun = False
         self.head = RequestHead(request.method, request.raw_path, headers, remote, facts=self.facts)
+        self.head.certificate = request.certificate
 
     @property
     def request(self) -> ShortRequest:
@@ -107,18 +111,20 @@ class ShortExchange:
         return self._request.on_disconnect(callback)
 
     def context(self) -> LogContext:
-        """Bind the log fields of the request, and hide its secrets, around what may log."""
+        """Bind the log fields and the span of the request, and hide its secrets, around what may log."""
         facts = self.facts
-        fields = {"request_id": facts.request_id}
+        fields = {"request_id": facts.request_id, **facts.span.log_fields}
         if facts.upload_id is not None:
             fields["upload_id"] = facts.upload_id
         headers, query, redaction = self.head.headers, self.head.raw_query, self._context.redaction
-        return LogContext(logs.bind(**fields), logs.hide(lambda: redaction.values(headers, query)))
+        hide = logs.hide(lambda: redaction.values(headers, query))
+        return LogContext(logs.bind(**fields), hide, tracing.use(facts.span))
 
     def begin(self) -> None:
         """Take the request."""
         self.begun = True
         self.facts.bytes_in = self._request.body_bytes
+        self.facts.begin_span(self._request.headers)
         self._context.serving.begin()
         self._request.begin()
 
@@ -184,6 +190,7 @@ class ShortExchange:
             try:
                 response: GatewayResponse | None = await respond(request)
             except Exception as error:
+                self.facts.error = tracing.error_type(error)
                 response = error_response(error)
                 drop_tracebacks(error)
                 if response is not None and request.body_exists:
@@ -194,12 +201,13 @@ class ShortExchange:
             return web.Response(status=500)
         self._note_principal()
         response.set_gateway_headers(self.facts.request_id)
-        with logs.bind(request_id=self.facts.request_id, **self.log_fields):
+        with self._access_fields():
             await self._context.access_log.send(response, request, self.facts)
         return response
 
     def fail(self, error: Exception) -> None:
         """Send the response to an error; close the connection without one where none is true."""
+        self.facts.error = tracing.error_type(error)
         with self.context():
             response = error_response(error)
         drop_tracebacks(error)
@@ -223,12 +231,16 @@ class ShortExchange:
         if not access_log.writes():
             access_log.record(self._request, self.facts, status)
             return
-        with logs.bind(request_id=self.facts.request_id, **self.log_fields):
+        with self._access_fields():
             access_log.record(self._request, self.facts, status)
+
+    def _access_fields(self) -> logs.bind:
+        facts = self.facts
+        return logs.bind(request_id=facts.request_id, **facts.span.log_fields, **self.log_fields)
 
     def _note_principal(self) -> None:
         if self.head.caller is not None and self.head.caller.principal is not None:
-            self.facts.principal = self.head.caller.principal["name"]
+            self.facts.note_principal(self.head.caller.principal)
 
 
 Offer = Callable[[ShortExchange], bool]

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from gateway.auth.foreign_pages import is_cross_site
 from gateway.auth.request import RequestHead
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse, Response
@@ -69,22 +70,6 @@ _FORM_TYPES: Final = frozenset(
     {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}
 )
 """Media types of what a page may post without asking (Fetch standard, CORS-safelisted headers)."""
-
-
-def is_cross_site(request: web.BaseRequest | RequestHead) -> bool:
-    """Tell whether a page of another origin made a browser send this request.
-
-    Pages cannot set `Sec-Fetch-Site`. Old browsers send `Origin` alone, and so do all browsers to
-    other machines over plain HTTP.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site.lower() not in {"same-origin", "none"}
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None:
-        return False
-    host = origin.partition("://")[2].lower()
-    return not host or host != request.headers.get(hdrs.HOST, "").lower()
 
 
 def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy | None) -> None:

@@ -20,8 +20,9 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from gateway.errors import ConfigError, Refusal
 from gateway.http import connection
 from gateway.http.ambiguity import HTTP_VERSIONS, find_ambiguity
-from gateway.http.connection import ClientConnection, refuse_request
+from gateway.http.connection import ClientConnection
 from gateway.http.limits import ConnectionLimits
+from gateway.http.refused_request import refuse_request
 from gateway.http.short_path import ShortPathConnection
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
@@ -161,6 +162,11 @@ def on_disconnect(request: web.BaseRequest, callback: Callable[[], None]) -> Ite
         yield
     finally:
         callbacks.discard(callback)
+
+
+def client_certificate(request: web.BaseRequest) -> str | None:
+    """Return the name in the certificate of the client, None where it showed none."""
+    return request.protocol.certificate if isinstance(request.protocol, ClientConnection) else None
 
 
 def facts_of(request: web.BaseRequest) -> RequestFacts:

@@ -79,6 +79,10 @@ class GatewayResponse(web.StreamResponse):
         elif closes:
             await self._drain_unread(request)
 
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Call this once the response needs nothing of its endpoint any more: here, at once."""
+        callback()
+
     def release_body(self) -> None:
         """Let go of a body in memory: aiohttp keeps a response until its connection's next request."""
 

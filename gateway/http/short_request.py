@@ -49,6 +49,11 @@ class ShortRequest:
         return peer[0] if isinstance(peer, tuple) else peer
 
     @property
+    def certificate(self) -> str | None:
+        """The name in the certificate of the client."""
+        return self._connection.certificate
+
+    @property
     def body_exists(self) -> bool:
         """Whether the request has a body."""
         return self._payload is not EMPTY_PAYLOAD

@@ -22,6 +22,13 @@ def begin_decision(handler: Handler, context: Context) -> Span:
     return context.run(tracing.begin, f"{NAME} {handler.name}", "internal", attributes)
 
 
+def begin_script(name: str, above: Span) -> Span:
+    """Begin the span of a script of the route `name`, below that of its request."""
+    if not tracing.is_on():
+        return NO_SPAN
+    return tracing.begin_below(above, f"{NAME} {name}", attributes={"gateway.handler": name})
+
+
 def begin_failed_upload(handler: Handler, upload: Upload) -> Span:
     """Begin the span of a handler that is told of an upload that failed."""
     if not tracing.is_on():
@@ -66,10 +73,15 @@ def end_span(span: Span, run: HandlerRun, outcome: str) -> None:
     elif handle.invalid is not None:
         span.fail("InvalidResult")
     elif error is not None:
-        file, _, line = run.place.rpartition(":")
-        span.set({"code.file.path": file, "code.line.number": int(line) if line.isdecimal() else 0})
-        span.fail(str(error.code) if isinstance(error, HTTPError) else tracing.error_type(error))
+        fail_at(span, error, run.place)
     span.end()
+
+
+def fail_at(span: Span, error: BaseException, place: str) -> None:
+    """Note what a script ended with, and at which `file:line`."""
+    file, _, line = place.rpartition(":")
+    span.set({"code.file.path": file, "code.line.number": int(line) if line.isdecimal() else 0})
+    span.fail(str(error.code) if isinstance(error, HTTPError) else tracing.error_type(error))
 
 
 def cancel_span(span: Span) -> None:

@@ -24,6 +24,7 @@ from gateway.endpoints.admin.reload import ReloadOutcome
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
+from gateway.http.identity_filter import identity_filter
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
@@ -171,7 +172,8 @@ def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.Server
         settings.idle_timeout,
         settings.min_rate,
         connection_share(),
-        is_shared_address=lambda peer: dispatcher.auth.proxies.believes(peer, {}),
+        is_shared_address=dispatcher.auth.proxies.trusts,
+        filter_head=identity_filter(dispatcher.auth.identity),
     )
     return [
         make_runner(dispatcher.handle, limits, dispatcher.take if settings.short_path else None),

@@ -30,6 +30,7 @@ from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.pages.handler import PagesEndpoint
 from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
@@ -186,7 +187,8 @@ async def _open_routing(
     origins, plugins = resources.settings.cors_origins, resources.plugins
     scripts = ScriptSteps(resources.hooks.run_script, plugins.mask, proxy.fetch_whole)
     default_cors = CorsPolicy(origins) if origins else None
-    counters = resources.base.shared.rate_counters
+    shared, slot = resources.base.shared, resources.base.state.slot
+    counters = RouteCounters(shared.rate_counters, shared.in_flight, slot)
     websockets = WebSockets(proxy, default_cors)
     metrics.labelled_gauge(
         "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts

@@ -29,7 +29,7 @@ from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
-from gateway.http.protocol import make_runner
+from gateway.http.protocol import client_certificate, make_runner
 from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import descriptors_left, listening_socket, tls_context
 from gateway.plugins import Plugins
@@ -188,7 +188,7 @@ class _WorkerPages:
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         self.resources.auth.local_only.refuse_foreign_host(request.headers)
-        incoming = IncomingRequest(request)
+        incoming = IncomingRequest(request, client_certificate(request))
         if request.method not in {"GET", "HEAD"}:
             raise Refusal(
                 "method_not_allowed", "a worker answers GET and HEAD only", {"Allow": "GET, HEAD"}

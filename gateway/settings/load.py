@@ -161,6 +161,10 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
             _ = settings.upload_template
         except ValueError as error:
             yield sources["stored_path"].error(str(error))
+    if settings.identity_headers is not None and not settings.trusted_proxies:
+        yield sources["identity_headers"].error(
+            "nobody may send them yet: add --trusted-proxies with the addresses of your proxy"
+        )
     yield from _repeated_tokens(settings, sources)
     yield from _wrong_quotas(settings, sources)
     if settings.deliver == "workers" and settings.events == "journal":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.telemetry import tracing
+from gateway.telemetry.tracing import NO_ATTRIBUTES, NO_SPAN
 
 NO_ROUTE: Final = "none"
 UPLOADS: Final = "uploads"
@@ -35,12 +39,15 @@ class RequestFacts:
     last, `upstream_seconds` the time until the head of its response; None without one. `bytes_in` and
     `bytes_out` are bytes of bodies that came and were sent, as they are on the connection, without the
     framing of chunks. `aborted` tells that the response ended early, or that there was none. `started`
-    is a monotonic time in seconds.
+    is a monotonic time in seconds. `principal` and `principal_kind` tell who sent it. `error` is the
+    `tracing.error_type` of what refused it. `span` is its span, `attempt_span` that of the latest of its
+    `attempts` at upstreams.
     """
 
     __slots__ = (
-        "aborted", "bytes_in", "bytes_out", "principal", "request_id", "route", "started", "upload_id",
-        "upstream", "upstream_seconds",
+        "aborted", "attempt_span", "attempts", "bytes_in", "bytes_out", "error", "principal",
+        "principal_kind", "request_id", "route", "span", "started", "upload_id", "upstream",
+        "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self, request_id: str = "") -> None:
@@ -52,5 +59,19 @@ class RequestFacts:
         self.bytes_in = 0
         self.bytes_out = 0
         self.principal: str | None = None
+        self.principal_kind: str | None = None
         self.upload_id: str | None = None
         self.aborted = False
+        self.error: str | None = None
+        self.span = NO_SPAN
+        self.attempt_span = NO_SPAN
+        self.attempts = 0
+
+    def begin_span(self, headers: Mapping[str, str]) -> None:
+        """Begin the span of the request, which has these headers, from when it came."""
+        if tracing.is_on():
+            self.span = tracing.begin_request(headers, NO_ATTRIBUTES, time.monotonic() - self.started)
+
+    def note_principal(self, principal: Mapping[str, Any]) -> None:
+        """Note who sent the request."""
+        self.principal, self.principal_kind = principal["name"], principal["kind"]

@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol, cast
 
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.errors import Refusal
 
@@ -227,6 +227,14 @@ def outgoing(headers: Mapping[str, str], span: Span) -> dict[str, str]:
         return dict(headers)
     kept = {name: value for name, value in headers.items() if name.lower() not in _CONTEXT_HEADERS}
     return {**kept, **span.headers}
+
+
+def set_context(headers: CIMultiDict[str], span: Span) -> None:
+    """Let the headers of a request name the span that sends it; without a tracer they stay."""
+    if span.context is not None:
+        for name in _CONTEXT_HEADERS:
+            headers.popall(name, None)
+        headers.update(span.headers)
 
 
 def begin_request(headers: Mapping[str, str], attributes: Attributes, age: float = 0.0) -> Span:

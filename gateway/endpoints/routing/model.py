@@ -49,6 +49,11 @@ class Limits:
     in_flight: int | None = None
     body: int | None = None
 
+    @property
+    def whole_body(self) -> int:
+        """Bytes of a body that is read whole."""
+        return self.max_body if self.body is None else min(self.max_body, self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -234,6 +239,8 @@ class RequestContext:
     """The encoded path for the upstream, if a step has set one in place of the target's."""
     raw_query: str | None = None
     """The encoded query for the upstream, if a step has set one."""
+    deadline: float | None = None
+    """The time of the loop by which the response of the upstreams must have ended (`limits.total`)."""
 
     @property
     def request(self) -> web.BaseRequest:

@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
+from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
@@ -33,7 +34,6 @@ from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
-from gateway.limits import FixedWindowCounters
 from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel, SentModel
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Configs
@@ -108,7 +108,7 @@ async def _find_failures(
     upstream = StubbedUpstream(test.upstream)
     reason = ""
     try:
-        route, counters = _route(plugin, test, stubs), FixedWindowCounters()
+        route, counters = _route(plugin, test, stubs), RouteCounters()
         for _ in range(test.request.repeat):
             context = _context(route, test.request)
             sent_headers = context.headers
@@ -143,7 +143,7 @@ async def _respond(
     context: RequestContext,
     upstream: StubbedUpstream,
     executor: ScriptExecutor,
-    counters: FixedWindowCounters,
+    counters: RouteCounters,
 ) -> tuple[GatewayResponse, str]:
     """Return the response, and why it is a refusal. Raises `_ScriptFailed`."""
 

@@ -76,6 +76,7 @@ class ShortUploads:
         exchange.head.facts.upload_id = upload.id
         try:
             exchange.begin()
+            upload.traceparent = exchange.facts.span.traceparent
             if admission.rates is not None:
                 exchange.rate_headers = admission.rates.count_now(upload)
             if decided_by_handlers:

@@ -19,6 +19,7 @@ from yarl import URL
 from gateway.plugins.scripting.http_sessions import HttpSessions
 from gateway.signing.keys import FindCredentials, TrustedCall
 from gateway.telemetry import tracing
+from gateway.telemetry.logs import bound_fields
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
@@ -97,10 +98,13 @@ class Callout:
         JSON. Raises `HTTPError(code, body)` from 400 on, and with 503 at once where the host has its
         share of `MAX_CALLS`; `ValueError` for a response over 64 MiB, `aiohttp.ClientError` and
         `TimeoutError` without a response. Redirects are followed, except those of a gateway of this
-        installation.
+        installation. `X-Request-Id` is that of the request which the script serves.
         """
         url = URL(_url(endpoint or self._own_endpoint(), path))
         fields = {k: v for k, v in (headers or {}).items() if k.lower() != INTERNAL_HEADER.lower()}
+        served = bound_fields().get("request_id")
+        if served is not None and not any(name.lower() == "x-request-id" for name in fields):
+            fields["X-Request-Id"] = served
         if isinstance(body, dict | list):
             body = json.dumps(body).encode()
             if not any(name.lower() == "content-type" for name in fields):

@@ -18,6 +18,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.access_log import AccessLog, LoggedRequest
+from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
@@ -30,7 +31,7 @@ from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, make_runner
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import GatewayResponse, refusal_response
-from gateway.limits import FixedWindowCounters, MinRate
+from gateway.limits import MinRate
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
@@ -152,7 +153,7 @@ async def front(
 def _short_routes(proxy: Proxy) -> ShortRoutes:
     auth = Auth(Settings(auth="none"), ())
     scripts = ScriptSteps(_run_no_script, str, proxy.fetch_whole)
-    steps = RouteSteps(auth, scripts, proxy, None, None, FixedWindowCounters())
+    steps = RouteSteps(auth, scripts, proxy, None, None, RouteCounters())
     return ShortRoutes(steps, proxy, auth.proxies, MinRate(0))
 
 

@@ -47,16 +47,16 @@ class CountedAttempt:
 
     def reject(self, status: int) -> None:
         """Note that the upstream has responded with a status that is a failure."""
-        self._record.reject()
+        self._record.reject(status)
         seconds = self._group.fail(self._attempt, connected=True)
         self._group.end(self._attempt)
         if seconds:
             fields = self._suspension(seconds)
             log.warning("the upstream's status is %d", status, extra=event("upstream.failed", **fields))
 
-    def succeed(self) -> bool:
+    def succeed(self, status: int) -> bool:
         """Note that the upstream has responded; tell whether that ends its suspension."""
-        self._record.succeed()
+        self._record.succeed(status)
         self._group.end(self._attempt)
         return self._group.succeed(self._attempt)
 
@@ -66,8 +66,9 @@ class CountedAttempt:
         log.info("the upstream works again", extra=event("upstream.recovered", **fields))
 
     def close(self) -> None:
-        """Count it no more."""
+        """Count it no more: its response was read, or there is none."""
         self._lease.close()
+        self._record.span.end()
 
     def _log_failure(self, failure: UpstreamFailed) -> None:
         seconds = self._group.fail(self._attempt, connected=failure.connected)

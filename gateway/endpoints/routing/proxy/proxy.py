@@ -6,6 +6,7 @@ fields of `forwarding`. A slow upstream, route or client takes no place of the o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +17,7 @@ from gateway.auth.request import RequestHead
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
 from gateway.endpoints.routing.proxy.attempt import CountedAttempt
 from gateway.endpoints.routing.proxy.attempt_record import AttemptRecord
-from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed, too_long
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
@@ -96,8 +97,10 @@ class Proxy:
             leases.enter_context(self.admit(context))
             has_body = context.request.body_exists if context.body is None else bool(context.body)
             tries = self.tries(context, has_body=has_body)
+            set_deadline(context)
             while True:
                 upstream = tries.next()
+                _check_deadline(context)
                 try:
                     response = await self._request_one(context, upstream, tries)
                 except UpstreamFailed as failure:
@@ -123,7 +126,7 @@ class Proxy:
             raise
         response.on_close(attempt.close)
         if not attempt.is_failure(response.response.status):
-            if attempt.succeed():
+            if attempt.succeed(response.response.status):
                 attempt.log_recovery()
             return response
         attempt.reject(response.response.status)
@@ -158,6 +161,18 @@ class Proxy:
         if route not in self._routes:
             self._routes[route] = FairShare("requests to this path", MAX_ROUTE_REQUESTS)
         return self._routes[route]
+
+
+def set_deadline(context: RequestContext) -> None:
+    """Let `limits.total` begin."""
+    total = context.route.limits.total
+    if total is not None:
+        context.deadline = asyncio.get_running_loop().time() + total
+
+
+def _check_deadline(context: RequestContext) -> None:
+    if context.deadline is not None and asyncio.get_running_loop().time() >= context.deadline:
+        raise too_long(context.route.limits.total)
 
 
 def _refuse_not_proxied(head: RequestHead) -> None:

@@ -86,8 +86,11 @@ class UpstreamResponse:
             self._callbacks.close()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call this once the connection is released."""
-        self._callbacks.callback(callback)
+        """Call this once the connection is released, now if it is."""
+        if self._closed:
+            callback()
+        else:
+            self._callbacks.callback(callback)
 
 
 def plain_reason(reason: str | None) -> str | None:
@@ -113,6 +116,10 @@ class ProxyResponse(GatewayResponse):
             self.headers.popall(hdrs.CONTENT_LENGTH, None)  # of a body that is not sent
         self._upstream_response = upstream_response
         self._meter = meter
+
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Call this once the response has ended at the upstream."""
+        self._upstream_response.on_close(callback)
 
     async def discard(self) -> None:
         """Release the upstream's connection: the response was sent, or is not needed."""

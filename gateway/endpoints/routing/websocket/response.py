@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -46,13 +47,18 @@ class WebSocketResponse(GatewayResponse):
         self._connection = answered.connection
         self._accept = response.headers[hdrs.SEC_WEBSOCKET_ACCEPT]
         self._route = route
-        self._lease = lease
         self._track = track
+        self._at_end = contextlib.ExitStack()
+        self._at_end.callback(lease.close)
 
     def close(self) -> None:
         """Close the upstream's connection."""
         self._connection.cancel()
-        self._lease.close()
+        self._at_end.close()
+
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Call this once the connection has ended."""
+        self._at_end.callback(callback)
 
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""

@@ -104,7 +104,7 @@ class WebSockets:
         except BaseException as error:
             attempt.fail(error)
             raise
-        if attempt.succeed():
+        if attempt.succeed(answered.response.status):
             attempt.log_recovery()
         attempt.close()
         try:
@@ -121,7 +121,7 @@ class WebSockets:
             check_switch(response.headers, key)
             track = functools.partial(self._track, route.name)
             return WebSocketResponse(answered, route, lease, track)
-        timeout = UpstreamTimeout(route.limits.idle)
+        timeout = UpstreamTimeout(context)
         upstream_response = UpstreamResponse(response, context.request, timeout, None)
         upstream_response.on_close(lease.close)
         return ProxyResponse(upstream_response, context.response_meter)
