@@ -2,6 +2,7 @@
 
 import { isObject } from "./docs-model.js";
 
+const BEARERS = new Set(["bearer", "jwt"]);
 const MAX_DEPTH = 6;
 const FORMATS = {
   "date": "2026-01-31",
@@ -17,7 +18,7 @@ const FORMATS = {
 };
 const CANDIDATES = ["abc", "a", "A", "ABC", "1", "12", "123", "1234", "a1", "A1", "a-b", "2026-01-31", "a@b.c", ""];
 
-/** Return the command, or nothing for what only gateways call. `base` is the URL of the gateway. */
+/** Return the command, or nothing for what no command calls. `base` is the URL of the gateway. */
 export function curlCommand(model, operation, base) {
   const { raw } = operation;
   if (raw["x-gateway-internal"]) return "";
@@ -29,7 +30,8 @@ export function curlCommand(model, operation, base) {
   }
   const security = model.security(operation);
   const signed = security.length > 0 && security.every((ways) => ways.some((way) => way.name === "signed"));
-  if (security.length && !security.some((ways) => !ways.length) && !signed) {
+  if (signed && operation.method === "POST") return ""; // a signed form: its fields are made by a script
+  if (security.some((ways) => ways.some((way) => BEARERS.has(way.name)))) {
     words.push('-H "Authorization: Bearer $TOKEN"');
   }
   for (const parameter of operation.parameters) {
@@ -77,8 +79,14 @@ function filledPath(model, operation) {
 
 function query(model, operation) {
   const fields = operation.parameters.filter((one) => one.in === "query" && one.required).flatMap((one) =>
-    [sampleOf(model, one)].flat().map((value) => `${encodeURIComponent(one.name)}=${encodeURIComponent(value)}`));
+    queryValues(one, sampleOf(model, one)).map((value) =>
+      `${encodeURIComponent(one.name)}=${encodeURIComponent(value)}`));
   return fields.length ? `?${fields.join("&")}` : "";
+}
+
+function queryValues(parameter, value) {
+  const between = { form: ",", pipeDelimited: "|", spaceDelimited: " " }[parameter.style ?? "form"];
+  return Array.isArray(value) && parameter.explode === false ? [value.join(between)] : [value].flat();
 }
 
 function sampleOf(model, parameter) {
