@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.errors import Refusal
-from gateway.limits import in_flight, locks
+from gateway.limits import locks
 from gateway.limits.in_flight import InFlightLease, InFlightTable
 
 
@@ -95,7 +95,7 @@ def test_processes_that_count_at_once_never_admit_more_than_the_limit(
                 lease = shared.acquire(slot, "r", f"{slot} {turn}", 2)
             except Refusal:
                 continue
-            if sum(shared._counts[shared._cell_of("r") :: in_flight._ROW]) > 2:
+            if shared.count(shared._cell_of(hash("r"))) > 2:
                 os._exit(1)
             lease.close()
 
@@ -127,11 +127,18 @@ def test_what_a_killed_process_had_is_free_once_its_row_is_cleared(shared: InFli
     kept.close()
 
 
-def test_names_that_nothing_uses_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "MAX_NAMES", 8)
-    table, held = InFlightTable(), list[InFlightLease]()
-    for number in range(100):
+def test_keys_that_nothing_uses_make_room_for_others() -> None:
+    table, held = InFlightTable(max_keys=64), list[InFlightLease]()
+    for number in range(1000):
         held.append(table.acquire(0, f"route {number}", "client", 1))
         assert refusal_of(table, f"route {number}", "another", 1) == "overloaded"
-        if len(held) > 6:
+        if len(held) > 2:
             held.pop(0).close()
+
+
+def test_many_requests_of_many_routes_and_clients_are_told_apart() -> None:
+    table = InFlightTable()
+    for route in range(20):
+        for client in range(200):
+            table.acquire(0, f"route {route}", f"client {client}", 200)
+        assert refusal_of(table, f"route {route}", "another", 200) == "overloaded"

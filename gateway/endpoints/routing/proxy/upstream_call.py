@@ -46,6 +46,7 @@ from gateway.endpoints.routing.proxy.request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy.response import UpstreamResponse
+from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
 from gateway.telemetry import tracing
@@ -174,6 +175,7 @@ class UpstreamCaller:
             data=body or context.body or None,
             allow_redirects=False,
             timeout=_connect_timeout(route.limits.connect),
+            ssl=tls_of(route) if route.scheme == "https" else True,
             middlewares=(send_once,),
         )
 

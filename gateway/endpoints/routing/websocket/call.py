@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ssl
 from typing import NamedTuple
 
 from aiohttp import hdrs
@@ -17,6 +15,7 @@ from gateway.endpoints.routing.proxy.connection import (
 )
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed, not_http, silent, unreachable
 from gateway.endpoints.routing.proxy.plain_call import encode_head
+from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
 from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, UPGRADE, VERSION
 from gateway.errors import ClientDisconnected, GatewayError
@@ -84,7 +83,7 @@ async def call_upstream(caller: UpstreamCaller, handshake: Handshake) -> Answere
 
 async def _connect(caller: UpstreamCaller, handshake: Handshake) -> UpstreamConnection:
     route = handshake.context.route
-    seconds, tls = route.limits.connect, tls_context() if route.scheme == "https" else None
+    seconds, tls = route.limits.connect, tls_of(route) if route.scheme == "https" else None
     try:
         async with asyncio.timeout(seconds):
             return await caller.pool.open_single(handshake.upstream, tls)
@@ -100,9 +99,3 @@ def _missing(error: ResponseMissingError | None, idle: float) -> GatewayError:
     if error is not None and error.closed:
         return UpstreamFailed(not_http(), connected=True, closed=True)
     return not_http()
-
-
-@functools.lru_cache(maxsize=1)
-def tls_context() -> ssl.SSLContext:
-    """Return the TLS context for upstreams."""
-    return ssl.create_default_context()
