@@ -9,6 +9,7 @@ from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.in_flight import BoundStep, RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
+from gateway.endpoints.routing.response_check import ResponseCheckStep
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS
@@ -52,6 +53,7 @@ class RouteSteps:
             self.bound,
             self.validate,
             self._count_abnormal,
+            ResponseCheckStep(metrics),
             scripts.before,
             scripts.after,
         )

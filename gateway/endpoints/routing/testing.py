@@ -82,7 +82,10 @@ class StubbedUpstream:
         answer, code = self._answer, self._answer.code
         if "code" not in answer.model_fields_set and is_websocket(context.incoming.headers):
             code = SWITCHING_PROTOCOLS
-        return BufferedResponse(code, CIMultiDict(answer.headers), body_bytes(answer.body))
+        headers = CIMultiDict(answer.headers)
+        if isinstance(answer.body, dict | list):
+            headers.setdefault("Content-Type", "application/json")
+        return BufferedResponse(code, headers, body_bytes(answer.body))
 
 
 async def run_route_tests(
@@ -123,6 +126,10 @@ async def _find_failures(
     except _ScriptFailed as failed:
         return [script_failure(failed.error)]
     failures = _failures(test.expect, response, reason)
+    failures += [
+        f"the response violates its schema: {fault.pointer or 'the body'} {fault.message}"
+        for fault in context.response_faults
+    ]
     failures += _wrong_headers("header", test.expect.headers, sent_headers)
     failures += _wrong_headers("response header", test.expect.response_headers, response.headers)
     return [*failures, *_sent_failures(test.expect.sent, upstream)]

@@ -212,3 +212,13 @@ def test_a_script_that_may_take_a_path_from_the_request_is_pointed_out(
     code, _, err = check_text(route(script=script))
     assert code == 0
     assert err.startswith("warning: x.yaml:3: this script opens or removes files") == warned
+
+
+def test_a_response_that_violates_its_schema_fails_a_case(check_text: Check) -> None:
+    schema = "spec: [{method: GET, schema: {response: {body: {required: [id]}}}}]\n"
+    text = route("/r", more=schema).replace("[]", "[up]", 1)
+    case = "tests:\n- {name: the case, request: {method: GET}, upstream: {body: BODY}, expect: {}}\n"
+    assert check_text(text + case.replace("BODY", "{id: 1}"))[0] == 0
+    code, out, _ = check_text(text + case.replace("BODY", "{name: a}"))
+    assert code == 1
+    assert 'the response violates its schema: the body "id" is a required property' in out
