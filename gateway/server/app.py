@@ -125,6 +125,7 @@ class Gateway:
                 number, faults=(f"the reload failed: {type(error).__name__}, see the log",)
             )
         self.endpoints.dispatcher.auth.replace_tokens(tokens)
+        self.endpoints.dispatcher.routing.follow_table()
         if resources.tls is not None:
             with suppress(ConfigError):  # it was good just now
                 load_certificate(resources.tls, settings)

@@ -192,7 +192,12 @@ async def _open_routing(
         "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts
     )
     steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    metrics.labelled_gauge(
+        "gateway_upstream_up", "1 if requests are sent to it", ("route", "upstream"), proxy.upstreams.up
+    )
+    routing = Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    routing.follow_table()
+    return routing
 
 
 def _open_notifications(
