@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
@@ -74,6 +74,7 @@ class RouteBuilder:
                 self._error(f"{spec.method} is listed twice: remove one", "spec", at, "method")
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
+        self._check_websocket(operations)
         auth = model.proxy.authorization.auth
         if auth == "jwt" and not self.issuer:
             self._error(NO_ISSUER, "proxy", "authorization", "auth")
@@ -126,6 +127,13 @@ class RouteBuilder:
             unknown = sorted(set(variable_names(target.path)) - set(variable_names(path)))
             if unknown:
                 self._error(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
+
+    def _check_websocket(self, operations: Mapping[str, Operation]) -> None:
+        """A handshake is a GET that an upstream answers (RFC 6455 section 4.1)."""
+        if self.model.websocket and not self.model.upstreams:
+            self._error("WebSocket connections need an upstream: add one", "websocket")
+        if self.model.websocket and operations and "GET" not in operations:
+            self._error("WebSocket handshakes are GET requests: add `method: GET`", "websocket")
 
     def _template(self, key: str, text: str) -> RouteTemplate | None:
         try:

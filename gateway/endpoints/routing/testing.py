@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
@@ -22,7 +22,7 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
 from gateway.endpoints.routing.in_flight import RouteCounters
-from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
+from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
@@ -31,6 +31,8 @@ from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
+from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
+from gateway.endpoints.routing.websocket.websockets import check_request
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
@@ -76,8 +78,10 @@ class StubbedUpstream:
     async def _receive(self, context: RequestContext) -> BufferedResponse:
         self.body = await context.request.content.read() if context.body is None else context.body
         self.sent = SentModel(method=context.upstream_method, target=target_of(context))
-        answer = self._answer
-        return BufferedResponse(answer.code, CIMultiDict(answer.headers), body_bytes(answer.body))
+        answer, code = self._answer, self._answer.code
+        if "code" not in answer.model_fields_set and is_websocket(context.incoming.headers):
+            code = SWITCHING_PROTOCOLS
+        return BufferedResponse(code, CIMultiDict(answer.headers), body_bytes(answer.body))
 
 
 async def run_route_tests(
@@ -158,12 +162,23 @@ async def _respond(
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
         scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
-        steps = RouteSteps(_auth(context), scripts, upstream, None, None, counters)
+        steps = RouteSteps(_auth(context), scripts, _checking_handshakes(upstream), None, None, counters)
         return await steps.respond(context), ""
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             raise _ScriptFailed(refusal.__cause__) from None
         return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
+
+
+def _checking_handshakes(upstream: Next) -> Next:
+    """Return `upstream` behind the checks of WebSocket handshakes."""
+
+    async def ask(context: RequestContext) -> GatewayResponse:
+        if is_websocket(context.incoming.headers):
+            check_request(context, None)
+        return await upstream(context)
+
+    return ask
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -209,12 +224,14 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
 
 
 def _request(model: RouteRequestModel, path: str, headers: CIMultiDict[str]) -> web.Request:
-    content, query = body_bytes(model.body), urlencode(model.params, doseq=True)
+    query = urlencode(model.params, doseq=True)
     target = quote(path) + (f"?{query}" if query else "")
-    sent = CIMultiDict(headers)
+    sent, payload = CIMultiDict(headers), EMPTY_PAYLOAD
     if model.body is not None:
+        content = body_bytes(model.body)
         sent["Content-Length"] = str(len(content))
-    return make_mocked_request(model.method, target, sent, payload=_payload(content))
+        payload = _payload(content)
+    return make_mocked_request(model.method, target, sent, payload=payload)
 
 
 def _payload(content: bytes) -> StreamReader:

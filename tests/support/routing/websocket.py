@@ -8,8 +8,11 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.utils import accept_key
 
 from tests.support.harness import Addressed
+from tests.support.routing.proxying import lines_of
 from tests.support.routing.scripted import route
 
 Talk = Callable[[ServerConnection], Awaitable[None]]
@@ -22,17 +25,26 @@ HANDSHAKE = (
     "Sec-WebSocket-Version: 13",
     f"Sec-WebSocket-Key: {KEY}",
 )
-SWITCH = (
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    f"Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
-).encode()
+
+
+def switch_for(head: bytes) -> bytes:
+    """Return the response to a handshake."""
+    [key] = lines_of(head, "Sec-WebSocket-Key")
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+    ).encode()
+
+
+SWITCH = switch_for("\r\n".join(("", *HANDSHAKE, "")).encode())
 """The response to HANDSHAKE."""
 
 
 async def echo(connection: ServerConnection) -> None:
     """Send back every message."""
-    async for message in connection:
-        await connection.send(message)
+    with contextlib.suppress(ConnectionClosed):
+        async for message in connection:
+            await connection.send(message)
 
 
 @contextlib.asynccontextmanager

@@ -112,6 +112,7 @@ class Tunnel:
         return end is self.upstream and not end.frames.closed and client_reads
 
     def _close_lost(self) -> None:
+        self.client.discard()
         self._close("eof", UPSTREAM_LOST, "the connection to the server was lost", CLOSE_TIMEOUT)
 
     def _close(self, how: str, code: int, reason: str, seconds: float) -> None:

@@ -153,6 +153,11 @@ class TunnelEnd(asyncio.Protocol):
         if self.frames.at_boundary:
             self._mute()
 
+    def discard(self) -> None:
+        """Pass nothing on any more: the peer is lost."""
+        self._last = b""
+        self._mute()
+
     def _mute(self) -> None:
         self._muted = True
         self.peer.write(self._last or b"")

@@ -15,6 +15,7 @@ from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.proxy.request import UpstreamTimeout
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
+from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.websocket.call import (
     AnsweredHandshake,
     call_upstream,
@@ -89,14 +90,17 @@ class WebSockets:
         while True:
             upstream = tries.next()
             try:
-                return await self._request_one(context, upstream, key, lease)
+                answered = await self._request_one(context, upstream, key, tries)
             except UpstreamFailed as failure:
                 tries.go_on(upstream, failure)
+                continue
+            if answered is not None:
+                return self._respond(context, answered, key, lease)
 
     async def _request_one(
-        self, context: RequestContext, upstream: str, key: str, lease: Lease
-    ) -> GatewayResponse:
-        """Send the handshake to one upstream, and note how it did."""
+        self, context: RequestContext, upstream: str, key: str, tries: UpstreamTries
+    ) -> AnsweredHandshake | None:
+        """Send the handshake to one upstream, and note how it did; None: another one is asked."""
         attempt = self._proxy.begin(context, upstream)
         try:
             handshake = encode_handshake(self._proxy.caller, context, upstream, key)
@@ -104,27 +108,34 @@ class WebSockets:
         except BaseException as error:
             attempt.fail(error)
             raise
-        if attempt.succeed(answered.response.status):
-            attempt.log_recovery()
         attempt.close()
-        try:
-            return self._respond(context, answered, key, lease)
-        except BaseException:
-            answered.connection.cancel()
-            raise
+        status = answered.response.status
+        if not attempt.is_failure(status):
+            if attempt.succeed(status):
+                attempt.log_recovery()
+            return answered
+        attempt.reject(status)
+        if not tries.repeat():
+            return answered
+        answered.connection.cancel()
+        return None
 
     def _respond(
         self, context: RequestContext, answered: AnsweredHandshake, key: str, lease: Lease
     ) -> GatewayResponse:
         response, route = answered.response, context.route
-        if response.status == SWITCHING_PROTOCOLS:
-            check_switch(response.headers, key)
-            track = functools.partial(self._track, route.name)
-            return WebSocketResponse(answered, route, lease, track)
-        timeout = UpstreamTimeout(context)
-        upstream_response = UpstreamResponse(response, context.request, timeout, None)
-        upstream_response.on_close(lease.close)
-        return ProxyResponse(upstream_response, context.response_meter)
+        try:
+            if response.status == SWITCHING_PROTOCOLS:
+                check_switch(response.headers, key)
+                track = functools.partial(self._track, route.name)
+                return WebSocketResponse(answered, route, lease, track)
+            timeout = UpstreamTimeout(context)
+            upstream_response = UpstreamResponse(response, context.request, timeout, None)
+            upstream_response.on_close(lease.close)
+            return ProxyResponse(upstream_response, context.response_meter)
+        except BaseException:
+            answered.connection.cancel()
+            raise
 
     @contextlib.contextmanager
     def _track(self, route: str, tunnel: Tunnel) -> Iterator[None]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.tokens import token_digest
-from tests.support.harness import raw_connection, request_head
+from tests.support.harness import (
+    TIMEOUT,
+    raw_connection,
+    request_head,
+    self_signed_certificate,
+    wait_until,
+)
 from tests.support.routing.proxying import lines_of, read_head, upstream
 from tests.support.routing.scripted import Serve
 from tests.support.routing.websocket import (
@@ -305,3 +314,89 @@ response_script: |
 
 async def _never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     raise AssertionError("no request may come here")
+
+
+async def test_a_client_that_leaves_before_the_101_ends_the_handshake(serve: Serve) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        asked.set()
+        await reader.read()
+
+    asked = asyncio.Event()
+    async with upstream(silent) as up:
+        gateway = await serve(socket_route(up.authority))
+        async with raw_connection(gateway) as client:
+            await client.send(request_head("GET", "/ws", *HANDSHAKE))
+            await asked.wait()
+        async with asyncio.timeout(TIMEOUT):
+            await up.ended.wait()
+
+
+async def test_an_upstream_that_says_nothing_is_504(serve: Serve) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with upstream(silent) as up:
+        gateway = await serve(socket_route(up.authority, more="limits: {idle: 200ms}\n"))
+        async with raw_connection(gateway) as client:
+            await client.send(request_head("GET", "/ws", *HANDSHAKE))
+            assert (await client.answer()).status == 504
+
+
+async def test_a_status_that_is_a_failure_sends_the_handshake_to_the_next_upstream(
+    serve: Serve,
+) -> None:
+    async def sick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    async with upstream(sick) as up, socket_server() as server:
+        more = "passive: {statuses: [503]}\n"
+        gateway = await serve(socket_route(up.authority, server, more=more))
+        for _ in range(2):
+            async with connecting(gateway) as client:
+                await client.send("a")
+                assert await client.recv() == "a"
+        assert up.received
+
+
+async def test_one_client_takes_its_share_of_a_route_and_gives_it_back(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.endpoints.routing.websocket.websockets.MAX_ROUTE_WEBSOCKETS", 4)
+    async with socket_server() as server:
+        gateway = await serve(socket_route(server))
+        for _ in range(2):
+            async with connecting(gateway) as one, connecting(gateway):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connecting(gateway)
+                assert refused.value.response.status_code == 429
+                await one.send("a")
+                assert await one.recv() == "a"
+            await wait_until(lambda: not gateway.endpoints.dispatcher.serving.count)
+
+
+async def test_an_open_connection_is_in_flight(serve: Serve) -> None:
+    async with socket_server() as server:
+        gateway = await serve(socket_route(server, more="limits: {in_flight: 2}\n"))
+        for _ in range(2):
+            async with connecting(gateway):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connecting(gateway)
+                assert refused.value.response.status_code in {429, 503}
+            await wait_until(lambda: not gateway.endpoints.dispatcher.serving.count)
+
+
+async def test_a_client_over_tls_is_served(serve: Serve, tmp_path: Path) -> None:
+    certificate, key = self_signed_certificate(tmp_path)
+    async with socket_server() as server:
+        gateway = await serve(socket_route(server), tls_cert=certificate, tls_key=key)
+        trusted = ssl.create_default_context(cafile=certificate)
+        url = f"wss://localhost:{gateway.address[1]}/ws"
+        async with connect(url, proxy=None, ssl=trusted, max_size=None) as client:
+            for message in ("a", b"\0" * 3_000_000):
+                await client.send(message)
+                assert await client.recv() == message
+            await client.close(4002, "enough")
+            assert client.close_code == 4002

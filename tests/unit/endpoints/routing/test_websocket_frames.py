@@ -10,11 +10,13 @@ from websockets.frames import Close, Frame, Opcode
 
 from gateway.endpoints.routing.websocket.frames import FrameScanner, close_frame
 
+SIZES = st.one_of(st.integers(0, 130), st.sampled_from([125, 126, 65535, 65536]))
+DATA = st.tuples(st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.CONT]), SIZES)
+CONTROL = st.tuples(st.sampled_from([Opcode.PING, Opcode.PONG]), st.integers(0, 125))
 FRAMES = st.builds(
-    lambda size, masked, opcode: Frame(opcode, bytes(size)).serialize(mask=masked),
-    st.one_of(st.integers(0, 130), st.sampled_from([125, 126, 65535, 65536])),
+    lambda frame, masked: Frame(frame[0], bytes(frame[1])).serialize(mask=masked),
+    DATA | CONTROL,
     st.booleans(),
-    st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG]),
 )
 
 

@@ -65,7 +65,7 @@ def texts() -> list[str]:
         route("/b", "return 1", REFERRING),
         route("/any", "return 1"),
         route("/users", "return 1", "spec: [{method: GET}]\n", auth="jwt, scopes: [a, b], groups: [g]"),
-        route("/item/{id}/{rest:path}", "return 1", EVERYTHING, auth="token"),
+        route("/item/{id}/{rest:path}", "return 1", EVERYTHING, auth="token").replace("[]", "[up]", 1),
         "redirect: {url: 'https://new.example/{x}', status: 301}\nproxy: {path: '/old/{x}'}\n"
         "spec: [{method: GET}]\n",
     ]
