@@ -27,6 +27,7 @@ class Patient:
 
     def __init__(self) -> None:
         self.status: str | None = "200 OK"
+        self.good_probes = 0
         self.probes: list[bytes] = []
         self.asked = 0
 
@@ -38,6 +39,10 @@ class Patient:
                 writer.write(respond())
                 continue
             self.probes.append(head)
+            if self.good_probes:
+                self.good_probes -= 1
+                writer.write(respond())
+                continue
             if self.status is None:
                 await reader.read()
                 return
@@ -162,6 +167,17 @@ async def test_one_that_cannot_be_reached_is_back_after_a_probe(serve: Serve) ->
         await until_up(gateway, **{up.authority: 1})
         assert (await ask(gateway, "GET", "/r")).status == 200
         server.close()
+
+
+async def test_one_probe_is_enough_to_bring_an_upstream_back(serve: Serve) -> None:
+    sick = Patient()
+    sick.status = "500 Sick"
+    async with upstream(sick) as up:
+        gateway = await serve(leads(up.authority))
+        await until_up(gateway, **{up.authority: 0})
+        sick.good_probes, sick.status = 1, None  # the others hang
+        await until_up(gateway, **{up.authority: 1})
+        assert (await ask(gateway, "GET", "/r")).status == 200
 
 
 async def test_a_reload_begins_and_ends_probes_and_leaves_those_that_stay(
