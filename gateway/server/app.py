@@ -27,11 +27,12 @@ from gateway.events.scheduler import Scheduler
 from gateway.http.identity_filter import identity_filter
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
-from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.http.sockets import owner_socket, tls_context
 from gateway.plugins.loader import NO_FILES
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
+from gateway.server.listening import PublicPort
 from gateway.server.process import protected_places
 from gateway.server.quotas import start_quotas
 from gateway.server.reread_settings import reread_tokens
@@ -44,7 +45,6 @@ from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
 
-BACKLOG: Final = 1024
 CANCEL_TIMEOUT: Final = 2.0
 """Seconds for requests that are cut off to discard their files and to tell of it."""
 
@@ -61,6 +61,7 @@ class Gateway:
     delivery: EventDelivery
     endpoints: Endpoints
     scheduler: Scheduler
+    port: PublicPort
     servers: list[web.ServerRunner] = field(default_factory=list)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -109,8 +110,7 @@ class Gateway:
         tree, number = resources.base.disk.tree, resources.plugins.current.number
         try:
             tokens = await asyncio.to_thread(reread_tokens, resources.base.shared)
-            # On a context of its own: one that takes half of a pair could serve no client any more.
-            await asyncio.to_thread(tls_context, settings)
+            tls = await asyncio.to_thread(tls_context, settings)
             await asyncio.to_thread(resources.base.installation.read_certificate)
             await asyncio.to_thread(tree.reload_protected, protected_places(settings))
             await resources.plugins.reload()  # last: an error after it would leave new plugins in force
@@ -126,9 +126,8 @@ class Gateway:
             )
         self.endpoints.dispatcher.auth.replace_tokens(tokens)
         self.endpoints.dispatcher.routing.follow_table()
-        if resources.tls is not None:
-            with suppress(ConfigError):  # it was good just now
-                load_certificate(resources.tls, settings)
+        if tls is not None and not self.endpoints.dispatcher.stopping:
+            await self.port.listen(tls)
         await self.delivery.refresh()
         self.scheduler.refresh(_schedules(resources))
         number = resources.plugins.current.number
@@ -160,9 +159,12 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         _start_background(stack, resources)
         stack.callback(endpoints.operators.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
-        gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+        port = PublicPort(servers[0], resources.base.shared.socket)
+        gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, port, servers)
         endpoints.operators.reload.serve_with(gateway.reload)
-        await _listen(resources, *servers)
+        resources.base.shared.fresh.keep()
+        await web.SockSite(servers[1], owner_socket(resources.base.directory)).start()
+        await port.listen(resources.tls)
         yield gateway
 
 
@@ -218,14 +220,6 @@ async def _remove_expired(marks: OneTimeMarks) -> None:
         with suppress(OSError):
             await asyncio.to_thread(marks.remove_expired)
         await asyncio.sleep(SWEEP_INTERVAL)
-
-
-async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
-    """Accept requests on the port, and the owner's on the Unix socket."""
-    resources.base.shared.fresh.keep()
-    await web.SockSite(owner, owner_socket(resources.base.directory)).start()
-    port = resources.base.shared.socket
-    await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
 
 
 async def _stop_accepting(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:

@@ -211,6 +211,7 @@ def protected_places(settings: Settings) -> list[Path]:
         settings.config,
         settings.tls_cert,
         settings.tls_key,
+        settings.tls_client_ca,
         settings.installation_key_file,
         settings.secrets_key_file,
         settings.notifications_secret_file,

@@ -58,6 +58,16 @@ class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSet
     tls_key: Annotated[
         Path | None, Option(_LISTENING, "private key (PEM) of the certificate", "FILE", path=True)
     ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Option(
+            _LISTENING,
+            "certificates (PEM) of which one must have signed that of each client; reloaded on SIGHUP",
+            "FILE",
+            path=True,
+            page="client-certificates",
+        ),
+    ] = None
     public_url: Annotated[
         str | None,
         BeforeValidator(values.base_url),
