@@ -193,7 +193,10 @@ async def _open_routing(
     )
     steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
     metrics.labelled_gauge(
-        "gateway_upstream_up", "1 if requests are sent to it", ("route", "upstream"), proxy.upstreams.up
+        "gateway_upstream_up",
+        "0 while an upstream is suspended or its probes fail, else 1",
+        ("route", "upstream"),
+        proxy.upstreams.up,
     )
     routing = Routing(resources.settings, plugins, auth, steps, proxy, websockets)
     routing.follow_table()

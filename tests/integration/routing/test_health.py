@@ -209,7 +209,7 @@ async def test_probes_that_hang_delay_neither_a_reload_nor_the_stop(
     silent = Patient()
     silent.status = None
     async with upstream(silent) as up:
-        more = "health: {path: '/health?deep=1', every: 50ms, timeout: 1h}\n"
+        more = "health: {path: '/health?deep=1', every: 50ms, timeout: 60s}\n"
         folder = write(tmp_path / "plugins", leads(up.authority, more=more))
         gateway = gateway_process("--plugins", str(folder), "--grace", "5")
         await wait_until(lambda: silent.probes)
@@ -252,7 +252,7 @@ async def test_an_upstream_that_requests_have_suspended_is_shown_as_down_and_is_
                 await well.wait()
             writer.write(respond(b"", "200 OK" if well.is_set() else "503 Sick"))
 
-    more = "health: {path: '/health?deep=1', every: 50ms, timeout: 1h}\n"
+    more = "health: {path: '/health?deep=1', every: 50ms, timeout: 60s}\n"
     more += "passive: {failures: 1, statuses: [503], aside: 1h}\n"
     async with upstream(flaky) as bad, upstream(Patient()) as good:
         gateway = await serve(leads(bad.authority, good.authority, more=more))

@@ -83,13 +83,13 @@ async def test_a_route_whose_upstream_hangs_holds_up_neither_other_routes_nor_up
 ) -> None:
     hangs = Silent()
     async with upstream(hangs) as bad, upstream(answer_all) as good:
-        probed = "health: {path: /health, every: 50ms, timeout: 1h}\nlimits: {in_flight: 40}\n"
+        probed = "health: {path: /health, every: 50ms, timeout: 60s}\nlimits: {in_flight: 40}\n"
         gateway = await serve(
             leads(bad.authority, "/bad", probed), leads(bad.authority, "/probed", probed),
             leads(good.authority, "/good"),
         )  # fmt: skip
         async with waiting(gateway, 20, "/bad"):
-            await hangs.wait(20)
+            await hangs.wait(21)  # with a probe
             refused = await get(gateway, "/bad")
             assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
             assert int(refused.headers["Retry-After"]) > 0
@@ -115,7 +115,7 @@ async def test_probes_that_hang_take_no_place_of_requests(
         await reader.read()
 
     async with upstream(serve_all_but_probes) as up:
-        probed = "health: {path: /health, every: 50ms, timeout: 1h}\n"
+        probed = "health: {path: /health, every: 50ms, timeout: 60s}\n"
         gateway = await serve(leads(up.authority, "/good", probed))
         await hung.acquire()
         for _ in range(5):
