@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.auth.request import RequestHead
-from gateway.domain.addresses import check_host_name
+from gateway.domain.addresses import check_host_name, host_name
 from gateway.endpoints.routing.rules import Condition, RequestConditions
 
 WILDCARD: Final = "*."
@@ -91,6 +91,19 @@ def suffixes(host: str) -> Iterator[str]:
         at = host.find(".", at + 1)
 
 
+def has_host(conditions: RequestConditions, host: str) -> bool:
+    """Tell whether a route serves this value of `Host`."""
+    name = host_name(host)
+    return not conditions.hosts or (
+        name is not None and not set(conditions.hosts).isdisjoint((name, *suffixes(name)))
+    )
+
+
+def example_host(conditions: RequestConditions) -> str:
+    """Return a host that a route with `hosts` serves."""
+    return conditions.hosts[0].replace("*", "www")
+
+
 def check_host_pattern(text: str) -> None:
     """Check a name, or `*.` and a name, in lower case. Raises `ValueError`."""
     name = text.removeprefix(WILDCARD)
@@ -122,6 +135,20 @@ def _overlap(host: str, other: str) -> bool:
 def _is_below(host: str, pattern: str) -> bool:
     """Tell whether a name, or all that match a pattern, match `pattern`."""
     return pattern.startswith(WILDCARD) and host.endswith(pattern[1:]) and host != pattern[1:]
+
+
+# -- for operators
+
+
+def shown_when(conditions: RequestConditions) -> str:
+    """Return the names of a `when`, as the line at start shows them; values may be secrets."""
+    headers = [_shown(name, wanted) for name, wanted in conditions.headers.items()]
+    query = [_shown(f"?{name}", wanted) for name, wanted in conditions.query.items()]
+    return f" when {', '.join(headers + query)}" if headers or query else ""
+
+
+def _shown(name: str, wanted: Condition) -> str:
+    return f"no {name}" if wanted is False else name
 
 
 # -- two routes

@@ -12,12 +12,18 @@ from typing import Any, Final, TypeVar
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
-from gateway.endpoints.routing.rule_keys import client_networks, request_conditions
+from gateway.endpoints.routing.rule_keys import (
+    REQUEST_RULES,
+    RESPONSE_RULES,
+    client_networks,
+    header_rules,
+    redirect_rule,
+    redirected_operations,
+    request_conditions,
+)
 from gateway.endpoints.routing.rules import (
     ActiveHealth,
-    HeaderRules,
     PassiveHealth,
-    Redirect,
     UpstreamTls,
 )
 from gateway.endpoints.routing.schemas import (
@@ -33,7 +39,7 @@ from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
 from gateway.plugins.legacy_keys import NO_UPSTREAM
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
+from gateway.plugins.route_models import RouteModel, SpecModel
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -84,7 +90,7 @@ class RouteBuilder:
             upstreams=self._upstreams(),
             scheme="https" if target and target.scheme.startswith("https") else "http",
             auth=auth,
-            operations=operations,
+            operations=operations or redirected_operations(model),
             request_script=self._script(REQUEST, model.request_script),
             response_script=self._script(RESPONSE, model.response_script),
             cors=self._cors(),
@@ -99,9 +105,9 @@ class RouteBuilder:
             upstream_tls=self._upstream_tls(),
             conditions=request_conditions(model, self._error),
             clients=client_networks(model),
-            request_headers=_header_rules(model.request_headers),
-            response_headers=_header_rules(model.response_headers),
-            redirect=Redirect(**dict(model.redirect)) if model.redirect else None,
+            request_headers=header_rules(model, REQUEST_RULES, self._error),
+            response_headers=header_rules(model, RESPONSE_RULES, self._error),
+            redirect=redirect_rule(model, self._error),
             websocket=model.websocket,
         )
 
@@ -228,7 +234,3 @@ def _health(model: RouteModel) -> ActiveHealth | None:
     if health is None:
         return None
     return ActiveHealth(health.path, health.every, frozenset(health.expect), health.timeout)
-
-
-def _header_rules(model: HeaderRulesModel) -> HeaderRules:
-    return HeaderRules(tuple(model.remove), dict(model.set))

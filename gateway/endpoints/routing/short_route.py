@@ -29,6 +29,7 @@ from gateway.endpoints.routing.proxy.plain_text import (
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.proxy.request import UpstreamTimeout
 from gateway.endpoints.routing.proxy.response import MAX_SHORT_BYTES, ProxyResponse, UpstreamResponse
+from gateway.endpoints.routing.route_access import check_client
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.short_path import ShortExchange
@@ -75,6 +76,7 @@ class ShortRoutes:
             path=match.path,
             body=exchange.body,
         )
+        check_client(route.clients, context.remote)
         if not steps.authorize.authorize_now(context):
             return False
         exchange.begin()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
+from gateway.endpoints.routing.conditions import example_host, has_host, request_holds
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
@@ -29,7 +30,7 @@ from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
-from gateway.endpoints.routing.table import MethodNotAllowed
+from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
@@ -41,9 +42,10 @@ from gateway.plugins.stubs import Stubs, body_bytes, is_body
 from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, script_failure
 from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
+from gateway.telemetry import logs
 
-REMOTE: Final = "192.0.2.1"
-"""The address that tests send from (RFC 5737)."""
+REQUEST_ID: Final = "0" * 16
+"""The id of the requests of tests."""
 
 NOT_AUTHORIZED: Final = (
     "this test names no caller, so authorization was skipped: add to its request `principal: null` for"
@@ -154,16 +156,25 @@ async def _respond(
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
     try:
+        if not _is_served(context):
+            raise NoRoute
         method = preflight_method(context.request) or context.request.method
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
         scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
         steps = RouteSteps(_auth(context), scripts, upstream, None, None, counters)
-        return await steps.respond(context), ""
+        with logs.bind(request_id=REQUEST_ID):
+            return await steps.respond(context), ""
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             raise _ScriptFailed(refusal.__cause__) from None
         return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
+
+
+def _is_served(context: RequestContext) -> bool:
+    """Tell whether the conditions of the route hold."""
+    conditions, head = context.route.conditions, context.incoming
+    return has_host(conditions, head.headers.get(hdrs.HOST, "")) and request_holds(head)(conditions)
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -192,6 +203,8 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
+    if model.host is not None or route.conditions.hosts:
+        headers.setdefault(hdrs.HOST, model.host or example_host(route.conditions))
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
@@ -203,7 +216,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         raw_resources={name: quote(value) for name, value in model.resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
-        remote=REMOTE,
+        remote=model.remote,
         path=path,
     )
 
@@ -247,7 +260,7 @@ def _failures(expect: RouteExpectModel, response: GatewayResponse, reason: str) 
 
 
 def _wrong_headers(
-    what: str, expected: Mapping[str, str] | None, headers: Mapping[str, str]
+    what: str, expected: Mapping[str, str | None] | None, headers: Mapping[str, str]
 ) -> Iterator[str]:
     for name, value in (expected or {}).items():
         if headers.get(name) != value:
