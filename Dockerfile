@@ -15,10 +15,10 @@ WORKDIR /src
 COPY pyproject.toml setup.cfg setup.py README.md ./
 COPY gateway ./gateway
 COPY plugins ./plugins
-RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[filetype,heic,nats,photos,postgres]" \
+RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[filetype,heic,nats,otel,photos,postgres]" \
     && python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --no-index --find-links /wheels "upload-gateway[filetype,heic,nats,photos,postgres]"
+        --no-index --find-links /wheels "upload-gateway[filetype,heic,nats,otel,photos,postgres]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/gateway /opt/gateway

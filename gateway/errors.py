@@ -58,6 +58,7 @@ TABLE: Mapping[str, int] = {
     "expectation_failed": 417,
     "misdirected_request": 421,
     "locked": 423,
+    "upgrade_required": 426,
     "too_many_requests": 429,
     "headers_too_large": 431,
     "checksum_mismatch": 460,

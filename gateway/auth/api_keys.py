@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from gateway.auth.tokens import new_token, token_digest
 from gateway.domain import paths
 from gateway.domain.api_routes import OBJECTS_PREFIX
+from gateway.domain.template_segments import LITERAL, REST, Segments
 from gateway.domain.units import RequestRate
 from gateway.errors import Refusal
 from gateway.limits import FixedWindowCounters
@@ -63,6 +64,11 @@ class KeyScope:
         if self.prefix is not None and not _covers(self.prefix, raw_path):
             raise Refusal("forbidden", "this key is for other paths")
 
+    def may_reach(self, method: str, segments: Segments) -> bool:
+        """Tell whether a key may send `method` to some of the paths of a template."""
+        covers = self.prefix is None or _covers_part(self.prefix, segments)
+        return covers and (not self.methods or self._allows(method))
+
     def _allows(self, method: str) -> bool:
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
@@ -93,9 +99,25 @@ def _covers(prefix: str, raw_path: str) -> bool:
     *folders, name = segments
     if any(map(_is_ambiguous, folders)) or (name and _is_ambiguous(name)):
         return False
-    below = prefix.endswith("/")
-    wanted = tuple(prefix[1:].removesuffix("/").split("/")) if prefix != "/" else ()
+    wanted, below = _parts_of(prefix)
     return segments[: len(wanted)] == wanted and len(segments) >= len(wanted) + below
+
+
+def _covers_part(prefix: str, segments: Segments) -> bool:
+    """Tell whether a prefix has a path that matches a template."""
+    wanted, below = _parts_of(prefix)
+    for name, segment in zip(wanted, segments, strict=False):
+        if segment.kind == REST:
+            return True
+        if segment.kind == LITERAL and segment.text != name:
+            return False
+    return len(segments) >= len(wanted) + below or (bool(segments) and segments[-1].kind == REST)
+
+
+def _parts_of(prefix: str) -> tuple[tuple[str, ...], bool]:
+    """Return the segments of a prefix, and whether it covers only what is below them."""
+    wanted = tuple(prefix[1:].removesuffix("/").split("/")) if prefix != "/" else ()
+    return wanted, prefix.endswith("/")
 
 
 def _is_ambiguous(name: str) -> bool:

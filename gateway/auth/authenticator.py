@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from gateway.auth.api_keys import API_KEY, KEY_PREFIX, ApiKey, ApiKeys
+from gateway.auth.foreign_pages import refuse_foreign_page
+from gateway.auth.identity_headers import PROXY, IdentityHeaders
 from gateway.auth.installation import Installation
 from gateway.auth.local_only import LocalOnly
 from gateway.auth.request import Caller, RequestHead
@@ -33,6 +35,12 @@ INTERNAL: Final = {"name": "internal", "kind": "internal"}
 
 JWT: Final = "jwt"
 """The kind of principal, and the mode, of JSON Web Tokens."""
+
+CERTIFICATE: Final = "certificate"
+"""The kind of principal of a client's TLS certificate."""
+
+AMBIENT_KINDS: Final = frozenset({PROXY, CERTIFICATE})
+"""Kinds of principals whose credentials a browser adds by itself."""
 
 SIGNED: Final = {"name": "signed url", "kind": "signed"}
 """The principal of a request whose URL was signed for it."""
@@ -72,6 +80,8 @@ class Auth:
         self.proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
+        self._origins = settings.cors_origins
+        self.identity = IdentityHeaders(settings, self.proxies)
 
     async def authenticate(self, head: RequestHead, *, jwt: bool = False) -> Caller:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
@@ -133,7 +143,7 @@ class Auth:
             principal = self._verifier.cached_principal(token)
             if principal is None:
                 return None
-        return Caller(principal or self._peer(head))
+        return Caller(principal or self._implied(head))
 
     async def _verified_caller(self, head: RequestHead) -> Caller:
         """Return the sender of a key that counts requests, or of a JSON Web Token, which may wait."""
@@ -149,7 +159,7 @@ class Auth:
                 if refusal.code != "unauthorized":
                     raise
                 rejected = refusal
-        return Caller(principal or self._peer(head), None, rejected)
+        return Caller(principal or self._implied(head), None, rejected)
 
     def _verified_grant(self, head: RequestHead) -> Grant | None:
         """Return what the URL of a request was signed for, None where it has no signature."""
@@ -175,6 +185,22 @@ class Auth:
         if self._keys is None or self._keys.is_empty:
             return None
         return self._keys.find(_presented_tokens(head.headers))
+
+    def _implied(self, head: RequestHead) -> dict[str, Any] | None:
+        """Return who sends a request without a credential of its own for us. Raises `Refusal`."""
+        principal = self._peer(head) or self._ambient(head)
+        if principal is not None and principal["kind"] in AMBIENT_KINDS:
+            refuse_foreign_page(head, self._origins if head.origins is None else head.origins)
+        return principal
+
+    def _ambient(self, head: RequestHead) -> dict[str, Any] | None:
+        """Return the user that a trusted proxy names, else the holder of the client's certificate.
+
+        That of a trusted proxy is none of its clients'.
+        """
+        if self.proxies.trusts(head.remote):
+            return self.identity.principal(head.remote, head.headers)
+        return None if head.certificate is None else {"name": head.certificate, "kind": CERTIFICATE}
 
     def _peer(self, head: RequestHead) -> dict[str, Any] | None:
         credential = head.headers.get(INTERNAL_HEADER)
@@ -207,25 +233,26 @@ class Auth:
     def operator(self, principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """Return the principal of an operator, None where everyone may use operators' endpoints.
 
-        Beyond the default authorization, the sender of a JSON Web Token needs one of the groups of
-        `--jwt-operators`: it is one of many users. A key is no operator's. Raises Refusal `unauthorized`
-        or `forbidden`.
+        Beyond the default authorization, the sender of a JSON Web Token, and a user whom a proxy names,
+        need one of the groups of `--jwt-operators`: they are of many. A key is no operator's, and no
+        certificate where others need a credential. Raises Refusal `unauthorized` or `forbidden`.
         """
         self.authorize(principal)
-        if principal is not None and principal["kind"] == API_KEY:
+        kind = None if principal is None else principal["kind"]
+        if kind == API_KEY or (kind == CERTIFICATE and self.mode != "none"):
+            what = "key" if kind == API_KEY else "certificate"
             raise Refusal(
-                "forbidden", "this endpoint is for operators: a key is not enough, send a token"
+                "forbidden", f"this endpoint is for operators: a {what} is not enough, send a token"
             )
-        if principal is None or principal["kind"] != JWT:
+        if principal is None or kind not in {JWT, PROXY}:
             return principal
         if self._operators.intersection(principal["groups"]):
             return principal
-        if self.mode != JWT:
+        if kind == JWT and self.mode != JWT:
             return None
         raise Refusal(
             "forbidden",
-            "this endpoint is for operators: send a known token, or a JSON Web Token with a group of"
-            " --jwt-operators",
+            "this endpoint is for operators: send a known token, or be in a group of --jwt-operators",
         )
 
 

@@ -53,6 +53,7 @@ class Installation:
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
         self._added: dict[Address, None] = {}
         self._certificate: ssl.SSLContext | None = None
+        self._to_peers: ssl.SSLContext | None = None
         self.read_certificate()
 
     @property
@@ -79,10 +80,19 @@ class Installation:
     def read_certificate(self) -> None:
         """Read the certificate of `tls_cert`: calls to this gateway trust it and no other.
 
-        Blocking. Raises `ConfigError`.
+        Where clients need certificates, calls to gateways of the installation show it too. Blocking.
+        Raises `ConfigError`.
         """
-        if self.settings.tls_cert is not None:
-            self._certificate = _trust_only(self.settings.tls_cert)
+        settings = self.settings
+        if settings.tls_cert is None:
+            return
+        own = _trust_only(settings.tls_cert)
+        if settings.tls_client_ca is not None:
+            peers = ssl.create_default_context()
+            for context in (own, peers):
+                _show(context, settings)
+            self._to_peers = peers
+        self._certificate = own
 
     def verify_credential(self, credential: str, method: str, target: str) -> bool:
         """Tell whether a gateway of this installation sent exactly this request to this one."""
@@ -107,7 +117,8 @@ class Installation:
             credential = self._signer.credential(audience(*self.own), method, target)
             return TrustedCall(own_url, credential, self._certificate or True)
         if address in self._peers or address in self._added:
-            return TrustedCall(url, self._signer.credential(audience(*address), method, target), True)
+            credential = self._signer.credential(audience(*address), method, target)
+            return TrustedCall(url, credential, self._to_peers or True)
         return None
 
     def _audiences(self) -> set[str]:
@@ -181,6 +192,13 @@ def _make(path: Path) -> None:
 
 def _plain(host: str, port: int) -> Address:
     return Address(host.lower().rstrip("."), port)
+
+
+def _show(context: ssl.SSLContext, settings: Settings) -> None:
+    try:
+        context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"cannot be used with its key ({error})", str(settings.tls_cert)) from error
 
 
 def _trust_only(certificate: Path) -> ssl.SSLContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
 from gateway.signing.urls import reject_unenforceable
+from gateway.telemetry.request_facts import RequestFacts
 
 
 class Caller(NamedTuple):
@@ -35,12 +36,14 @@ class RequestHead:
     `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
     may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. `whole_lengths`
     are the lengths of the whole file where the body may be a part of it, in digits: none where it is not
-    told; None where Content-Length has it. Raises `Refusal("bad_path")` for a bad target.
+    told; None where Content-Length has it. `facts` are told of it when it has ended. `certificate` is
+    the name in the client's certificate. `origins` are those whose pages may act for a user, None:
+    those of the settings. Raises `Refusal("bad_path")` for a bad target.
     """
 
     __slots__ = (
-        "_params", "caller", "headers", "method", "operator", "owner", "raw_path", "raw_query",
-        "raw_target", "remote", "variables", "whole_lengths",
+        "_params", "caller", "certificate", "facts", "headers", "method", "operator", "origins", "owner",
+        "raw_path", "raw_query", "raw_target", "remote", "variables", "whole_lengths",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +54,7 @@ class RequestHead:
         remote: str | None,
         *,
         owner: bool = False,
+        facts: RequestFacts | None = None,
     ) -> None:
         self.method = method
         self.raw_target = raw_target
@@ -60,7 +64,10 @@ class RequestHead:
         self.operator: Mapping[str, Any] | None = None
         self.variables: Mapping[str, str] = {}
         self.raw_path, self.raw_query = paths.split_target(raw_target)
+        self.facts = RequestFacts() if facts is None else facts
         self.caller: Caller | None = None
+        self.certificate: str | None = None
+        self.origins: Sequence[str] | None = None
         self.whole_lengths: tuple[str, ...] | None = None
         self._params: dict[str, list[str]] | None = None
 
@@ -85,6 +92,15 @@ class IncomingRequest(RequestHead):
 
     __slots__ = ("request",)
 
-    def __init__(self, request: web.BaseRequest, *, owner: bool = False) -> None:
-        super().__init__(request.method, request.raw_path, request.headers, request.remote, owner=owner)
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        certificate: str | None = None,
+        *,
+        owner: bool = False,
+        facts: RequestFacts | None = None,
+    ) -> None:
+        head = request.method, request.raw_path, request.headers, request.remote
+        super().__init__(*head, owner=owner, facts=facts)
+        self.certificate = certificate
         self.request = request

@@ -17,6 +17,11 @@ class Proxies:
     def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
 
+    def trusts(self, peer: str | None) -> bool:
+        """Tell whether the peer of a connection is a trusted proxy."""
+        address = _parsed(peer or "") if self._networks else None
+        return address is not None and self._trusted(address)
+
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
         """Return the client's address, as trusted proxies report it.
 

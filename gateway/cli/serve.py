@@ -103,6 +103,7 @@ def _supervise(shared: SharedResources, check: Sequence[str]) -> int:
 
     def ended(slot: int) -> None:
         shared.reservations.clear(slot)
+        shared.in_flight.clear(slot)
 
     supervisor = Supervisor(
         *(settings.processes, work, settings.grace, announce, ended, shared.close_port), shared.health

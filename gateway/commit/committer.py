@@ -20,12 +20,13 @@ from typing import Any, Final, TypeVar
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.failures import discard_quietly, refusal_of
 from gateway.commit.new_folders import NewFolders
-from gateway.commit.records import BatchResult, CommitRequest, LocalDisk
+from gateway.commit.records import BatchResult, CommitRequest, LocalDisk, begin_commit_span
 from gateway.domain import failpoints
 from gateway.domain.model import Stored
 from gateway.errors import UnknownOutcome
 from gateway.events.outbox import JournalOutbox
 from gateway.storage.waiting import finish_in_thread
+from gateway.telemetry import tracing
 from gateway.telemetry.logs import event
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class _CommitJob:
     request: CommitRequest
     done: Done
     loop: asyncio.AbstractEventLoop
+    span: tracing.Span
 
 
 @dataclass(slots=True)
@@ -98,10 +100,12 @@ class Committer:
         From here on the body is the committer's, also where its caller is gone. What waits
         is bounded by the uploads in flight.
         """
+        span = begin_commit_span(request.upload)
         if self._is_prepared(request):
-            self._enqueue(request, done)
+            self._enqueue(request, done, span)
         else:
-            task = asyncio.get_running_loop().create_task(self._prepare_and_enqueue(request, done))
+            preparing = self._prepare_and_enqueue(request, done, span)
+            task = asyncio.get_running_loop().create_task(preparing)
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)
 
@@ -110,10 +114,11 @@ class Committer:
 
         Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` where in doubt.
         """
+        span = begin_commit_span(request.upload)
         if not self._is_prepared(request):
-            await self._prepare(request)
+            await self._prepare(request, span)
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._enqueue(request, partial(_resolve, future))
+        self._enqueue(request, partial(_resolve, future), span)
         return await future
 
     async def between_batches(self, function: Callable[[], T]) -> T:
@@ -126,11 +131,11 @@ class Committer:
         """Undo now what earlier commits could not undo, as the next batch would."""
         await self.between_batches(self._batch.clean_up)
 
-    def _enqueue(self, request: CommitRequest, done: Done) -> None:
+    def _enqueue(self, request: CommitRequest, done: Done, span: tracing.Span) -> None:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._collect, loop, 0, MAX_TURNS)
-        self._waiting.append(_CommitJob(request, done, loop))
+        self._waiting.append(_CommitJob(request, done, loop, span))
 
     def _collect(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
         """Send what waits once a turn of the loop brings nothing more.
@@ -163,18 +168,18 @@ class Committer:
     def _is_prepared(self, request: CommitRequest) -> bool:
         return not self._is_large(request) and self._folders.exist(request.upload.path)
 
-    async def _prepare_and_enqueue(self, request: CommitRequest, done: Done) -> None:
+    async def _prepare_and_enqueue(self, request: CommitRequest, done: Done, span: tracing.Span) -> None:
         try:
-            await self._prepare(request)
+            await self._prepare(request, span)
         except Exception as error:
             done(error)
         except asyncio.CancelledError:  # the loop ends
             done(UnknownOutcome("the upload was not committed before the end of the process"))
             raise
         else:
-            self._enqueue(request, done)
+            self._enqueue(request, done, span)
 
-    async def _prepare(self, request: CommitRequest) -> None:
+    async def _prepare(self, request: CommitRequest, span: tracing.Span) -> None:
         """Sync a large body, make new folders. Where that fails the body is discarded."""
         body, folders, executor = request.body, self._folders, self._disk.executor
         try:
@@ -183,6 +188,8 @@ class Committer:
             if not folders.exist(request.upload.path):
                 await folders.create(request)
         except BaseException as error:
+            span.fail(tracing.error_type(error))
+            span.end()
             await finish_in_thread(discard_quietly, body, executor=executor)
             if isinstance(error, Exception):
                 raise refusal_of(error) from error
@@ -210,6 +217,9 @@ class Committer:
 
     def _commit(self, jobs: list[_CommitJob]) -> None:
         result = BatchResult()
+        if tracing.is_on():
+            for job in jobs:
+                job.span.note("batch begins", {"gateway.batch.size": len(jobs)})
         try:
             self._batch.commit([job.request for job in jobs], result)
         except Exception:
@@ -219,6 +229,8 @@ class Committer:
             )
         failpoints.hit("before answer")
         _report([_outcome(job, result) for job in jobs])
+        if tracing.is_on():
+            _end_spans(jobs, result)
         if result.event_ids:
             self._release(result.event_ids)
 
@@ -236,6 +248,16 @@ class Committer:
 def _outcome(job: _CommitJob, result: BatchResult) -> _Report:
     outcome = result.outcomes.get(job.request.upload.id)
     return job.loop, job.done, outcome or UnknownOutcome("the committer failed")
+
+
+def _end_spans(jobs: list[_CommitJob], result: BatchResult) -> None:
+    for job in jobs:
+        outcome = result.outcomes.get(job.request.upload.id)
+        if isinstance(outcome, Exception):
+            job.span.fail(tracing.error_type(outcome))
+        else:
+            job.span.set({"gateway.bytes": job.request.body.size})
+        job.span.end()
 
 
 def _call(job: _CallJob) -> _Report:

@@ -18,6 +18,7 @@ from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
+from gateway.telemetry import tracing
 from gateway.telemetry.redaction import Redaction
 
 _UNKNOWN: Final = Identity(0, 0, 0)
@@ -89,6 +90,17 @@ class CommitRequest:
         """Put the digest of `--digest` among the others, once the body is finalized."""
         if kept := self.body.digests.kept():
             self.digests |= named_digests(kept)
+
+
+def begin_commit_span(upload: Upload) -> tracing.Span:
+    """Begin the span of a commit, below that of the upload's request.
+
+    It lasts from when a received body may be committed until it is durable and has its name.
+    """
+    if not tracing.is_on():
+        return tracing.NO_SPAN
+    attributes = {"gateway.upload_id": upload.id}
+    return tracing.begin_below(upload.traceparent, "gateway.commit", attributes=attributes)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ class Access(Enum):
         " --downloads serves"
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
+    CALLER = "whoever may call something: each caller sees what it may call"
     UPLOADER = "as OPERATOR; with an API key, its own uploads"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
@@ -46,7 +47,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
-    ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
+    ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

@@ -104,6 +104,7 @@ def deleted_body(
         "method": deletion.method,
         "remote": deletion.remote,
         "principal": deletion.principal,
+        **_trace_of(deletion),
     }
 
 
@@ -131,6 +132,7 @@ def uploaded_body(
         "metadata": upload.metadata,
         "bytes": size,
         "digests": dict(digests),
+        **_trace_of(upload),
     }
 
 
@@ -180,6 +182,7 @@ def object_created_body(
         "version": None,
         "sequencer": None,
         "principal": upload.principal,
+        **_trace_of(upload),
     }
 
 
@@ -245,6 +248,11 @@ def delivered_event(
         # On a conflict the name is chosen after the event was written: the path has the final one.
         event["key"] = str(body["path"]).removeprefix("/")
     return event
+
+
+def _trace_of(request: Upload | FileRequest) -> dict[str, str]:
+    """Return the key that has the span of a request, only where it is traced."""
+    return {} if request.traceparent is None else {"traceparent": request.traceparent}
 
 
 def _copy(value: Any) -> Any:

@@ -127,7 +127,8 @@ class Upload:
     `part_of_concat` marks the part of another file (tus, `Upload-Concat: partial`). `kept_headers` are
     those of its creation that responses to HEAD repeat, after its completion too (tus). `results` are
     what its handlers left for the client, by their names. `quotas` are limits that came with it, by
-    their keys: those of `domain.quotas.QuotaLimits.as_dict`.
+    their keys: those of `domain.quotas.QuotaLimits.as_dict`. `traceparent` is the span of its request
+    (W3C Trace Context), None where nothing is traced.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Upload:
     kept_headers: dict[str, str] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     quotas: dict[str, dict[str, int]] = field(default_factory=dict)
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)
@@ -169,6 +171,7 @@ class FileRequest:
     method: str = "GET"
     remote: str | None = None
     principal: dict[str, Any] | None = None
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)

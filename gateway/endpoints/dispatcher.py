@@ -6,24 +6,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
+from gateway.auth.authenticator import INTERNAL, SIGNED, Auth
 from gateway.auth.links import match_object_path
 from gateway.auth.request import IncomingRequest
-from gateway.domain import failpoints, paths
-from gateway.domain.api_routes import Access, match_api_route
-from gateway.domain.model import random_bytes
+from gateway.auth.request_ids import request_id
 from gateway.domain.path_template import PathMatch
-from gateway.endpoints.access_log import AccessLog, Ending
+from gateway.endpoints.access_log import AccessLog
 from gateway.endpoints.cross_origin import CrossOrigin
 from gateway.endpoints.file_handlers import FileHandlers
 from gateway.endpoints.folders import refuse_folder
+from gateway.endpoints.own_api import OwnApi
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.serving import ServingCount
@@ -32,19 +30,24 @@ from gateway.endpoints.uploads.resumable.endpoint import is_resumable, refuse_up
 from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
-from gateway.http.protocol import PRINCIPAL, RATE_LIMITS, UPLOAD_ID, abort
+from gateway.http.protocol import FACTS, RATE_LIMITS, abort, client_certificate
 from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.request_facts import API, NO_ROUTE, PREFLIGHT, RequestFacts, endpoint_of
 
 log = logging.getLogger("gateway")
 
 UPLOAD_METHODS: Final = "GET, HEAD, PUT, POST"
+
+
+UNTRACED: Final = frozenset({"/-/health", "/-/ready", "/-/metrics"})
+"""Targets that are asked again and again by machines: a trace of each would tell nothing."""
 
 
 class Dispatcher:
@@ -62,14 +65,14 @@ class Dispatcher:
         self.auth = auth
         self.files = files
         self.routing = routing
-        self.api = dict(api)
+        self.api = OwnApi(auth, api)
         self.metrics = metrics
         self.stopping = False
         self.serving = ServingCount()
-        self._access_log = AccessLog(metrics, auth.proxies)
+        self._redaction = Redaction(settings.redact)
+        self._access_log = AccessLog(metrics.requests, auth.proxies, self._redaction)
         self._cross_origin = CrossOrigin(settings)
         self._template = settings.upload_template
-        self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the network."""
@@ -94,8 +97,8 @@ class Dispatcher:
     @property
     def take(self) -> Take:
         """What the server offers whole small requests to."""
-        access_log, redaction = self._access_log, self._redaction
-        return make_take(ExchangeContext(access_log, redaction, self.serving), self._offer)
+        shared = self._access_log, self._redaction, self.serving, self.auth.proxies
+        return make_take(ExchangeContext(*shared), self._offer)
 
     def _offer(self, exchange: ShortExchange) -> bool:
         """Offer a request to the endpoint that `_serve` would dispatch it to."""
@@ -108,6 +111,7 @@ class Dispatcher:
         match = None if raw_path == "/" else self._template.match(raw_path)
         if match is None:
             return self.routing.take_short(exchange)
+        exchange.facts.route = endpoint_of(method)
         exchange.cors = self._cross_origin.files
         if self.files.resumable is not None and is_resumable(head):
             return False
@@ -120,35 +124,37 @@ class Dispatcher:
     # -- one request
 
     async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
-        started, level = time.monotonic(), logging.DEBUG if owner else logging.INFO
-        request_id = random_bytes(8).hex()
-        with logs.bind(request_id=request_id):
+        level = logging.DEBUG if owner else logging.INFO
+        headers, query = request.headers, request.raw_path.partition("?")[2]
+        facts = RequestFacts(request_id(self.auth.proxies, request.remote, headers))
+        request[FACTS] = facts
+        if not owner and request.raw_path not in UNTRACED:
+            facts.begin_span(headers)
+        with logs.bind(request_id=facts.request_id, **facts.span.log_fields):
             # Not around the access log: clients could hide who they are. Not with the request itself:
             # connections to upstreams keep this context, and would keep its body.
-            headers, query = request.headers, request.raw_path.partition("?")[2]
-            with logs.hide(lambda: self._redaction.values(headers, query)):
-                response = await self._respond(request, owner=owner)
+            with logs.hide(lambda: self._redaction.values(headers, query)), tracing.use(facts.span):
+                response = await self._respond(request, facts, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started, level)
+                facts.bytes_in = max(facts.bytes_in, request.content.total_bytes)
+                self._access_log.record(request, facts, None, level)
                 return web.Response(status=500)
-            response.set_gateway_headers(request_id)
-            self._record(request, response.status, started, level)
-            try:
-                await response.send(request)
-                failpoints.hit("after answer")
-            except ConnectionError as error:  # the client is no longer connected
-                drop_tracebacks(error)
+            response.set_gateway_headers(facts.request_id)
+            await self._access_log.send(response, request, facts, level)
             return response
 
-    async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
+    async def _respond(
+        self, request: web.BaseRequest, facts: RequestFacts, *, owner: bool
+    ) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
         policy: CorsPolicy | None = None
         try:
-            incoming = IncomingRequest(request, owner=owner)
+            incoming = IncomingRequest(request, client_certificate(request), owner=owner, facts=facts)
             policy = self._cross_origin.policy(incoming.raw_path, incoming.raw_query)
             response: GatewayResponse | None = await self._dispatch(incoming, policy)
         except Exception as error:
+            facts.error = tracing.error_type(error)
             response = error_response(error)
             drop_tracebacks(error)
             if response is not None and request.body_exists:
@@ -167,25 +173,29 @@ class Dispatcher:
         if not incoming.owner:
             self.auth.local_only.refuse_foreign_host(request.headers)
         if policy is not None and preflight_method(request) is not None:
+            incoming.facts.route = PREFLIGHT
             return preflight_response(request, policy, policy.methods)  # it has no credentials
         try:
             return await self._serve(incoming)
         finally:
             if incoming.caller is not None and incoming.caller.principal is not None:
-                request[PRINCIPAL] = incoming.caller.principal["name"]
+                incoming.facts.note_principal(incoming.caller.principal)
 
     async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
         request, raw_path = incoming.request, incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
+            incoming.facts.route = endpoint_of(incoming.method)
             return await self._object(incoming, match)
         if raw_path.startswith("/-/"):
-            return await self._api(incoming)
+            incoming.facts.route = API
+            return await self.api.serve(incoming)
         self.auth.local_only.refuse_proxy(request.headers)
         resumable, serve = self.files.resumable, partial(self._serve_path, incoming)
         return await (serve() if resumable is None else resumable.serve(incoming, serve))
 
     async def _serve_path(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an upload path, or a route."""
+        incoming.facts.route = endpoint_of(incoming.method)
         response = await self._serve_special(incoming)
         if response is not None:
             return response
@@ -221,6 +231,7 @@ class Dispatcher:
 
     async def _route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve a route. Who looks for the upload path is told where it is."""
+        incoming.facts.route = NO_ROUTE
         try:
             return await self.routing.serve_route(incoming)
         except NoRoute:
@@ -257,43 +268,6 @@ class Dispatcher:
         if request.method != "PUT":
             raise _upload_with_put(UPLOAD_METHODS)
         return await self.files.uploads.put(incoming, match)
-
-    async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
-        """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
-        match = match_api_route(paths.decode(incoming.raw_path))
-        if match is not None and match.access is Access.SIGNED_OR_PEER:
-            match = None  # `/-/objects` in another spelling: only the plain one is served
-        if match is not None and match.access is Access.OWNER and not incoming.owner:
-            match = None
-        access = Access.OPERATOR if match is None else match.access
-        if access is not Access.PUBLIC and not incoming.owner:
-            self.auth.local_only.refuse_proxy(incoming.request.headers)
-            try:
-                incoming.operator = await self._operator(incoming, access)
-            except Refusal:
-                if access is not Access.DEFAULT:
-                    raise
-        if match is None:
-            raise Refusal("not_found", "there is no such endpoint; /-/openapi.json lists them")
-        route = match.route(incoming.request.method)
-        if route is None:
-            allowed = ", ".join(match.allowed)
-            raise Refusal("method_not_allowed", f"this endpoint takes {allowed}", {"Allow": allowed})
-        incoming.variables = match.variables
-        return await self.api[route.endpoint](incoming)
-
-    async def _operator(self, incoming: IncomingRequest, access: Access) -> Mapping[str, Any] | None:
-        """Return the principal of an operator; None: everyone is one, or a key sees its uploads."""
-        caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT)
-        incoming.reject_unenforceable_grant()
-        if caller.key is not None and access is Access.UPLOADER:
-            return None
-        return self.auth.operator(caller.principal)
-
-    def _record(self, request: web.BaseRequest, status: int | None, started: float, level: int) -> None:
-        """Count and log one request, the owner's own at the level debug."""
-        ending = Ending(status, started, request.get(PRINCIPAL), request.get(UPLOAD_ID))
-        self._access_log.record(request, ending, level)
 
 
 def _upload_with_put(allowed: str) -> Refusal:

@@ -18,6 +18,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.errors import Refusal
 from gateway.http.header_fields import headers_as_dict
 from gateway.plugins.hooks import Hooks
+from gateway.telemetry import tracing
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.files")
@@ -69,6 +70,7 @@ class FileAuthorizer:
             "method": request.method,
             "remote": self.auth.proxies.client_address(request.remote, headers),
             "principal": principal,
+            "traceparent": tracing.current().traceparent,
         }
 
     async def authorize(

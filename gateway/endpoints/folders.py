@@ -11,6 +11,7 @@ from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.listing.handler import ListingHandler
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
+from gateway.telemetry.request_facts import DOWNLOADS, LISTING
 
 MAX_SHOWN_PATH: Final = 200
 """Characters of a path that a message repeats."""
@@ -65,7 +66,9 @@ class FolderHandler:
         folder = requested_folder(self.template, incoming) if self.enabled else None
         if folder is None:
             return None
+        incoming.facts.route = LISTING
         if incoming.params.get("format") == ["zip"] and self.downloads:
+            incoming.facts.route = DOWNLOADS
             return await self.archives.get(incoming, folder)
         if self.listing.enabled:
             return await self.listing.get(incoming, folder)

@@ -19,6 +19,7 @@ from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, json_response
 from gateway.storage.protocols import FolderStorage
 from gateway.storage.s3.encoding import user_metadata
+from gateway.telemetry import tracing
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,6 +64,7 @@ class OperatorFilesEndpoint:
             method="DELETE",
             remote=incoming.remote or None,
             principal=None if principal is None else dict(principal),
+            traceparent=tracing.current().traceparent,
         )
         return await self.deletes.remove(incoming, deletion, expected_etags(incoming))
 

@@ -6,20 +6,19 @@ waits for something, or serves what is rare. Both paths call the same plain func
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
 
 from gateway.auth.request import RequestHead
+from gateway.auth.request_ids import request_id
+from gateway.auth.trusted_proxies import Proxies
 from gateway.domain import failpoints
-from gateway.domain.model import random_bytes
-from gateway.endpoints.access_log import AccessLog, Ending
+from gateway.endpoints.access_log import AccessLog
 from gateway.endpoints.serving import ServingCount
 from gateway.http.cors import CorsPolicy, set_cors_headers
-from gateway.http.protocol import abort
+from gateway.http.protocol import FACTS, abort
 from gateway.http.responses import (
     GatewayResponse,
     SmallResponse,
@@ -29,8 +28,9 @@ from gateway.http.responses import (
 )
 from gateway.http.short_request import ShortRequest
 from gateway.http.tracebacks import drop_tracebacks
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.request_facts import RequestFacts
 
 API_PREFIX: Final = "/-/"
 
@@ -38,26 +38,32 @@ API_PREFIX: Final = "/-/"
 class ExchangeContext:
     """What all exchanges of a process share."""
 
-    def __init__(self, access_log: AccessLog, redaction: Redaction, serving: ServingCount) -> None:
+    def __init__(
+        self, access_log: AccessLog, redaction: Redaction, serving: ServingCount, proxies: Proxies
+    ) -> None:
         self.access_log = access_log
+        self.proxies = proxies
         self.redaction = redaction
         self.serving = serving
 
 
 class LogContext:
-    """Enters the two blocks of a request's log lines; an `ExitStack` takes twice as long."""
+    """Enters the blocks of a request's log lines and span; an `ExitStack` takes twice as long."""
 
-    __slots__ = ("_bind", "_hide")
+    __slots__ = ("_bind", "_hide", "_use")
 
-    def __init__(self, bind: logs.bind, hide: logs.hide) -> None:
+    def __init__(self, bind: logs.bind, hide: logs.hide, use: tracing.use) -> None:
         self._bind = bind
         self._hide = hide
+        self._use = use
 
     def __enter__(self) -> None:
         self._bind.__enter__()
         self._hide.__enter__()
+        self._use.__enter__()
 
     def __exit__(self, *error: object) -> None:
+        self._use.__exit__(*error)
         self._hide.__exit__(*error)
         self._bind.__exit__(*error)
 
@@ -65,26 +71,25 @@ class LogContext:
 class ShortExchange:
     """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
 
-    `upload_id` and `log_fields` go into the access line, as the caller of `head` does; `cors` is the
-    policy of an endpoint for files, `rate_headers` tell what is left of rates.
+    `facts` and `log_fields` go into the access line, as the caller of `head` does; `cors` is the policy
+    of an endpoint for files, `rate_headers` tell what is left of rates.
     """
 
     __slots__ = (
-        "_context", "_request", "_started", "begun", "cors", "head", "log_fields", "rate_headers",
-        "request_id", "upload_id",
+        "_context", "_request", "begun", "cors", "facts", "head", "log_fields", "rate_headers",
     )  # fmt: skip
 
     def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
         self._context = context
         self._request = request
-        self._started = time.monotonic()
-        self.request_id = random_bytes(8).hex()
+        headers, remote = request.headers, request.remote
+        self.facts = RequestFacts(request_id(context.proxies, remote, headers))
         self.cors: CorsPolicy | None = None
-        self.upload_id: str | None = None
         self.log_fields: Mapping[str, object] = logs.NO_FIELDS
         self.rate_headers: Mapping[str, str] | None = None
         self.begun = False
-        self.head = RequestHead(request.method, request.raw_path, request.headers, request.remote)
+        self.head = RequestHead(request.method, request.raw_path, headers, remote, facts=self.facts)
+        self.head.certificate = request.certificate
 
     @property
     def request(self) -> ShortRequest:
@@ -106,16 +111,20 @@ class ShortExchange:
         return self._request.on_disconnect(callback)
 
     def context(self) -> LogContext:
-        """Bind the log fields of the request, and hide its secrets, around what may log."""
-        fields = {"request_id": self.request_id}
-        if self.upload_id is not None:
-            fields["upload_id"] = self.upload_id
+        """Bind the log fields and the span of the request, and hide its secrets, around what may log."""
+        facts = self.facts
+        fields = {"request_id": facts.request_id, **facts.span.log_fields}
+        if facts.upload_id is not None:
+            fields["upload_id"] = facts.upload_id
         headers, query, redaction = self.head.headers, self.head.raw_query, self._context.redaction
-        return LogContext(logs.bind(**fields), logs.hide(lambda: redaction.values(headers, query)))
+        hide = logs.hide(lambda: redaction.values(headers, query))
+        return LogContext(logs.bind(**fields), hide, tracing.use(facts.span))
 
     def begin(self) -> None:
         """Take the request."""
         self.begun = True
+        self.facts.bytes_in = self._request.body_bytes
+        self.facts.begin_span(self._request.headers)
         self._context.serving.begin()
         self._request.begin()
 
@@ -125,8 +134,8 @@ class ShortExchange:
             set_cors_headers(self.head.headers, self.cors, response.headers)
         if self.rate_headers is not None:
             response.headers.update(self.rate_headers)
-        set_gateway_headers(response.headers, self.request_id)
-        self._record(response.status)
+        set_gateway_headers(response.headers, self.facts.request_id)
+        self._record(response.status, len(response.content))
         try:
             content = encode_response(response, close=close)
         except ValueError as error:  # a header that a script or an upstream wrote
@@ -136,9 +145,9 @@ class ShortExchange:
         failpoints.hit("after answer")
         self._context.serving.end()
 
-    def send(self, status: int, response: bytes) -> None:
-        """Send a response that is encoded already, and count and log the request."""
-        self._record(status)
+    def send(self, status: int, response: bytes, size: int) -> None:
+        """Send a response that is encoded already, with a body of `size`; count and log the request."""
+        self._record(status, size)
         self._request.end(response)
         failpoints.hit("after answer")
         self._context.serving.end()
@@ -176,25 +185,29 @@ class ShortExchange:
         request: web.BaseRequest,
         respond: Callable[[web.BaseRequest], Awaitable[GatewayResponse]],
     ) -> web.StreamResponse:
+        request[FACTS] = self.facts
         with self.context():
             try:
                 response: GatewayResponse | None = await respond(request)
             except Exception as error:
+                self.facts.error = tracing.error_type(error)
                 response = error_response(error)
                 drop_tracebacks(error)
                 if response is not None and request.body_exists:
                     response.force_close()
-        self._record(None if response is None else response.status)
         if response is None:
+            self._record(None)
             abort(request)
             return web.Response(status=500)
-        response.set_gateway_headers(self.request_id)
-        with logs.bind(request_id=self.request_id), contextlib.suppress(ConnectionError):
-            await response.send(request)
+        self._note_principal()
+        response.set_gateway_headers(self.facts.request_id)
+        with self._access_fields():
+            await self._context.access_log.send(response, request, self.facts)
         return response
 
     def fail(self, error: Exception) -> None:
         """Send the response to an error; close the connection without one where none is true."""
+        self.facts.error = tracing.error_type(error)
         with self.context():
             response = error_response(error)
         drop_tracebacks(error)
@@ -211,17 +224,23 @@ class ShortExchange:
         self._request.end(None)
         self._context.serving.end()
 
-    def _record(self, status: int | None) -> None:
-        principal = None
-        if self.head.caller is not None and self.head.caller.principal is not None:
-            principal = self.head.caller.principal["name"]
-        ending = Ending(status, self._started, principal, self.upload_id)
+    def _record(self, status: int | None, size: int = 0) -> None:
+        self.facts.bytes_out = size
+        self._note_principal()
         access_log = self._context.access_log
         if not access_log.writes():
-            access_log.record(self._request, ending)
+            access_log.record(self._request, self.facts, status)
             return
-        with logs.bind(request_id=self.request_id, **self.log_fields):
-            access_log.record(self._request, ending)
+        with self._access_fields():
+            access_log.record(self._request, self.facts, status)
+
+    def _access_fields(self) -> logs.bind:
+        facts = self.facts
+        return logs.bind(request_id=facts.request_id, **facts.span.log_fields, **self.log_fields)
+
+    def _note_principal(self) -> None:
+        if self.head.caller is not None and self.head.caller.principal is not None:
+            self.facts.note_principal(self.head.caller.principal)
 
 
 Offer = Callable[[ShortExchange], bool]

@@ -19,6 +19,7 @@ from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, created_at, new_id
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 from gateway.storage.waiting import finish_in_thread, finish_on_loop
+from gateway.telemetry import tracing
 
 T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
@@ -76,6 +77,7 @@ class FileSaver:
             on_conflict=on_conflict,
             created=created_at(upload_id),
             metadata=normalize_metadata(metadata or {}),
+            traceparent=tracing.current().traceparent,
         )
         if self._store is None:
             raise RuntimeError("nothing can be saved here")

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
+from gateway.auth.certificates import certificate_name
 from gateway.domain.model import random_bytes
 from gateway.errors import Refusal
 from gateway.http.limits import (
@@ -26,6 +27,7 @@ from gateway.http.limits import (
     HeadCounter,
     WriteProgress,
 )
+from gateway.http.refused_request import refuse_request
 from gateway.http.responses import SHORT_DRAIN_TIMEOUT, Response, encode_response, refusal_response
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import Lease
@@ -55,6 +57,8 @@ class ClientConnection(web.RequestHandler):
         self._progress = WriteProgress(limits)
         self._latest_body: StreamReader | None = None
         self._lease: Lease | None = None
+        self.certificate: str | None = None
+        """The name in the certificate of the client."""
         self._refused = False
         self._discarded = 0
 
@@ -74,6 +78,7 @@ class ClientConnection(web.RequestHandler):
             client.write(encode_response(response.small(), close=True))
             client.close()
             return
+        self.certificate = certificate_name(transport.get_extra_info("peercert"))
         super().connection_made(transport)
 
     def _take_share(self, transport: asyncio.BaseTransport) -> Lease | None:
@@ -137,6 +142,8 @@ class ClientConnection(web.RequestHandler):
         if new := self._request_count - count:
             if not self._head.is_small(size):
                 self._check_heads(new, size)
+            if refused := self._limits.filter_heads(self._messages, new, self.peername):
+                self._refuse(400, refused.message, refused.place)
             message, self._latest_body = self._messages[-1]
             if isinstance(message, _ErrInfo):
                 self._fail_body(body, message)
@@ -160,9 +167,7 @@ class ClientConnection(web.RequestHandler):
         for index in range(len(self._messages) - new, len(self._messages)):
             message = self._messages[index][0]
             if isinstance(message, RawRequestMessage) and not self._head.allows(message):
-                while len(self._messages) > index:
-                    self._messages.pop()
-                self._refuse(431, self._too_large())
+                self._refuse(431, self._too_large(), index)
                 return
 
     def _fail_body(self, body: StreamReader | None, error: _ErrInfo) -> None:
@@ -170,8 +175,13 @@ class ClientConnection(web.RequestHandler):
         if body is not None and not body.is_eof():
             body.set_exception(web.RequestPayloadError("the body is not well-formed"))
 
-    def _refuse(self, status: int, message: str) -> None:
-        """Answer with an error behind the requests that came before, and read no more."""
+    def _refuse(self, status: int, message: str, place: int | None = None) -> None:
+        """Answer with an error behind the requests that came before, and read no more.
+
+        The error takes the place of the waiting request with this number, and of those behind it.
+        """
+        while place is not None and len(self._messages) > place:
+            self._messages.pop()
         self._refused = True
         body = self._latest_body
         if body is not None and not body.is_eof():
@@ -208,7 +218,7 @@ class ClientConnection(web.RequestHandler):
     def check_times(self, seconds: float) -> None:
         """End the connection of a client that is too slow; `seconds` have passed since the last call."""
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.get_protocol() is not self:  # another one has taken it over
             return
         if self._progress.is_too_slow(transport, seconds):
             log.info(
@@ -279,14 +289,3 @@ class ClientConnection(web.RequestHandler):
         # aiohttp takes such a request for HTTP/1.0, where closing is the default.
         response.headers["Connection"] = "close"
         return response
-
-
-def refuse_request(request: web.BaseRequest, refusal: Refusal) -> Response:
-    """Log that a request is refused before an endpoint sees it, and return the response."""
-    fields = {"status": refusal.status, "reason": refusal.code, "remote": request.remote}
-    words = "malformed request" if refusal.code == "bad_request" else "request refused"
-    request_id = random_bytes(8).hex()
-    log.info(words, extra=event("request.refused", request_id=request_id, **fields))
-    response = refusal_response(refusal)
-    response.set_gateway_headers(request_id)
-    return response

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from gateway.auth.foreign_pages import is_cross_site
 from gateway.auth.request import RequestHead
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse, Response
@@ -71,22 +72,6 @@ _FORM_TYPES: Final = frozenset(
 """Media types of what a page may post without asking (Fetch standard, CORS-safelisted headers)."""
 
 
-def is_cross_site(request: web.BaseRequest | RequestHead) -> bool:
-    """Tell whether a page of another origin made a browser send this request.
-
-    Pages cannot set `Sec-Fetch-Site`. Old browsers send `Origin` alone, and so do all browsers to
-    other machines over plain HTTP.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site.lower() not in {"same-origin", "none"}
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None:
-        return False
-    host = origin.partition("://")[2].lower()
-    return not host or host != request.headers.get(hdrs.HOST, "").lower()
-
-
 def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy | None) -> None:
     """Refuse what a page whose origin `policy` does not name may post without asking.
 
@@ -104,6 +89,32 @@ def refuse_cross_site(request: web.BaseRequest | RequestHead, policy: CorsPolicy
             "this request comes from a page of another origin, which may not call here. Operator: name"
             " the origin in `cors` of the route, or in --cors-origins",
         )
+
+
+def refuse_foreign_origin(headers: Mapping[str, str], policy: CorsPolicy | None) -> None:
+    """Refuse requests of pages whose origin is neither this host nor named in `policy`.
+
+    Programs send no `Origin`. This is for WebSocket handshakes, which browsers send without a preflight,
+    and whose responses pages may read (RFC 6455 section 10.2). Raises `Refusal("forbidden")`.
+    """
+    origin = headers.get(hdrs.ORIGIN)
+    if origin is None or _is_of_host(origin, headers.get(hdrs.HOST, "")):
+        return
+    if policy is None or not _allows(policy, origin):
+        raise Refusal(
+            "forbidden",
+            "pages of this origin may not connect here. Operator: name the origin in `cors` of the"
+            " route, or in --cors-origins; a proxy in front has to pass `Host` on",
+        )
+
+
+def _is_of_host(origin: str, host: str) -> bool:
+    """Tell whether an origin is that of a host, whatever the scheme; default ports may be named."""
+    scheme, _, authority = origin.lower().partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    if default is None or not authority:
+        return False
+    return authority.removesuffix(default) == host.lower().removesuffix(default)
 
 
 def preflight_method(request: web.BaseRequest) -> str | None:

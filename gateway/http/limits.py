@@ -6,13 +6,15 @@ import asyncio
 import resource
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp.http import RawRequestMessage
 
+from gateway.errors import Refusal
 from gateway.limits import FairShare, TransferMeter
 
 HEAD_TIMEOUT: Final = 30.0
@@ -29,12 +31,24 @@ _BYTES_ACKED: Final = 120
 """Where `tcpi_bytes_acked` is in Linux's `struct tcp_info`."""
 
 
+FilterHead = Callable[[str | None, RawRequestMessage], RawRequestMessage]
+"""Returns what is left of a request's head, by the address of its peer. Raises `Refusal`."""
+
+
+class RefusedHead(NamedTuple):
+    """A request that is refused by its head: its place among those that wait, and why."""
+
+    place: int
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """The limits of a server's connections; times in seconds, `min_rate` in bytes a second.
 
     `share` bounds their number, fairly among clients; None: no bound. Clients that `is_shared_address`
-    is true of (trusted proxies) are not counted.
+    is true of (trusted proxies) are not counted. `filter_head` changes every request before anything
+    else sees it.
     """
 
     max_header_bytes: int = 32 << 10
@@ -42,6 +56,24 @@ class ConnectionLimits:
     min_rate: int = 0
     share: FairShare | None = None
     is_shared_address: Callable[[str], bool] = lambda _: False
+    filter_head: FilterHead | None = None
+
+    def filter_heads(self, messages: deque[Any], new: int, peer: object) -> RefusedHead | None:
+        """Let the `new` last messages be as the filter leaves them; return the first that it refuses.
+
+        `peer` is the name of the socket's peer. The messages are those of aiohttp's connection.
+        """
+        if self.filter_head is None:
+            return None
+        address = peer[0] if isinstance(peer, tuple) else None
+        for place in range(max(len(messages) - new, 0), len(messages)):
+            message, body = messages[place]
+            if isinstance(message, RawRequestMessage):
+                try:
+                    messages[place] = self.filter_head(address, message), body
+                except Refusal as refusal:
+                    return RefusedHead(place, refusal.message)
+        return None
 
 
 def connection_share() -> FairShare:

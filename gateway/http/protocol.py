@@ -20,11 +20,13 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from gateway.errors import ConfigError, Refusal
 from gateway.http import connection
 from gateway.http.ambiguity import HTTP_VERSIONS, find_ambiguity
-from gateway.http.connection import ClientConnection, refuse_request
+from gateway.http.connection import ClientConnection
 from gateway.http.limits import ConnectionLimits
+from gateway.http.refused_request import refuse_request
 from gateway.http.short_path import ShortPathConnection
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
+from gateway.telemetry.request_facts import RequestFacts
 
 log = logging.getLogger("gateway.http")
 
@@ -33,11 +35,8 @@ MAX_LINE_BYTES: Final = 2 << 20
 KEEP_ALIVE_TIMEOUT: Final = 75.0
 """Seconds that an idle connection, or one that never sends a request, is kept."""
 
-UPLOAD_ID: Final = web.RequestKey("upload_id", str)
-"""The id of a request's upload, for its line in the access log."""
-
-PRINCIPAL: Final = web.RequestKey("principal", str)
-"""The name of who sent a request, for its line in the access log."""
+FACTS: Final = web.RequestKey("facts", RequestFacts)
+"""What is told of a request when it has ended; see `facts_of`."""
 
 RATE_LIMITS: Final = web.RequestKey("rate_limits", dict[str, str])
 """Headers of its response that tell what is left of rates."""
@@ -165,7 +164,21 @@ def on_disconnect(request: web.BaseRequest, callback: Callable[[], None]) -> Ite
         callbacks.discard(callback)
 
 
+def client_certificate(request: web.BaseRequest) -> str | None:
+    """Return the name in the certificate of the client, None where it showed none."""
+    return request.protocol.certificate if isinstance(request.protocol, ClientConnection) else None
+
+
+def facts_of(request: web.BaseRequest) -> RequestFacts:
+    """Return what is told of a request when it has ended."""
+    facts = request.get(FACTS)
+    if facts is None:
+        facts = request[FACTS] = RequestFacts()
+    return facts
+
+
 def abort(request: web.BaseRequest) -> None:
-    """Close the connection at once, without a response."""
+    """Close the connection at once, without a response, or without the rest of it."""
+    facts_of(request).aborted = True
     if request.transport is not None:
         request.transport.abort()

@@ -54,6 +54,11 @@ def idle_refusal(seconds: float) -> Refusal:
     return Refusal("idle_timeout", f"no byte of the body arrived for {seconds:g} seconds")
 
 
+def body_too_large(limit: int) -> Refusal:
+    """Return the refusal of a body of more than `limit` bytes."""
+    return Refusal("too_large", f"the body is larger than the {limit} bytes that this path accepts")
+
+
 def expects_continue(request: web.BaseRequest) -> bool:
     """Tell whether `100 Continue` is expected (RFC 9110 section 10.1.1). Raises `expectation_failed`."""
     expectation = request.headers.get("Expect")

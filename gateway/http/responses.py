@@ -79,8 +79,19 @@ class GatewayResponse(web.StreamResponse):
         elif closes:
             await self._drain_unread(request)
 
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Call this once the response needs nothing of its endpoint any more: here, at once."""
+        callback()
+
     def release_body(self) -> None:
         """Let go of a body in memory: aiohttp keeps a response until its connection's next request."""
+
+    def whole_bytes(self) -> int | None:
+        """Return the length of a body that is here as a whole; None for one that streams.
+
+        What streams adds what it sends to `RequestFacts.bytes_out`.
+        """
+        return None
 
     def _closes_connection(self, request: web.BaseRequest) -> bool:
         """Tell whether the connection cannot serve another request: an error stops its body."""
@@ -167,6 +178,10 @@ class Response(GatewayResponse, web.Response):
     def small(self) -> SmallResponse:
         """Return the same as plain data."""
         return SmallResponse(self.status, self.headers, cast(bytes | None, self._body) or b"")
+
+    def whole_bytes(self) -> int | None:
+        """Return the length of the body."""
+        return len(cast(bytes | None, self._body) or b"")
 
     def release_body(self) -> None:
         """Let go of the body, which is sent or will never be."""

@@ -49,6 +49,11 @@ class ShortRequest:
         return peer[0] if isinstance(peer, tuple) else peer
 
     @property
+    def certificate(self) -> str | None:
+        """The name in the certificate of the client."""
+        return self._connection.certificate
+
+    @property
     def body_exists(self) -> bool:
         """Whether the request has a body."""
         return self._payload is not EMPTY_PAYLOAD
@@ -62,6 +67,11 @@ class ShortRequest:
     def connection(self) -> ShortPathConnection:
         """The connection, on which a memo of the last request may be kept."""
         return self._connection
+
+    @property
+    def body_bytes(self) -> int:
+        """The length of the body."""
+        return self._payload.total_bytes
 
     def begin(self) -> None:
         """Take the request: the ordinary path will not serve it."""

@@ -84,17 +84,15 @@ def descriptors_left() -> bool:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context, None for plain HTTP. Raises `ConfigError`."""
+    """Return a TLS context as the files are now, None for plain HTTP. Blocking. Raises `ConfigError`.
+
+    With `tls_client_ca` each client needs a certificate. Sessions are not resumed then: they would
+    outlive the certificate.
+    """
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, settings)
-    return context
-
-
-def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Read the certificate and key (again): new connections get them. Raises `ConfigError`."""
     try:
         context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
     except (ssl.SSLError, OSError) as error:
@@ -102,4 +100,22 @@ def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
             f"the certificate and its key cannot be used ({error}): check that they are PEM files "
             "and belong together",
             str(settings.tls_cert),
+        ) from error
+    if settings.tls_client_ca is not None:
+        _require_certificates(context, str(settings.tls_client_ca))
+    return context
+
+
+def _require_certificates(context: ssl.SSLContext, file: str) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate alone is enough
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        context.load_verify_locations(cafile=file)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(
+            f"holds no certificate that can be used ({error}): it must be a PEM file with those of"
+            " your certificate authorities",
+            file,
         ) from error

@@ -1,9 +1,10 @@
 """What one client may use of what all share: fair shares of bounds, and the least rate of a transfer.
 
-Counts are those of one process, but those of `FixedWindowCounters`.
+Counts are those of one process, but those of `FixedWindowCounters` and `InFlightTable`.
 """
 
 from gateway.limits.clients import client_key
+from gateway.limits.in_flight import InFlightLease, InFlightTable
 from gateway.limits.rates import MinRate, TransferMeter
 from gateway.limits.shares import RETRY_AFTER_SECONDS, FairShare, Lease, fits
 from gateway.limits.turns import ClientTurns
@@ -14,6 +15,8 @@ __all__ = [
     "ClientTurns",
     "FairShare",
     "FixedWindowCounters",
+    "InFlightLease",
+    "InFlightTable",
     "Lease",
     "MinRate",
     "TransferMeter",

@@ -17,10 +17,12 @@ from gateway.domain.model import RECEIVED
 from gateway.errors import Refusal, Terminated
 from gateway.plugins import Handler
 from gateway.plugins.handler_runs import HandlerRun, log
+from gateway.plugins.handler_spans import begin_decision, cancel_span, end_span, run_inside
 from gateway.plugins.scripting.calls import ScriptCall
 from gateway.plugins.scripting.decision import Handle, InvalidResult
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.values import Event
+from gateway.telemetry.tracing import NO_SPAN
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ class AdmissionChain(Generic[T]):
         "_next",
         "_own_event",
         "_read",
+        "_span",
         "_started",
         "results",
         "undecided",
@@ -73,6 +76,7 @@ class AdmissionChain(Generic[T]):
         # Of the handler that runs:
         self._handle = Handle()
         self._own_event = event
+        self._span = NO_SPAN
         self._started = 0.0
 
     def start(
@@ -100,6 +104,7 @@ class AdmissionChain(Generic[T]):
         self._done = None
         if self._call is not None:
             self._call.cancel()
+        cancel_span(self._span)
 
     def _start_next(self) -> bool:
         """Start the next handler that can be started; return False if none is left."""
@@ -110,13 +115,14 @@ class AdmissionChain(Generic[T]):
             self._own_event = event = self._event if sole_reader else self._event.copy()
             self._handle = handle = Handle()
             self._started = time.monotonic()
+            self._span = begin_decision(handler, self._context)
             self._next += 1
             try:
                 self._call = self._executor.submit(
                     functools.partial(handler.function, event, handle),
                     handler.timeout,
                     self._take_result,
-                    context=self._context.copy(),
+                    context=run_inside(self._span, self._context),
                     suspends=handler.suspends,
                 )
             except (ExecutorLost, Refusal) as error:
@@ -155,8 +161,11 @@ class AdmissionChain(Generic[T]):
                 self._keep_result()
                 if log.isEnabledFor(logging.INFO):
                     self._context.run(self._run(None).log_outcome, "accepted")
+                if self._span.recorded:
+                    end_span(self._span, self._run(None), "accepted")
                 return
         run = self._run(error)
+        end_span(self._span, run, "failed" if handle.refusal is None else "refused")
         self._context.run(_take_failure, run)
         if run.handler.on_error == "hold":
             self.undecided.append(run.handler.name)

@@ -14,6 +14,7 @@ from gateway.domain.model import RECEIVED, Delivery
 from gateway.errors import HandlerFailed, Postponed, Refusal
 from gateway.plugins import Handler
 from gateway.plugins.handler_runs import HandlerRun, log
+from gateway.plugins.handler_spans import begin_delivery, cancel_span, end_span, run_inside
 from gateway.plugins.scripting.calls import ScriptCall
 from gateway.plugins.scripting.decision import Handle, InvalidResult, read_received
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
@@ -102,6 +103,7 @@ class DeliveryRun:
         "_key",
         "_live",
         "_runs",
+        "_span",
         "_started",
         "_wait",
     )
@@ -117,7 +119,13 @@ class DeliveryRun:
         self._handle = Handle()
         self._handle.created = delivery.created or None
         self._live: LiveWork | None = set() if handler.suspends else None
-        self._context = logs.context_with(upload_id=delivery.upload_id, event_id=delivery.event_id)
+        self._span = span = begin_delivery(handler, delivery)
+        self._context = run_inside(
+            span,
+            logs.context_with(
+                upload_id=delivery.upload_id, event_id=delivery.event_id, **span.log_fields
+            ),
+        )
         self._started = time.monotonic()
         self._call: ScriptCall | None = None
         self._wait: asyncio.Task[None] | None = None
@@ -147,6 +155,8 @@ class DeliveryRun:
             self._call.cancel()
         if self._wait is not None:
             self._wait.cancel()
+        else:
+            cancel_span(self._span)
 
     def _forget(self) -> None:
         if self._runs.running.get(self._key) is self._handle:
@@ -163,7 +173,7 @@ class DeliveryRun:
         succeeded = self._decision is not None or (
             error is None and self._handle.invalid is None and self._handle.refusal is None
         )
-        if succeeded and not log.isEnabledFor(logging.INFO):
+        if succeeded and not self._span.recorded and not log.isEnabledFor(logging.INFO):
             self._finish(None)
             return
         milliseconds = (time.monotonic() - self._started) * 1000
@@ -172,10 +182,20 @@ class DeliveryRun:
             failure = self._context.run(self._take_outcome, run)
         except Exception as raised:
             failure = raised
+        self._end_span(run, failure)
         if failure is not None and self._live:
             self._wait_until_ended(failure, self._live)
         else:
             self._finish(failure)
+
+    def _end_span(self, run: HandlerRun, failure: Exception | None) -> None:
+        if isinstance(failure, Postponed):
+            outcome = "postponed"
+        elif failure is not None:
+            outcome = "failed"
+        else:
+            outcome = "done" if run.handle.refusal is None else "refused"
+        end_span(self._span, run, outcome)
 
     def _take_outcome(self, run: HandlerRun) -> Exception | None:
         """Log the outcome of a run; return why it has to run again, None if it has succeeded."""

@@ -13,10 +13,11 @@ from gateway.domain.event_bodies import upload_failed_event
 from gateway.domain.model import UPLOAD_FAILED, Upload
 from gateway.plugins.handler import Handler
 from gateway.plugins.handler_runs import HandlerRun
+from gateway.plugins.handler_spans import begin_failed_upload, end_span
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Event
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 
 MAX_FAILED_UPLOADS: Final = 100
 """Failed uploads whose handlers may run at the same time; further ones are not notified."""
@@ -48,15 +49,19 @@ class FailedUploads:
             )
             return
         event = Event(upload_failed_event(upload, reason, received))
-        task = asyncio.create_task(self._run_all(handlers, event))
+        task = asyncio.create_task(self._run_all(handlers, event, upload))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_all(self, handlers: Sequence[Handler], event: Event) -> None:
+    async def _run_all(self, handlers: Sequence[Handler], event: Event, upload: Upload) -> None:
         with logs.bind(upload_id=event["upload_id"], event_id=event["id"]):
             for handler in handlers:
-                run = await self._run(handler, event.copy())
-                run.log_outcome(run.failure_message() or "done")
+                span = begin_failed_upload(handler, upload)
+                with tracing.use(span):
+                    run = await self._run(handler, event.copy())
+                message = run.failure_message()
+                end_span(span, run, "done" if message is None else "failed")
+                run.log_outcome(message or "done")
 
     async def _run(self, handler: Handler, event: Event) -> HandlerRun:
         error, started, handle = None, time.monotonic(), Handle()

@@ -73,7 +73,7 @@ class HandlerRun:
             "outcome": outcome,
         }
         if failed:
-            fields["place"] = self._place()
+            fields["place"] = self.place
         traceback = self.traceback()
         text = f"{self.handler.name} failed\n{traceback.rstrip()}" if traceback else self.handler.name
         if is_error:
@@ -81,7 +81,9 @@ class HandlerRun:
         else:
             log.info("handler %s", text, extra=event("handler.finished", **fields))
 
-    def _place(self) -> str:
+    @property
+    def place(self) -> str:
+        """The `file:line` where it failed, as far as that is known; else where it begins."""
         if isinstance(self.error, TimedOut) and self.error.place:
             return self.error.place
         place = place_of_error(self.error) if self.error else None

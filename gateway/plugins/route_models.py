@@ -57,7 +57,8 @@ class AuthorizationModel(Strict):
         default_factory=list, description="All of them must be in the token (JSON Web Tokens only)"
     )
     groups: list[Annotated[str, Field(min_length=1)]] = Field(
-        default_factory=list, description="One of them must be in the token (JSON Web Tokens only)"
+        default_factory=list,
+        description="The caller must be in one of them, as the token or --identity-headers say",
     )
 
     @model_validator(mode="after")

@@ -24,13 +24,15 @@ from gateway.endpoints.admin.reload import ReloadOutcome
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
+from gateway.http.identity_filter import identity_filter
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
-from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.http.sockets import owner_socket, tls_context
 from gateway.plugins.loader import NO_FILES
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
+from gateway.server.listening import PublicPort
 from gateway.server.process import protected_places
 from gateway.server.quotas import start_quotas
 from gateway.server.reread_settings import reread_tokens
@@ -43,7 +45,6 @@ from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
 
-BACKLOG: Final = 1024
 CANCEL_TIMEOUT: Final = 2.0
 """Seconds for requests that are cut off to discard their files and to tell of it."""
 
@@ -60,6 +61,7 @@ class Gateway:
     delivery: EventDelivery
     endpoints: Endpoints
     scheduler: Scheduler
+    port: PublicPort
     servers: list[web.ServerRunner] = field(default_factory=list)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -108,8 +110,7 @@ class Gateway:
         tree, number = resources.base.disk.tree, resources.plugins.current.number
         try:
             tokens = await asyncio.to_thread(reread_tokens, resources.base.shared)
-            # On a context of its own: one that takes half of a pair could serve no client any more.
-            await asyncio.to_thread(tls_context, settings)
+            tls = await asyncio.to_thread(tls_context, settings)
             await asyncio.to_thread(resources.base.installation.read_certificate)
             await asyncio.to_thread(tree.reload_protected, protected_places(settings))
             await resources.plugins.reload()  # last: an error after it would leave new plugins in force
@@ -124,9 +125,8 @@ class Gateway:
                 number, faults=(f"the reload failed: {type(error).__name__}, see the log",)
             )
         self.endpoints.dispatcher.auth.replace_tokens(tokens)
-        if resources.tls is not None:
-            with suppress(ConfigError):  # it was good just now
-                load_certificate(resources.tls, settings)
+        if tls is not None and not self.endpoints.dispatcher.stopping:
+            await self.port.listen(tls)
         await self.delivery.refresh()
         self.scheduler.refresh(_schedules(resources))
         number = resources.plugins.current.number
@@ -158,9 +158,12 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         _start_background(stack, resources)
         stack.callback(endpoints.operators.streams.stop)
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
-        gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+        port = PublicPort(servers[0], resources.base.shared.socket)
+        gateway = Gateway(resources, metrics, delivery, endpoints, scheduler, port, servers)
         endpoints.operators.reload.serve_with(gateway.reload)
-        await _listen(resources, *servers)
+        resources.base.shared.fresh.keep()
+        await web.SockSite(servers[1], owner_socket(resources.base.directory)).start()
+        await port.listen(resources.tls)
         yield gateway
 
 
@@ -171,7 +174,8 @@ def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.Server
         settings.idle_timeout,
         settings.min_rate,
         connection_share(),
-        is_shared_address=lambda peer: dispatcher.auth.proxies.believes(peer, {}),
+        is_shared_address=dispatcher.auth.proxies.trusts,
+        filter_head=identity_filter(dispatcher.auth.identity),
     )
     return [
         make_runner(dispatcher.handle, limits, dispatcher.take if settings.short_path else None),
@@ -217,14 +221,6 @@ async def _remove_expired(marks: OneTimeMarks) -> None:
         await asyncio.sleep(SWEEP_INTERVAL)
 
 
-async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
-    """Accept requests on the port, and the owner's on the Unix socket."""
-    resources.base.shared.fresh.keep()
-    await web.SockSite(owner, owner_socket(resources.base.directory)).start()
-    port = resources.base.shared.socket
-    await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
-
-
 async def _stop_accepting(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
     dispatcher.stopping = True
     for server in servers:
@@ -234,7 +230,13 @@ async def _stop_accepting(dispatcher: Dispatcher, servers: list[web.ServerRunner
 
 async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) -> None:
     """Let requests and handlers end for up to `grace` seconds; hand unfinished deliveries back."""
-    await asyncio.gather(dispatcher.drain(grace), delivery.stop(grace))
+    await asyncio.gather(_drain_requests(dispatcher, grace), delivery.stop(grace))
+
+
+async def _drain_requests(dispatcher: Dispatcher, grace: float) -> None:
+    """Let requests end; then close the WebSocket connections, which end by themselves at some time."""
+    await dispatcher.drain(grace)
+    await dispatcher.routing.websockets.stop()
 
 
 async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:

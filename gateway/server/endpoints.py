@@ -29,9 +29,11 @@ from gateway.endpoints.notifications.processor import (
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.decision import ReceivedDecisions
@@ -175,15 +177,22 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(lambda request: auth.proxies.believes(request.remote, request.headers))
+    proxy = Proxy(
+        lambda request: auth.proxies.believes(request.remote, request.headers), metrics.requests
+    )
     await proxy.start()
     stack.push_async_callback(proxy.close)
     origins, plugins = resources.settings.cors_origins, resources.plugins
     scripts = ScriptSteps(resources.hooks.run_script, plugins.mask, proxy.fetch_whole)
     default_cors = CorsPolicy(origins) if origins else None
-    counters = resources.base.shared.rate_counters
-    steps = RouteSteps(auth, scripts, proxy, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps, proxy)
+    shared, slot = resources.base.shared, resources.base.state.slot
+    counters = RouteCounters(shared.rate_counters, shared.in_flight, slot)
+    websockets = WebSockets(proxy, default_cors)
+    metrics.labelled_gauge(
+        "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts
+    )
+    steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
+    return Routing(resources.settings, plugins, auth, steps, proxy, websockets)
 
 
 def _open_notifications(

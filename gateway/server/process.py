@@ -27,7 +27,7 @@ from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import host_port
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
-from gateway.limits import FixedWindowCounters
+from gateway.limits import FixedWindowCounters, InFlightTable
 from gateway.server import forking
 from gateway.server.heartbeat import ProcessHealth
 from gateway.settings import Settings
@@ -85,6 +85,7 @@ class SharedResources:
     address: tuple[str, int]
     reservations: ReservationTable
     rate_counters: FixedWindowCounters
+    in_flight: InFlightTable
     token: str | None
     fresh: FreshState
     read_settings: Callable[[], Settings]
@@ -130,12 +131,14 @@ def open_shared_resources(
         stack.callback(port.close)
         host, number = port.getsockname()[:2]
         address, table = (str(host), int(number)), ReservationTable(settings.processes)
-        counters = FixedWindowCounters(settings.processes)
+        counters, in_flight = FixedWindowCounters(settings.processes), InFlightTable(settings.processes)
         stack.callback(counters.close)
+        stack.callback(in_flight.close)
         discarding.pop_all()
         reread = read_settings or (lambda: settings)
         return SharedResources(
-            *(settings, port, address, table, counters, token, fresh, reread), stack.pop_all()
+            *(settings, port, address, table, counters, in_flight, token, fresh, reread),
+            stack.pop_all(),
         )
 
 
@@ -208,6 +211,7 @@ def protected_places(settings: Settings) -> list[Path]:
         settings.config,
         settings.tls_cert,
         settings.tls_key,
+        settings.tls_client_ca,
         settings.installation_key_file,
         settings.secrets_key_file,
         settings.notifications_secret_file,

@@ -31,6 +31,7 @@ from gateway.server.process import ProcessBase, SharedResources, open_base, open
 from gateway.server.quotas import QuotaParts, QuotaRemover, open_quotas
 from gateway.server.script_services import connect_services, load_plugins, make_plugins
 from gateway.server.storage_parts import StorageParts, open_storage, storage_clients
+from gateway.server.traces import open_traces
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
 from gateway.storage.protocols import Storage
@@ -95,6 +96,7 @@ def open_resources(
         base = open_base(shared, slot, stack)
         tls = tls_context(settings)
         plugins = make_plugins(settings, stack)
+        open_traces(settings, base.node, slot, plugins.mask, stack)
         secrets = read_secrets(settings.notifications_secret_file)
         plugins.mask.add_secrets(secrets)
         clients = storage_clients(settings, plugins)

@@ -29,7 +29,7 @@ WATCH_INTERVAL: Final = 1.0
 MAX_WATCHED_FILES: Final = 10_000
 """Files that are watched at most."""
 
-_SETTINGS_FILES: Final = ("config", "tls_cert", "tls_key", "secrets_key_file")
+_SETTINGS_FILES: Final = ("config", "tls_cert", "tls_key", "tls_client_ca", "secrets_key_file")
 """The settings whose files a reload reads again."""
 
 Version = tuple[int, int, int]

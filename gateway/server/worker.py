@@ -29,7 +29,7 @@ from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
-from gateway.http.protocol import make_runner
+from gateway.http.protocol import client_certificate, make_runner
 from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import descriptors_left, listening_socket, tls_context
 from gateway.plugins import Plugins
@@ -38,6 +38,7 @@ from gateway.records.collection import open_records
 from gateway.server import forking
 from gateway.server.delivery import PluginDispatcher
 from gateway.server.script_services import HOOKS_GRACE, connect_services, load_plugins, make_plugins
+from gateway.server.traces import open_traces
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.storage import LocalStorage
@@ -89,6 +90,8 @@ def open_worker_resources(settings: Settings) -> WorkerResources:
         installation = Installation(settings, installation_keys(settings), address)
         auth = Auth(settings, tokens_of(settings), installation)
         plugins = make_plugins(settings, stack)
+        node = f"{socket.gethostname()}/{os.getpid()}"
+        open_traces(settings, node, 0, plugins.mask, stack)
         tree = DirectoryTree(settings.directory, [settings.state, *settings.plugins])
         stack.callback(tree.close)
         peers = Peers(installation, lambda: None, _first_peer_url(settings.peers))
@@ -103,7 +106,7 @@ def open_worker_resources(settings: Settings) -> WorkerResources:
         )
         connect_services(plugins.services, files, records, links, installation)
         load_plugins(plugins)
-        nats = make_engine(settings, f"{socket.gethostname()}/{os.getpid()}")
+        nats = make_engine(settings, node)
         hooks = Hooks(plugins)
         return WorkerResources(
             settings, port, address, auth, files, plugins, hooks, nats, stack.pop_all()
@@ -185,7 +188,7 @@ class _WorkerPages:
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         self.resources.auth.local_only.refuse_foreign_host(request.headers)
-        incoming = IncomingRequest(request)
+        incoming = IncomingRequest(request, client_certificate(request))
         if request.method not in {"GET", "HEAD"}:
             raise Refusal(
                 "method_not_allowed", "a worker answers GET and HEAD only", {"Allow": "GET, HEAD"}

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.settings import values
+from gateway.settings.identity import IdentityNames, identity_names
 from gateway.settings.option import Option, Seconds
 
 ACCESS: Final = "Access"
@@ -52,6 +53,17 @@ class AccessSettings(BaseModel):
             secret=True,
         ),
     ] = ()
+    identity_headers: Annotated[
+        IdentityNames | None,
+        BeforeValidator(identity_names),
+        Option(
+            ACCESS,
+            "headers in which --trusted-proxies tell who the user is, and the groups; removed from all"
+            " other requests",
+            "user=NAME,groups=NAME",
+            page="behind-an-identity-proxy",
+        ),
+    ] = None
     redact: Annotated[
         tuple[Annotated[str, AfterValidator(values.header_name)], ...],
         Option(ACCESS, "further headers whose values are never logged or stored (repeatable)", "HEADER"),
@@ -114,8 +126,8 @@ class AccessSettings(BaseModel):
         tuple[str, ...],
         Option(
             JWT,
-            "groups whose JSON Web Tokens may read `/-/` pages and manage events; if none is given,"
-            " none of them may (repeatable)",
+            "groups whose members may read `/-/` pages and manage events, by a JSON Web Token or by"
+            " --identity-headers; if none is given, none of them may (repeatable)",
             "GROUP",
         ),
     ] = ()

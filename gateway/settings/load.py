@@ -161,6 +161,10 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
             _ = settings.upload_template
         except ValueError as error:
             yield sources["stored_path"].error(str(error))
+    if settings.identity_headers is not None and not settings.trusted_proxies:
+        yield sources["identity_headers"].error(
+            "nobody may send them yet: add --trusted-proxies with the addresses of your proxy"
+        )
     yield from _repeated_tokens(settings, sources)
     yield from _wrong_quotas(settings, sources)
     if settings.deliver == "workers" and settings.events == "journal":
@@ -175,7 +179,12 @@ def _deployment_errors(settings: Settings, sources: Mapping[str, SourcedValue]) 
     if len(pair) == 1:
         other = "--tls-key" if pair == ["tls_cert"] else "--tls-cert"
         yield sources[pair[0]].error(f"HTTPS needs both files; give {other} too")
-    for name in pair if len(pair) == 2 else ():
+    files = pair if len(pair) == 2 else []
+    if settings.tls_client_ca is not None:
+        if not pair:
+            yield sources["tls_client_ca"].error("needs HTTPS: give --tls-cert and --tls-key too")
+        files = [*files, "tls_client_ca"]
+    for name in files:
         path = getattr(settings, name)
         if not (path.is_file() and os.access(path, os.R_OK)):
             yield sources[name].error(f"{path} cannot be read; check the path and its permissions")

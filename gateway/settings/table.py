@@ -30,7 +30,8 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
 _LISTENING: Final = "Listening"
 _FILES: Final = "Folders and files"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, LIMITS, EVENTS, _LOGS)
+_TRACES: Final = "Traces"
+_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, LIMITS, EVENTS, _LOGS, _TRACES)
 
 
 class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSettings):
@@ -56,6 +57,16 @@ class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSet
     ] = None
     tls_key: Annotated[
         Path | None, Option(_LISTENING, "private key (PEM) of the certificate", "FILE", path=True)
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Option(
+            _LISTENING,
+            "certificates (PEM) of which one must have signed that of each client; reloaded on SIGHUP",
+            "FILE",
+            path=True,
+            page="client-certificates",
+        ),
     ] = None
     public_url: Annotated[
         str | None,
@@ -224,6 +235,19 @@ class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSet
         Literal["debug", "info", "warning", "error"],
         Option(_LOGS, "lowest level that is logged", "debug|info|warning|error"),
     ] = "info"
+
+    otlp: Annotated[
+        str | None,
+        BeforeValidator(values.base_url),
+        Option(
+            _TRACES,
+            "send traces to the OpenTelemetry collector at this base URL (OTLP over HTTP), such as"
+            " http://127.0.0.1:4318; needs the extra `otel`",
+            "URL",
+            secret=True,
+            page="trace",
+        ),
+    ] = None
 
     auth_explicit: bool = False
     directory_explicit: bool = False

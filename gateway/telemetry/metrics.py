@@ -19,9 +19,13 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+
+from gateway.telemetry.labelled_gauge import GaugeValues, LabelledGauge
+from gateway.telemetry.loop_metrics import LoopCounter
+from gateway.telemetry.request_metrics import RequestMetrics
 
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 
@@ -46,32 +50,6 @@ _SHADOWS = (
     ("agreed", "agreements", "Shadows whose decision was the one that counted"),
     ("skipped", "skipped", "Shadows that were not run: too many at once, or no file"),
 )
-
-
-class LoopCounter(Collector):
-    """A counter for the server's loop only: adding costs a fraction of a `Counter`'s.
-
-    `labels` are the names of the values that `add` gets; values must come from bounded sets.
-    """
-
-    def __init__(
-        self, name: str, meaning: str, labels: Sequence[str], registry: CollectorRegistry
-    ) -> None:
-        self._about = name, meaning
-        self._labels = labels
-        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
-        registry.register(self)
-
-    def add(self, *values: str, amount: float = 1.0) -> None:
-        """Add `amount` to the count with these label values."""
-        self._counts[values] = self._counts.get(values, 0.0) + amount
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the counts for prometheus_client. Thread-safe."""
-        family = CounterMetricFamily(*self._about, labels=self._labels)
-        for values, count in self._counts.copy().items():
-            family.add_metric(values, count)
-        yield family
 
 
 class PartialMetrics(Collector):
@@ -122,9 +100,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no information
         self._registry = CollectorRegistry()
-        self.requests = self._loop_counter(
-            "requests", "Responses by method and status", "method", "status"
-        )
+        self.requests = RequestMetrics(self._registry)
         self.uploads = self._loop_counter(
             "uploads", "Uploads by outcome (stored, or an error code)", "outcome"
         )
@@ -187,6 +163,12 @@ class Metrics:
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
+
+    def labelled_gauge(
+        self, name: str, meaning: str, labels: Sequence[str], read: Callable[[], GaugeValues]
+    ) -> None:
+        """Add a gauge with labels; `read` has to be thread-safe, and its label values bounded."""
+        self._registry.register(LabelledGauge(name, meaning, labels, read))
 
     def render(
         self,

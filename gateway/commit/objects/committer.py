@@ -20,7 +20,7 @@ from gateway.commit.objects.names import ReservedNames
 from gateway.commit.objects.reconciler import UploadReconciler
 from gateway.commit.objects.rows import pending_record, place_of
 from gateway.commit.publish import name_taken
-from gateway.commit.records import ProcessState, UploadEvents
+from gateway.commit.records import ProcessState, UploadEvents, begin_commit_span
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
@@ -99,6 +99,10 @@ class ObjectCommitter:
 
     async def publish(self, commit: ObjectCommit) -> Stored:
         """Publish a finished body. Raises as `PendingWrite.commit`. Within `run`."""
+        with begin_commit_span(commit.upload):
+            return await self._settle(commit)
+
+    async def _settle(self, commit: ObjectCommit) -> Stored:
         body = commit.body
         async with self._names.exclusive(body.target.key if commit.new else None):
             published = ""

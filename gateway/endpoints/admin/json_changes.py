@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.auth.foreign_pages import is_cross_site
 from gateway.domain.json_text import parse_json
 from gateway.errors import Refusal
-from gateway.http.cors import is_cross_site
 from gateway.http.request_body import read_small_body
 
 MAX_BODY_BYTES: Final = 256 << 10

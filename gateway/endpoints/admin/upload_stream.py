@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.endpoints.admin.upload_pages import is_settled
 from gateway.errors import Refusal
-from gateway.http.protocol import abort, on_disconnect
+from gateway.http.protocol import abort, facts_of, on_disconnect
 from gateway.http.responses import GatewayResponse, Response
 from gateway.limits import FairShare, Lease
 
@@ -168,7 +168,10 @@ class _StreamResponse(GatewayResponse):
         self._check_connected()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
-                await self.write(text.encode(errors="replace"))
+                data = text.encode(errors="replace")
+                await self.write(data)
+                if self._req is not None:
+                    facts_of(self._req).bytes_out += len(data)
         except TimeoutError:
             raise ConnectionResetError("the client takes no events") from None
 

@@ -19,6 +19,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.endpoints.downloads.negotiation import ByteRange
+from gateway.http.protocol import facts_of
 from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket
 from gateway.limits import MinRate
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
@@ -58,6 +59,7 @@ class FileSender:
         self._pool = pool
         self._meter = pool.min_rate.meter()
         self._request = request
+        self._facts = facts_of(request)
 
     async def send_text(self, text: bytes) -> None:
         """Send text between ranges of a file. Raises `ConnectionError`."""
@@ -87,6 +89,7 @@ class FileSender:
         async with self._idle_timeout():
             await self._request.writer.write_eof(body)
         self.sent += file_bytes
+        self._facts.bytes_out += len(body)
 
     async def send_chunk(self, chunk: bytes) -> None:
         """Send some bytes of a file. Raises `ConnectionError`."""
@@ -99,6 +102,7 @@ class FileSender:
         started = time.monotonic()
         async with self._idle_timeout():
             await self._request.writer.write(data)
+        self._facts.bytes_out += len(data)
         self._check_rate(time.monotonic() - started, len(data))
 
     def _check_rate(self, seconds: float, size: int) -> None:
@@ -148,6 +152,7 @@ class FileSender:
                     waited = time.monotonic() - started
         finally:
             self.sent += turns.transferred
+            self._facts.bytes_out += turns.transferred
 
     @contextlib.asynccontextmanager
     async def _idle_timeout(self) -> AsyncIterator[None]:

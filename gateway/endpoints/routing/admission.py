@@ -43,6 +43,7 @@ class AuthorizeStep:
         As `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`, `bad_request`.
         """
         _refuse_other_method(context)
+        self._set_origins(context)
         await self._auth.authenticate(context.incoming, jwt=self._access.mode(context.route) == JWT)
         self._authorize(context)
         return await call_next(context)
@@ -50,10 +51,16 @@ class AuthorizeStep:
     def authorize_now(self, context: RequestContext) -> bool:
         """Do the same at once; False where that has to wait. Raises as `__call__`."""
         _refuse_other_method(context)
+        self._set_origins(context)
         if self._auth.authenticate_now(context.incoming) is None:
             return False
         self._authorize(context)
         return True
+
+    def _set_origins(self, context: RequestContext) -> None:
+        """Tell the authentication whose pages may act for a user here."""
+        policy = self._cors_policy(context.route)
+        context.incoming.origins = () if policy is None else policy.origins
 
     def _authorize(self, context: RequestContext) -> None:
         """Set the principal of a request whose caller is authenticated."""

@@ -11,16 +11,17 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.openapi import document
+from gateway.endpoints.routing.openapi.handler import OpenApiEndpoint
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.short_route import ShortRoutes
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute, RouteMatch, RouteTable
+from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.short_path import ShortExchange
 from gateway.http.cors import preflight_method
 from gateway.http.request_body import expects_continue
-from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
+from gateway.http.responses import ApiHandler, GatewayResponse, Response
 from gateway.limits import MinRate
 from gateway.plugins import Plugins
 from gateway.settings import Settings
@@ -40,12 +41,14 @@ class Routing:
         auth: Auth,
         steps: RouteSteps,
         proxy: Proxy,
+        websockets: WebSockets,
     ) -> None:
-        self._settings = settings
         self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
         self._steps = steps
+        self._openapi = OpenApiEndpoint(settings, auth, lambda: self.table)
+        self.websockets = websockets
         self._short = ShortRoutes(steps, proxy, auth.proxies, self._min_rate)
 
     @property
@@ -56,10 +59,7 @@ class Routing:
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
-        return {"openapi": self._openapi}
-
-    async def _openapi(self, _: IncomingRequest) -> Response:
-        return json_response(document(self.table.routes, self._settings))
+        return self._openapi.handlers()
 
     def take_short(self, exchange: ShortExchange) -> bool:
         """Serve a whole small request at once, or leave it to the ordinary path."""
@@ -88,6 +88,7 @@ class Routing:
 
     def _context(self, incoming: IncomingRequest, match: RouteMatch) -> RequestContext:
         request = incoming.request
+        incoming.facts.route = match.route.name
         return RequestContext(
             incoming=incoming,
             route=match.route,

@@ -49,6 +49,11 @@ class Limits:
     in_flight: int | None = None
     body: int | None = None
 
+    @property
+    def whole_body(self) -> int:
+        """Bytes of a body that is read whole."""
+        return self.max_body if self.body is None else min(self.max_body, self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -81,6 +86,8 @@ Check = Callable[[Any], list[SchemaFault]]
 class Operation:
     """One method of a route: its JSON Schemas (None: anything) and its normal status codes.
 
+    `usage` is a line, `description` and `tags` are for the document of the routes.
+
     `check_body`, `check_headers`, `check_query` and `check_path` are the compiled schemas of requests,
     `check_response` is that of the body of a normal response; `defaults` are the header values that the
     schema fills in.
@@ -93,6 +100,8 @@ class Operation:
     query_schema: Mapping[str, Any] | None = None
     path_schema: Mapping[str, Any] | None = None
     response_schema: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
     normal_codes: frozenset[int] = frozenset()
     check_body: Check | None = None
     check_headers: Check | None = None
@@ -230,6 +239,8 @@ class RequestContext:
     """The encoded path for the upstream, if a step has set one in place of the target's."""
     raw_query: str | None = None
     """The encoded query for the upstream, if a step has set one."""
+    deadline: float | None = None
+    """The time of the loop by which the response of the upstreams must have ended (`limits.total`)."""
 
     @property
     def request(self) -> web.BaseRequest:

@@ -39,7 +39,7 @@ class RouteAccess:
             if kind not in PRINCIPAL_KINDS[route.auth]:
                 credential = "a JSON Web Token" if route.auth == JWT else "a token"
                 raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
-        if self.mode(route) != "none":
+        if self.mode(route) != "none" or self._auth.identity.are_set:
             _check_rights(principal or {}, route)
 
 
@@ -70,6 +70,6 @@ def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
         return
     scope = f', scope="{" ".join(route.scopes)}"' if route.scopes else ""
     challenge = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope"{scope}'
-    lack = f"lacks the scopes {' '.join(missing)}" if missing else "is in no group"
-    message = f"the token {lack} that this path needs"
+    lack = f"the token lacks the scopes {' '.join(missing)}" if missing else "you are in no group"
+    message = f"{lack} that this path needs"
     raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})

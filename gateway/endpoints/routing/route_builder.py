@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
@@ -22,9 +22,14 @@ from gateway.endpoints.routing.rule_keys import (
     request_conditions,
 )
 from gateway.endpoints.routing.rules import (
+<<<<<<< HEAD
     ActiveHealth,
     PassiveHealth,
     UpstreamTls,
+=======
+    HeaderRules,
+    Redirect,
+>>>>>>> main
 )
 from gateway.endpoints.routing.schemas import (
     BadSchemaError,
@@ -35,11 +40,22 @@ from gateway.endpoints.routing.schemas import (
     header_defaults,
 )
 from gateway.endpoints.routing.scripts.compiler import compile_script, make_script
+from gateway.endpoints.routing.upstream_keys import (
+    active_health,
+    passive_health,
+    upstream_names,
+    upstream_scheme,
+    upstream_tls,
+)
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
+<<<<<<< HEAD
 from gateway.plugins.legacy_keys import NO_UPSTREAM
 from gateway.plugins.route_models import RouteModel, SpecModel
+=======
+from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
+>>>>>>> main
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -52,7 +68,6 @@ NO_ISSUER: Final = (
     " NAME"
 )
 
-_AUTHORITY: Final = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 Result = TypeVar("Result")
 
@@ -78,6 +93,7 @@ class RouteBuilder:
                 self._error(f"{spec.method} is listed twice: remove one", "spec", at, "method")
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
+        self._check_websocket(operations)
         auth = model.proxy.authorization.auth
         if auth == "jwt" and not self.issuer:
             self._error(NO_ISSUER, "proxy", "authorization", "auth")
@@ -87,8 +103,8 @@ class RouteBuilder:
             place=f"{document.file}:{document.line('proxy', 'path')}",
             path=model.proxy.path,
             target=(target and target.path) or model.proxy.path,
-            upstreams=self._upstreams(),
-            scheme="https" if target and target.scheme.startswith("https") else "http",
+            upstreams=upstream_names(model, self._error),
+            scheme=upstream_scheme(model),
             auth=auth,
             operations=operations or redirected_operations(model),
             request_script=self._script(REQUEST, model.request_script),
@@ -100,9 +116,9 @@ class RouteBuilder:
             groups=tuple(model.proxy.authorization.groups),
             raw_path=target is not None and target.raw_path,
             weights=tuple(upstream.weight for upstream in model.upstreams),
-            passive=_passive(model),
-            health=_health(model),
-            upstream_tls=self._upstream_tls(),
+            passive=passive_health(model),
+            health=active_health(model, self._error),
+            upstream_tls=upstream_tls(model, Path(document.folder), self._error),
             conditions=request_conditions(model, self._error),
             clients=client_networks(model),
             request_headers=header_rules(model, REQUEST_RULES, self._error),
@@ -131,23 +147,19 @@ class RouteBuilder:
             if unknown:
                 self._error(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
 
+    def _check_websocket(self, operations: Mapping[str, Operation]) -> None:
+        """A handshake is a GET that an upstream answers (RFC 6455 section 4.1)."""
+        if self.model.websocket and not self.model.upstreams:
+            self._error("WebSocket connections need an upstream: add one", "websocket")
+        if self.model.websocket and operations and "GET" not in operations:
+            self._error("WebSocket handshakes are GET requests: add `method: GET`", "websocket")
+
     def _template(self, key: str, text: str) -> RouteTemplate | None:
         try:
             return RouteTemplate.parse(text)
         except ValueError as error:
             self._error(f"`{key}.path` {error}", key, "path")
         return None
-
-    def _upstreams(self) -> tuple[str, ...]:
-        upstreams = tuple(upstream.host for upstream in self.model.upstreams)
-        if "upstreams" not in self.model.model_fields_set and self.model.redirect is None:
-            self._error("the key `upstreams` is missing: add it")
-        for at, upstream in enumerate(upstreams):
-            if upstream == NO_UPSTREAM:
-                self._error(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
-            elif _AUTHORITY.fullmatch(upstream) is None:
-                self._error("an upstream is host or host:port, without a scheme", "upstreams", at)
-        return upstreams
 
     def _script(self, key: str, text: str | None) -> RouteScript | None:
         if text is None:
@@ -196,14 +208,6 @@ class RouteBuilder:
             self._error(str(error), *place, *error.where)
         return None
 
-    def _upstream_tls(self) -> UpstreamTls | None:
-        model = self.model.upstream_tls
-        if model is None:
-            return None
-        folder = Path(self.document.folder)
-        paths = (None if name is None else folder / name for name in (model.ca, model.cert, model.key))
-        return UpstreamTls(*paths)
-
     def _cors(self) -> CorsPolicy | None:
         model = self.model.cors
         if model is None:
@@ -224,6 +228,7 @@ class RouteBuilder:
         )
 
 
+<<<<<<< HEAD
 def _passive(model: RouteModel) -> PassiveHealth:
     passive = model.passive
     return PassiveHealth(passive.failures, frozenset(passive.statuses), passive.aside)
@@ -234,3 +239,7 @@ def _health(model: RouteModel) -> ActiveHealth | None:
     if health is None:
         return None
     return ActiveHealth(health.path, health.every, frozenset(health.expect), health.timeout)
+=======
+def _header_rules(model: HeaderRulesModel) -> HeaderRules:
+    return HeaderRules(tuple(model.remove), dict(model.set))
+>>>>>>> main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -57,11 +58,15 @@ class ActiveHealth:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """Files (PEM): whom to trust in place of the system's authorities, and the client certificate."""
+    """Files (PEM): whom to trust in place of the system's authorities, and the client certificate.
+
+    `context` is made of them at each load.
+    """
 
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    context: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,19 @@ import logging
 from gateway.auth.authenticator import Auth
 from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
+<<<<<<< HEAD
 from gateway.endpoints.routing.header_rules import change_request, change_response
+=======
+from gateway.endpoints.routing.in_flight import BoundStep, RouteCounters
+>>>>>>> main
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.redirects import redirect
 from gateway.endpoints.routing.route_access import check_client
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
+from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS
 from gateway.http.cors import CorsPolicy, serve_cross_origin
 from gateway.http.responses import GatewayResponse, Response
-from gateway.limits import FixedWindowCounters
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
@@ -34,7 +38,7 @@ class RouteSteps:
 
     `default_cors` is for routes without a policy of their own. `metrics` counts the responses whose
     status the route does not list as normal; None, in tests of plugins, counts none. `counters` are
-    those of rate limits.
+    those of rate limits and of requests in flight.
     """
 
     def __init__(
@@ -44,20 +48,22 @@ class RouteSteps:
         ask_upstream: Next,
         default_cors: CorsPolicy | None,
         metrics: Metrics | None,
-        counters: FixedWindowCounters,
+        counters: RouteCounters,
     ) -> None:
         self._ask_upstream = ask_upstream
         self._default_cors = default_cors
         self._metrics = metrics
         self.bodies = BodyBuffer()
         self.authorize = AuthorizeStep(auth, self.cors_policy)
-        self.rate = RateLimitStep(counters)
+        self.rate = RateLimitStep(counters.rates)
+        self.bound = BoundStep(counters)
         self.validate = ValidateStep(self.bodies)
         steps = (
             self._cors,
             _check_client,
             self.authorize,
             self.rate,
+            self.bound,
             self.validate,
             self._count_abnormal,
             change_response,
@@ -95,6 +101,8 @@ class RouteSteps:
 
     def count_abnormal(self, context: RequestContext, status: int) -> None:
         """Log and count a response whose status is not among the route's normal codes."""
+        if status == SWITCHING_PROTOCOLS:
+            return  # normal for every route that takes WebSocket connections
         normal = context.operation.normal_codes if context.operation else frozenset()
         if self._metrics is not None and normal and status not in normal:
             name = context.route.name

@@ -107,7 +107,9 @@ class RouteTable:
                 _place(self._of_hosts.setdefault(pattern, _HostRoutes()), placed)
             if not route.conditions.hosts:
                 _place(self._of_all_hosts, placed)
-        self._has_when = any(route.conditions.headers or route.conditions.query for route in self.routes)
+        self.has_conditions = any(
+            route.conditions.headers or route.conditions.query for route in self.routes
+        )
         self._equally_open = not any(
             requires_more(route, self.routes[0]) or requires_more(self.routes[0], route)
             for route in self.routes
@@ -120,7 +122,7 @@ class RouteTable:
         """
         segments = self._segments(head.raw_path)
         holds: Holds | None = None
-        if self._has_when:
+        if self.has_conditions:
             holds = request_holds(head) if method is None else preflight_holds(head)
         method = method or head.method
         searched, placed_routes = [], []

@@ -14,15 +14,20 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
+<<<<<<< HEAD
 from gateway.endpoints.routing.conditions import example_host, has_host, request_holds
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
+=======
+from gateway.endpoints.routing.in_flight import RouteCounters
+from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
+>>>>>>> main
 from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
@@ -30,11 +35,16 @@ from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
+<<<<<<< HEAD
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
+=======
+from gateway.endpoints.routing.table import MethodNotAllowed
+from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
+from gateway.endpoints.routing.websocket.websockets import check_request
+>>>>>>> main
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
-from gateway.limits import FixedWindowCounters
 from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel, SentModel
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Configs
@@ -78,8 +88,10 @@ class StubbedUpstream:
     async def _receive(self, context: RequestContext) -> BufferedResponse:
         self.body = await context.request.content.read() if context.body is None else context.body
         self.sent = SentModel(method=context.upstream_method, target=target_of(context))
-        answer = self._answer
-        return BufferedResponse(answer.code, CIMultiDict(answer.headers), body_bytes(answer.body))
+        answer, code = self._answer, self._answer.code
+        if "code" not in answer.model_fields_set and is_websocket(context.incoming.headers):
+            code = SWITCHING_PROTOCOLS
+        return BufferedResponse(code, CIMultiDict(answer.headers), body_bytes(answer.body))
 
 
 async def run_route_tests(
@@ -110,7 +122,7 @@ async def _find_failures(
     upstream = StubbedUpstream(test.upstream)
     reason = ""
     try:
-        route, counters = _route(plugin, test, stubs), FixedWindowCounters()
+        route, counters = _route(plugin, test, stubs), RouteCounters()
         for _ in range(test.request.repeat):
             context = _context(route, test.request)
             sent_headers = context.headers
@@ -145,7 +157,7 @@ async def _respond(
     context: RequestContext,
     upstream: StubbedUpstream,
     executor: ScriptExecutor,
-    counters: FixedWindowCounters,
+    counters: RouteCounters,
 ) -> tuple[GatewayResponse, str]:
     """Return the response, and why it is a refusal. Raises `_ScriptFailed`."""
 
@@ -162,19 +174,36 @@ async def _respond(
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
         scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
+<<<<<<< HEAD
         steps = RouteSteps(_auth(context), scripts, upstream, None, None, counters)
         with logs.bind(request_id=REQUEST_ID):
             return await steps.respond(context), ""
+=======
+        steps = RouteSteps(_auth(context), scripts, _checking_handshakes(upstream), None, None, counters)
+        return await steps.respond(context), ""
+>>>>>>> main
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             raise _ScriptFailed(refusal.__cause__) from None
         return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
 
 
+<<<<<<< HEAD
 def _is_served(context: RequestContext) -> bool:
     """Tell whether the conditions of the route hold."""
     conditions, head = context.route.conditions, context.incoming
     return has_host(conditions, head.headers.get(hdrs.HOST, "")) and request_holds(head)(conditions)
+=======
+def _checking_handshakes(upstream: Next) -> Next:
+    """Return `upstream` behind the checks of WebSocket handshakes."""
+
+    async def ask(context: RequestContext) -> GatewayResponse:
+        if is_websocket(context.incoming.headers):
+            check_request(context, None)
+        return await upstream(context)
+
+    return ask
+>>>>>>> main
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -222,12 +251,14 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
 
 
 def _request(model: RouteRequestModel, path: str, headers: CIMultiDict[str]) -> web.Request:
-    content, query = body_bytes(model.body), urlencode(model.params, doseq=True)
+    query = urlencode(model.params, doseq=True)
     target = quote(path) + (f"?{query}" if query else "")
-    sent = CIMultiDict(headers)
+    sent, payload = CIMultiDict(headers), EMPTY_PAYLOAD
     if model.body is not None:
+        content = body_bytes(model.body)
         sent["Content-Length"] = str(len(content))
-    return make_mocked_request(model.method, target, sent, payload=_payload(content))
+        payload = _payload(content)
+    return make_mocked_request(model.method, target, sent, payload=payload)
 
 
 def _payload(content: bytes) -> StreamReader:

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from gateway.domain.json_text import parse_json
 from gateway.endpoints.routing.model import Check, Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
-from gateway.http.request_body import read_chunk, send_continue_or_disconnect
+from gateway.http.request_body import body_too_large, read_chunk, send_continue_or_disconnect
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare
 
@@ -60,9 +60,9 @@ class BodyBuffer:
         `ClientDisconnected`.
         """
         if context.body is None:
-            limit, declared = context.route.limits.max_body, context.request.content_length
+            limit, declared = context.route.limits.whole_body, context.request.content_length
             if declared is not None and declared > limit:
-                raise _too_large(limit)
+                raise body_too_large(limit)
             self._share.check(context.client, declared or 0)
             if context.awaits_continue:
                 context.awaits_continue = False
@@ -72,9 +72,9 @@ class BodyBuffer:
 
     def hold(self, context: RequestContext) -> None:
         """Count a body that is here as a whole. Raises `Refusal` as `read_body`."""
-        body, limit = context.body or b"", context.route.limits.max_body
+        body, limit = context.body or b"", context.route.limits.whole_body
         if len(body) > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
         context.buffered = self._share.acquire(context.client, len(body))
 
     def release_body(self, context: RequestContext) -> None:
@@ -89,16 +89,12 @@ class BodyBuffer:
         try:
             while chunk := await read_chunk(content, idle, context.meter):
                 if len(body) + len(chunk) > limit:
-                    raise _too_large(limit)
+                    raise body_too_large(limit)
                 lease.extend(len(chunk))
                 body += chunk
             return bytes(body)
         finally:
             body.clear()  # the traceback of an error refers to it for a while
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal("too_large", f"the body is larger than the {limit} bytes that this path accepts")
 
 
 class _DuplicateKeyError(Exception):

@@ -38,6 +38,7 @@ from gateway.http.header_fields import read_headers, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.telemetry import tracing
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
@@ -131,6 +132,7 @@ class Admission:
             if described is None:
                 raise RuntimeError("an authenticated request has no caller")
         upload = described.upload
+        upload.traceparent = tracing.current().traceparent
         progress = self.inflight.begin_upload(upload)
         try:
             self.authorize(upload.principal)

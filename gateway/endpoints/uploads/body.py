@@ -29,6 +29,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket, socket_path_works
 from gateway.endpoints.uploads.tls_body import DecryptionBuffer, take_over_tls
 from gateway.errors import ClientDisconnected, Refusal
+from gateway.http.protocol import facts_of
 from gateway.http.request_body import idle_refusal, read_chunk
 from gateway.http.socket_turns import SocketTurns
 from gateway.limits import MinRate
@@ -177,8 +178,11 @@ class BodyReceiver:
         if self.socket_path and threaded is not None and declared is not None:
             detached = detach_socket(request, declared, self.min_detach_bytes)
             if detached is not None:
-                await self._receive_detached(detached, body, threaded)
-                return
+                turns = _ReceiveTurns(detached, threaded, self._buffer)
+                try:
+                    return await self._receive_detached(turns, body, threaded)
+                finally:
+                    facts_of(request).bytes_in = declared - turns.remaining
         timing = self._idle_timeout, self._min_rate.meter()
         if self.socket_path and declared is not None:
             tls = take_over_tls(request, declared, self.min_detach_bytes, self._decryption_buffer)
@@ -191,10 +195,9 @@ class BodyReceiver:
         await receive_streamed(self.chunk_reader(request), body, sink)
 
     async def _receive_detached(
-        self, detached: DetachedSocket, body: CountedBody, pending: ThreadedWrite
+        self, turns: _ReceiveTurns, body: CountedBody, pending: ThreadedWrite
     ) -> None:
-        turns, meter = _ReceiveTurns(detached, pending, self._buffer), self._min_rate.meter()
-        waited, before = 0.0, 0
+        meter, waited, before = self._min_rate.meter(), 0.0, 0
         turn: asyncio.Future[None] | None = None
         try:
             while turns.remaining:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.domain.digests import SIZES, named_digests
@@ -16,6 +16,7 @@ from gateway.domain.event_bodies import uploaded_body
 from gateway.domain.model import UPLOADED, Upload
 from gateway.errors import Refusal
 from gateway.plugins.hooks import Hooks
+from gateway.telemetry import tracing
 
 _ALL_DIGESTS: Final = named_digests({name: bytes(size) for name, size in SIZES.items()})
 
@@ -31,8 +32,9 @@ class EventSizeLimit:
         """Raise `Refusal("headers_too_large")` for an upload whose event would not fit."""
         if not self.hooks.handler_specs(UPLOADED):
             return
+        traceparent = tracing.MAX_TRACEPARENT if tracing.is_on() else None
         body = uploaded_body(
-            upload,
+            replace(upload, traceparent=traceparent),
             mime=upload.content_type or "",
             size=0,
             digests=_ALL_DIGESTS,

@@ -233,7 +233,14 @@ class _Form:
             if METADATA_PREFIX + name in headers and headers[METADATA_PREFIX + name] != value:
                 raise Refusal("bad_request", f"the metadata {name!r} is given twice")
             headers[METADATA_PREFIX + name] = value
-        head = RequestHead("POST", incoming.raw_target, headers, incoming.remote, owner=incoming.owner)
+        head = RequestHead(
+            "POST",
+            incoming.raw_target,
+            headers,
+            incoming.remote,
+            owner=incoming.owner,
+            facts=incoming.facts,
+        )
         head.caller = caller
         return head
 

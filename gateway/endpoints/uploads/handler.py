@@ -28,7 +28,7 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
-from gateway.http.protocol import RATE_LIMITS, UPLOAD_ID
+from gateway.http.protocol import RATE_LIMITS
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
 from gateway.http.responses import Response
 from gateway.telemetry import logs
@@ -70,7 +70,7 @@ class UploadHandler:
         `UnknownOutcome`.
         """
         upload_id, withheld = new_id(self.slot), 0
-        request[UPLOAD_ID] = upload_id
+        head.facts.upload_id = upload_id
         logs.add_fields(upload_id=upload_id)
         try:
             if "Expect" in head.headers and expects_continue(request):

@@ -73,9 +73,10 @@ class ShortUploads:
             return False
         progress = admission.inflight.begin_upload(upload)
         short = _ShortUpload(self, exchange, match, described, progress, content)
-        exchange.upload_id = upload.id
+        exchange.head.facts.upload_id = upload.id
         try:
             exchange.begin()
+            upload.traceparent = exchange.facts.span.traceparent
             if admission.rates is not None:
                 exchange.rate_headers = admission.rates.count_now(upload)
             if decided_by_handlers:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.endpoints.uploads.socket_takeover import has_to_come, parsed_bytes
 from gateway.errors import ClientDisconnected
-from gateway.http.protocol import READ_BUFFER_BYTES
+from gateway.http.protocol import READ_BUFFER_BYTES, facts_of
 from gateway.http.request_body import idle_refusal
 from gateway.http.responses import DETACHED
 from gateway.limits import TransferMeter
@@ -92,6 +92,7 @@ class TlsBody(asyncio.BufferedProtocol):
     def close(self, request: web.BaseRequest) -> None:
         """End receiving. Of a body that is not complete, aiohttp reads the rest."""
         self._resume()
+        facts_of(request).bytes_in = (request.content_length or 0) - self._remaining
         if self._remaining:
             self._transport.set_protocol(self._connection)
         else:

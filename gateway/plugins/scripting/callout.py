@@ -18,10 +18,16 @@ from yarl import URL
 
 from gateway.plugins.scripting.http_sessions import HttpSessions
 from gateway.signing.keys import FindCredentials, TrustedCall
+from gateway.telemetry import tracing
+from gateway.telemetry.logs import bound_fields
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a response that a script may hold in memory; for larger ones it uses `aiohttp` and a file."""
+
+
+SPAN: Final = "gateway.callout"
+"""The name of the span of a request that a script or a webhook sends."""
 
 
 class HTTPError(Exception):
@@ -92,10 +98,13 @@ class Callout:
         JSON. Raises `HTTPError(code, body)` from 400 on, and with 503 at once where the host has its
         share of `MAX_CALLS`; `ValueError` for a response over 64 MiB, `aiohttp.ClientError` and
         `TimeoutError` without a response. Redirects are followed, except those of a gateway of this
-        installation.
+        installation. `X-Request-Id` is that of the request which the script serves.
         """
         url = URL(_url(endpoint or self._own_endpoint(), path))
         fields = {k: v for k, v in (headers or {}).items() if k.lower() != INTERNAL_HEADER.lower()}
+        served = bound_fields().get("request_id")
+        if served is not None and not any(name.lower() == "x-request-id" for name in fields):
+            fields["X-Request-Id"] = served
         if isinstance(body, dict | list):
             body = json.dumps(body).encode()
             if not any(name.lower() == "content-type" for name in fields):
@@ -117,15 +126,30 @@ class Callout:
         client, host = self._sessions.client(), f"{url.host}:{url.port}"
         if not client.calls.would_fit(host):
             return OVERLOADED
-        with client.calls.acquire(host):
+        with client.calls.acquire(host), _span(method, url) as span:
             async with client.session.request(
-                method, url, data=body, headers=fields, **options
+                method, url, data=body, headers=tracing.outgoing(fields, span), **options
             ) as response:
+                note_status(span, response.status)
                 return CalloutResponse(response.status, response.headers, await _read(response))
 
     async def close(self) -> None:
         """Close the session of the running loop."""
         await self._sessions.close()
+
+
+def _span(method: str, url: URL) -> tracing.Span:
+    if not tracing.is_on():
+        return tracing.NO_SPAN
+    shown = str(url.with_user(None).with_query(None).with_fragment(None))
+    return tracing.begin(SPAN, "client", {"http.request.method": method, "url.full": shown})
+
+
+def note_status(span: tracing.Span, status: int) -> None:
+    """Note the status of a response; from 400 on the request has failed, as seen by its client."""
+    span.set({"http.response.status_code": status})
+    if status >= 400:
+        span.fail(str(status))
 
 
 def _url(endpoint: str, path: str) -> str:

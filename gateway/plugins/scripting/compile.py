@@ -124,7 +124,8 @@ class PluginModules:
 
     def drop(self) -> dict[str, ModuleType]:
         """Remove the modules of the folders from `sys.modules`; return them by name."""
-        names = [name for name, module in sys.modules.items() if self._is_plugin(_origin(module))]
+        loaded = sys.modules.copy()  # another thread may import meanwhile
+        names = [name for name, module in loaded.items() if self._is_plugin(_origin(module))]
         return {name: sys.modules.pop(name) for name in names}
 
     def restore(self, modules: dict[str, ModuleType]) -> None:

@@ -15,8 +15,10 @@ from yarl import URL
 
 from gateway.domain.model import created_at
 from gateway.errors import GatewayError
+from gateway.plugins.scripting.callout import SPAN, note_status
 from gateway.plugins.scripting.http_sessions import REUSED, HttpSessions
 from gateway.signing.webhooks import sign_webhook
+from gateway.telemetry import tracing
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 """Bytes of an answer; a larger one is a failure."""
@@ -106,7 +108,11 @@ async def send(
     """Send an event. Raises `WebhookFailed` without an answer, and for a redirect."""
     payload = payload_of(event_name, event, created)
     headers = target.request_headers(event["id"], time.time(), payload)
-    answer = await post(target.url, payload, headers)
+    with tracing.begin(
+        SPAN, "client", {"http.request.method": "POST", "url.full": target.shown}
+    ) as span:
+        answer = await post(target.url, payload, tracing.outgoing(headers, span))
+        note_status(span, answer.status)
     if 300 <= answer.status < 400:
         raise WebhookFailed(
             f"the receiver answered {answer.status}, a redirect: redirects are not followed,"

@@ -357,7 +357,7 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     other.open()
     own = gateway.resources.journal.ledger
     whole = CombinedLedger({"slot-0": own, "slot-1": other.ledger})
-    gateway.endpoints.dispatcher.api |= EventsEndpoint(own, whole, Redaction()).handlers()
+    gateway.endpoints.dispatcher.api.handlers |= EventsEndpoint(own, whole, Redaction()).handlers()
     publish_uploads(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):
         rows = (await get(gateway, page)).json["deliveries"]

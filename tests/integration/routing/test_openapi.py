@@ -16,10 +16,8 @@ from tests.support.harness import get
 from tests.support.routing.scripted import SPEC, Serve, ask, route, write
 
 
-async def test_the_page_needs_the_default_authorization_and_shows_what_is_served_now(
-    serve: Serve,
-) -> None:
-    gateway = await serve(route("/first", "return 1"), auth="token")
+async def test_the_document_shows_what_is_served_now(serve: Serve) -> None:
+    gateway = await serve(route("/first", "return 1", auth="token"), auth="token")
     assert (await get(gateway, "/-/openapi.json")).status == 401
     token = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     page = (await get(gateway, "/-/openapi.json", token)).json

@@ -170,7 +170,8 @@ def wsgi() -> Iterator[str]:
 
     def tell(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
         start("200 OK", [("Content-Type", "application/json")])
-        told = {key: value for key, value in environ.items() if key.startswith("HTTP_X_")}
+        names = [name for name in environ if name.startswith("HTTP_X_") and name != "HTTP_X_REQUEST_ID"]
+        told = {name: environ[name] for name in names}
         return [json.dumps(told).encode()]
 
     with make_server("127.0.0.1", 0, tell, handler_class=Silent) as server:

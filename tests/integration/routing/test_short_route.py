@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.tokens import token_digest
-from gateway.endpoints.routing import short_route
+from gateway.endpoints.routing import short_forward
 from gateway.endpoints.routing.proxy.proxy import Proxy
-from gateway.endpoints.routing.short_route import ShortForward
+from gateway.endpoints.routing.short_forward import ShortForward
 from gateway.http.short_request import Respond, ShortRequest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
@@ -250,7 +250,7 @@ def plain(data: bytes, authority: str) -> bytes:
 
 
 def proxy_of(gateway: Gateway) -> Proxy:
-    return gateway.endpoints.dispatcher.routing._short.proxy
+    return gateway.endpoints.dispatcher.routing._short.parts.proxy
 
 
 def held(proxy: Proxy) -> int:
@@ -331,7 +331,7 @@ async def test_the_rest_of_a_small_answer_is_awaited(
         await halves(reader, writer, go_on)
 
     go_on = asyncio.Event()
-    monkeypatch.setattr(short_route, "BODY_TIMEOUT", 60.0)
+    monkeypatch.setattr(short_forward, "BODY_TIMEOUT", 60.0)
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
         await client.send(get())
         await wait_until(lambda: taken and taken[0]._response)
@@ -396,7 +396,7 @@ async def test_a_client_that_leaves_ends_the_exchange_and_holds_nothing_more(
         await reader.read()
 
     asked = asyncio.Event()
-    monkeypatch.setattr(short_route, "BODY_TIMEOUT", 60.0)
+    monkeypatch.setattr(short_forward, "BODY_TIMEOUT", 60.0)
     async with upstream(serve) as up, front(up.authority) as gate:
         async with gate.raw() as client:
             await client.send(get())

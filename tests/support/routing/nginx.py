@@ -43,6 +43,10 @@ http {{
       proxy_pass http://127.0.0.1:{gateway}; proxy_http_version 1.1; proxy_request_buffering {buffering};
       proxy_set_header Host $http_host; {gateway_headers}
     }}
+    location /ws {{
+      proxy_pass http://127.0.0.1:{gateway}; proxy_http_version 1.1; proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; {gateway_headers}
+    }}
     location /silent/ {{ proxy_pass http://127.0.0.1:{silent}; }}
     location /echo {{ return 200 "$request_method $request_uri $http_x_forwarded_for"; }}
   }}
@@ -73,7 +77,8 @@ def nginx(
 ) -> Iterator[Nginx]:
     """Start nginx with everything it writes below `folder`.
 
-    `gateway` is the port behind `/upload/`. With `forwards` it tells for whom it asks.
+    `gateway` is the port behind `/upload/`, and behind `/ws` for WebSocket connections. With `forwards`
+    it tells for whom it asks.
     """
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     for name in ("files", "stored/dav", "stored/small"):
@@ -94,13 +99,14 @@ def nginx(
             process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=log)
         server = Nginx(folder, port, process)
         try:
-            _wait_for(port, process, folder / "log")
+            wait_for_port(port, process, folder / "log")
             yield server
         finally:
             server.kill()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server that was just started takes connections."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

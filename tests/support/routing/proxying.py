@@ -17,7 +17,8 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.auth.trusted_proxies import Proxies
-from gateway.endpoints.access_log import AccessLog, Ending, LoggedRequest
+from gateway.endpoints.access_log import AccessLog, LoggedRequest
+from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
@@ -30,10 +31,11 @@ from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, make_runner
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import GatewayResponse, refusal_response
-from gateway.limits import FixedWindowCounters, MinRate
+from gateway.limits import MinRate
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.request_facts import RequestFacts
 from tests.support.harness import TIMEOUT, RawConnection, raw_connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -107,7 +109,7 @@ async def front(
 
     Whole small requests are served on the short path where `paths.short` says so.
     """
-    proxy = Proxy(lambda _: trusts)
+    proxy = Proxy(lambda _: trusts, Metrics().requests)
     await proxy.start()
     answer_with = proxy if last is None else last(proxy)
     route = replace(make_route(upstreams, scheme, limits), **settings)
@@ -134,7 +136,7 @@ async def front(
 
     short, table = _short_routes(proxy), RouteTable([route])
     log = _OutcomeLog(lambda outcome: gate.outcomes.append(outcome))
-    take = make_take(ExchangeContext(log, Redaction(), ServingCount()), offer)
+    take = make_take(ExchangeContext(log, Redaction(), ServingCount(), Proxies(())), offer)
     runner = make_runner(handle, take=take if paths.short and last is None else None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -151,7 +153,7 @@ async def front(
 def _short_routes(proxy: Proxy) -> ShortRoutes:
     auth = Auth(Settings(auth="none"), ())
     scripts = ScriptSteps(_run_no_script, str, proxy.fetch_whole)
-    steps = RouteSteps(auth, scripts, proxy, None, None, FixedWindowCounters())
+    steps = RouteSteps(auth, scripts, proxy, None, None, RouteCounters())
     return ShortRoutes(steps, proxy, auth.proxies, MinRate(0))
 
 
@@ -163,11 +165,17 @@ class _OutcomeLog(AccessLog):
     """Notes how requests of the short path end."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        super().__init__(Metrics(), Proxies(()))
+        super().__init__(Metrics().requests, Proxies(()), Redaction())
         self._note = note
 
-    def record(self, request: LoggedRequest, ending: Ending, level: int = logging.INFO) -> None:
-        self._note("client left" if ending.status is None else str(ending.status))
+    def record(
+        self,
+        request: LoggedRequest,
+        facts: RequestFacts,
+        status: int | None,
+        level: int = logging.INFO,
+    ) -> None:
+        self._note("client left" if status is None else str(status))
 
 
 @dataclass

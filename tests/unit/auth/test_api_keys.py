@@ -20,6 +20,7 @@ from gateway.auth.api_keys import (
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import RequestHead
 from gateway.auth.tokens import token_digest
+from gateway.domain.path_template import RouteTemplate
 from gateway.domain.units import RequestRate
 from gateway.errors import Refusal
 from gateway.limits import FixedWindowCounters
@@ -193,3 +194,31 @@ def test_a_prefix_that_no_request_has_is_refused(prefix: str) -> None:
 def test_prefixes_that_requests_have_are_kept() -> None:
     for prefix in ("/", "/upload/acme/", "/api/v1"):
         assert check_prefix(prefix) == prefix
+
+
+@pytest.mark.parametrize(
+    ("prefix", "template", "reaches"),
+    [
+        (None, "/a", True),
+        ("/", "/a", True),
+        ("/a", "/a", True),
+        ("/a/", "/a", False),
+        ("/a/", "/a/{x}", True),
+        ("/a/b", "/a/{x}", True),
+        ("/a/b/", "/a/{x}", False),
+        ("/a/b/c", "/a/{x}", False),
+        ("/a/b/c", "/a/{x:path}", True),
+        ("/a/b/", "/a/{x:path}", True),
+        ("/b", "/a/{x:path}", False),
+        ("/a/b", "/{x}/c", False),
+        ("/upload/acme/", "/upload/{x:path}", True),
+        ("/a/", "/{x:path}", True),
+    ],
+)
+def test_a_key_reaches_the_templates_that_have_a_path_below_its_prefix(
+    prefix: str | None, template: str, reaches: bool
+) -> None:
+    scope = KeyScope(prefix, ("GET",))
+    segments = RouteTemplate.parse(template).segments
+    assert scope.may_reach("GET", segments) == scope.may_reach("HEAD", segments) == reaches
+    assert not scope.may_reach("PUT", segments)

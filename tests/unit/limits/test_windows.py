@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.limits import windows
+from gateway.limits import locks
 from gateway.limits.windows import FixedWindowCounters
 
 
@@ -71,7 +71,7 @@ def test_a_window_begins_with_its_first_request_and_its_count_ends_with_it() -> 
 def test_processes_that_count_at_once_lose_no_count(
     shared: FixedWindowCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "LOCK_TIMEOUT", 60.0)  # however busy the machine is
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 60.0)  # however busy the machine is
     children = [
         fork(lambda: [shared.increment("a", 3600) for _ in range(3000)]),
         fork(lambda: [shared.increment("a", 3600) for _ in range(3000)]),
@@ -86,7 +86,7 @@ def test_processes_that_count_at_once_lose_no_count(
 def test_a_process_that_is_killed_while_it_counts_holds_up_nobody(
     shared: FixedWindowCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "LOCK_TIMEOUT", 60.0)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 60.0)
     ready, told = os.pipe()
 
     def die_in_the_middle() -> None:
@@ -108,22 +108,22 @@ def test_a_process_that_is_killed_while_it_counts_holds_up_nobody(
 def test_a_process_that_is_stopped_while_it_counts_holds_up_others_once(
     shared: FixedWindowCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locks, waits = shared._locks, []
-    assert locks is not None
+    assert shared._locks is not None
+    file, waits = shared._locks._file, []
     ready, told = os.pipe()
 
     def hold_all() -> None:
-        fcntl.lockf(locks, fcntl.LOCK_EX)
+        fcntl.lockf(file, fcntl.LOCK_EX)
         os.write(told, b"x")
         signal.pause()
 
     child = fork(hold_all)
     os.read(ready, 1)
-    monkeypatch.setattr(windows, "LOCK_TIMEOUT", 0.0)
-    monkeypatch.setattr(windows, "UNLOCKED_TIME", 3600.0)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.0)
+    monkeypatch.setattr(locks, "UNLOCKED_TIME", 3600.0)
     monkeypatch.setattr(os, "sched_yield", lambda: waits.append(1))
     assert [shared.increment("a", 3600)[0] for _ in range(3)] == [1, 2, 3]
-    monkeypatch.setattr(windows, "LOCK_TIMEOUT", 3600.0)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 3600.0)
     assert shared.increment("a", 3600)[0] == 4
     assert not waits
     os.kill(child, signal.SIGKILL)

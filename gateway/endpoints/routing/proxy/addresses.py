@@ -73,3 +73,9 @@ def split_authority(upstream: str) -> tuple[str, int, Sequence[AddrInfoType]]:
     except OSError:
         return host, port, ()
     return host, port, literal
+
+
+def with_tls_port(upstream: str) -> str:
+    """Return the authority with the port of HTTPS, if it names none."""
+    url = URL(f"//{upstream}")
+    return upstream if url.explicit_port else f"{upstream}:443"

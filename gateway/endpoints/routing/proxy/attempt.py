@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.proxy.attempt_record import AttemptRecord
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.upstreams import UpstreamGroup
 from gateway.limits import Lease
@@ -16,9 +17,17 @@ log = logging.getLogger("gateway.routing")
 class CountedAttempt:
     """One request at one upstream: `fail`, `reject` or `succeed` once, then `close`."""
 
-    __slots__ = ("_attempt", "_group", "_lease", "_route")
+    __slots__ = ("_attempt", "_group", "_lease", "_record", "_route")
 
-    def __init__(self, group: UpstreamGroup, route: Route, upstream: str, lease: Lease) -> None:
+    def __init__(
+        self,
+        group: UpstreamGroup,
+        route: Route,
+        upstream: str,
+        lease: Lease,
+        record: AttemptRecord,
+    ) -> None:
+        self._record = record
         self._group = group
         self._attempt = group.begin(upstream)
         self._route = route
@@ -26,6 +35,7 @@ class CountedAttempt:
 
     def fail(self, error: BaseException) -> None:
         """Note that there is no response, and that the upstream has failed if it did; then close."""
+        self._record.fail(error)
         if isinstance(error, UpstreamFailed):
             self._log_failure(error)
         self._group.end(self._attempt)
@@ -37,14 +47,16 @@ class CountedAttempt:
 
     def reject(self, status: int) -> None:
         """Note that the upstream has responded with a status that is a failure."""
+        self._record.reject(status)
         seconds = self._group.fail(self._attempt, connected=True)
         self._group.end(self._attempt)
         if seconds:
             fields = self._suspension(seconds)
             log.warning("the upstream's status is %d", status, extra=event("upstream.failed", **fields))
 
-    def succeed(self) -> bool:
+    def succeed(self, status: int) -> bool:
         """Note that the upstream has responded; tell whether that ends its suspension."""
+        self._record.succeed(status)
         self._group.end(self._attempt)
         return self._group.succeed(self._attempt)
 
@@ -54,8 +66,9 @@ class CountedAttempt:
         log.info("the upstream works again", extra=event("upstream.recovered", **fields))
 
     def close(self) -> None:
-        """Count it no more."""
+        """Count it no more: its response was read, or there is none."""
         self._lease.close()
+        self._record.span.end()
 
     def _log_failure(self, failure: UpstreamFailed) -> None:
         seconds = self._group.fail(self._attempt, connected=failure.connected)

@@ -89,11 +89,14 @@ class PlainResponse:
 
 
 class UpstreamConnection(BaseProtocol):
-    """`idle` gets the connection when it can be used again, `lost` when it no longer can."""
+    """`idle` gets the connection when it can be used again, `lost` when it no longer can.
+
+    `tail` is what came behind the head of a 101: bytes of the other protocol.
+    """
 
     __slots__ = (
         "_deadline", "_idle", "_lost", "_method", "_receive", "_response", "_reusable", "_timer",
-        "memo", "upstream",
+        "memo", "tail", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +114,7 @@ class UpstreamConnection(BaseProtocol):
         self._method = hdrs.METH_GET
         self._reusable = True
         self.memo: object = None
+        self.tail = b""
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -140,6 +144,10 @@ class UpstreamConnection(BaseProtocol):
         )
         transport.write(request)
         self.expire_after(idle)
+
+    def stop_reading(self) -> None:
+        """Read no more: what follows is for another protocol, which takes the transport."""
+        self._pause_transport_reading()
 
     def cancel(self) -> None:
         """Close the connection without a word to the receiver."""
@@ -176,7 +184,7 @@ class UpstreamConnection(BaseProtocol):
             self._abort()  # bytes without a request
             return
         try:
-            messages, switched, _ = parser.feed_data(data)
+            messages, switched, self.tail = parser.feed_data(data)
         except Exception as error:
             self._fail(ResponseMissingError())
             drop_tracebacks(error)

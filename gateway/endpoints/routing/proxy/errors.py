@@ -39,6 +39,11 @@ def silent(seconds: float) -> Refusal:
     return Refusal("gateway_timeout", f"the upstream sent nothing for {seconds:g} seconds")
 
 
+def too_long(seconds: float | None) -> Refusal:
+    """Return the refusal where `limits.total` has passed."""
+    return Refusal("gateway_timeout", f"the response did not end within {seconds or 0:g} seconds in all")
+
+
 def not_http() -> Refusal:
     """Return the refusal where what came is no response."""
     return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")

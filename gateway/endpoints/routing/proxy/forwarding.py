@@ -41,6 +41,9 @@ UNDERSCORE: Final = "_"
 """Names with it are not forwarded from clients: RFC 3875 section 4.1.18 makes one variable of `X-User`
 and `X_User`, so behind CGI and WSGI a client could add to, or replace, what the gateway sets."""
 
+_REQUEST_ID: Final = "x-request-id"
+"""The gateway sets its own, which is that of a trusted proxy where that is plain."""
+
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
@@ -79,8 +82,14 @@ def request_headers(
         key = name.lower()
         if is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
+<<<<<<< HEAD
         untrusted = key in options or UNDERSCORE in key or (not hop.trusted and tells_origin(key))
         if untrusted and key not in ours and received.getall(name, None) == fields.getall(name):
+=======
+        untrusted = key in options or UNDERSCORE in key or key == _REQUEST_ID
+        untrusted = untrusted or (not hop.trusted and tells_origin(key))
+        if untrusted and received.getall(name, None) == fields.getall(name):
+>>>>>>> main
             continue  # the client's own, which no step set
         kept.add(name, value)
     _set_origin(kept, hop)

@@ -123,8 +123,9 @@ def encode_head(method: str, target: str, headers: CIMultiDict[str]) -> bytes:
     return "\r\n".join([*lines, ""]).encode()
 
 
-def complete_request(head: bytes, method: str, body: bytes) -> bytes:
-    """Return a whole request."""
+def complete_request(head: bytes, method: str, body: bytes, lines: bytes = b"") -> bytes:
+    """Return a whole request; `lines` are further header lines, each with its end."""
+    head += lines
     if not body and method in WITHOUT_LENGTH:
         return head + b"\r\n"
     return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)

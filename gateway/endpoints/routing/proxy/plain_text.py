@@ -16,6 +16,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_response import REASON_PHRASES
 from multidict import CIMultiDict
 
+from gateway.auth.request_ids import REQUEST_ID
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.proxy import forwarding
 from gateway.endpoints.routing.proxy.connection import PlainResponse
@@ -24,6 +25,7 @@ from gateway.endpoints.routing.proxy.response import plain_reason
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
 from gateway.endpoints.routing.table import RouteMatch, RouteTable
 from gateway.http.short_request import ShortRequest
+from gateway.telemetry.tracing import TRACEPARENT, TRACESTATE
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -31,6 +33,10 @@ MAX_REMEMBERED_BYTES: Final = 8 << 10
 """Bytes of the longest head that is remembered."""
 
 _LENGTH: Final = b"content-length"
+_REQUEST_ID: Final = b"x-request-id"
+_CONTEXT: Final = frozenset({TRACEPARENT.encode(), TRACESTATE.encode()})
+"""Headers that a gateway with a tracer sets anew."""
+
 _VARYING: Final = frozenset({_LENGTH, b"date"})
 """Headers of a response that differ each time, beside the id of the request."""
 
@@ -50,13 +56,16 @@ class RequestMemo:
     `headers` are those that the steps have made, which would make the same of them again.
     """
 
-    __slots__ = ("_heads", "_lengths", "_lines", "_method", "_target", "headers", "match", "table")
+    __slots__ = (
+        "_heads", "_ids", "_lines", "_method", "_target", "_varying", "headers", "match", "table",
+    )  # fmt: skip
 
     def __init__(self, table: RouteTable, match: RouteMatch, headers: CIMultiDict[str]) -> None:
         self.table = table
         self.match = match
         self.headers = headers
         self._heads: dict[str, bytes] = {}
+        self._ids = True
 
     def is_for(self, request: ShortRequest, table: RouteTable) -> bool:
         """Tell whether a request is the same, but for its body."""
@@ -64,26 +73,39 @@ class RequestMemo:
             self.table is table
             and self._target == request.raw_path
             and self._method == request.method
-            and _are_same(self._lines, request.raw_headers, self._lengths)
+            and _are_same(self._lines, request.raw_headers, self._varying)
         )
 
     def encode(
         self, request: ShortRequest, context: RequestContext, upstream: str, caller: UpstreamCaller
     ) -> bytes:
         """Return the request for an upstream. Raises as `request_headers` and `upstream_target`."""
-        head = self._heads.get(upstream)
+        head, facts = self._heads.get(upstream), context.incoming.facts
+        traced = facts.attempt_span.headers
         if head is None:
             headers = caller.plain_headers(context, upstream, request.scheme)
+            if headers[REQUEST_ID] == facts.request_id:
+                del headers[REQUEST_ID]  # it is another one each time
+            else:
+                self._ids = False
+            for name in traced:
+                del headers[name]  # so is that
             head = encode_head(context.upstream_method, target_of(context), headers)
             self._heads[upstream] = head
             self._method, self._target = request.method, request.raw_path
             self._lines = request.raw_headers
+            # A condition on headers may choose another route for another id.
+            varying = {_LENGTH} if self.table.has_conditions else {_LENGTH, _REQUEST_ID}
+            if traced and not self.table.has_conditions:
+                varying |= _CONTEXT
             names = [name.lower() for name, _ in self._lines]
-            self._lengths = [at for at, name in enumerate(names) if name == _LENGTH]
+            self._varying = [at for at, name in enumerate(names) if name in varying]
             checks = context.operation is not None and context.operation.check_headers is not None
             if len(head) <= MAX_REMEMBERED_BYTES and not checks:
                 request.connection.memo = self
-        return complete_request(head, context.upstream_method, context.body or b"")
+        own = {REQUEST_ID: facts.request_id, **traced} if self._ids else traced
+        lines = "".join([f"{name}: {value}\r\n" for name, value in own.items()])
+        return complete_request(head, context.upstream_method, context.body or b"", lines.encode())
 
 
 def recall_request(request: ShortRequest, table: RouteTable) -> RequestMemo | None:
@@ -154,7 +176,7 @@ def _response_memo(response: PlainResponse, more: Mapping[str, str]) -> _Respons
             kept = key == _LENGTH or field in headers  # not where `Connection` names it
             if kept and len(response.headers.getall(field)) == 1:
                 headers[field] = f"\0{index}\0"
-    headers["X-Request-Id"] = f"\0{_ID}\0"
+    headers[REQUEST_ID] = f"\0{_ID}\0"
     if is_chunked(response):
         headers[hdrs.TRANSFER_ENCODING] = "chunked"
     headers.setdefault(hdrs.DATE, f"\0{_NOW}\0")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import aiohappyeyeballs
 
-from gateway.endpoints.routing.proxy.addresses import UpstreamAddresses
+from gateway.endpoints.routing.proxy.addresses import UpstreamAddresses, split_authority, with_tls_port
 from gateway.endpoints.routing.proxy.connection import UpstreamConnection
 
 KEEP_ALIVE_TIMEOUT: Final = 4.0
@@ -51,17 +53,30 @@ class ConnectionPool:
 
     async def open(self, upstream: str) -> UpstreamConnection:
         """Open a connection. Raises `OSError`."""
+        return await self._connect(upstream, self._put, None)
+
+    async def open_single(self, upstream: str, tls: ssl.SSLContext | None) -> UpstreamConnection:
+        """Open a connection for one exchange, after which it is not kept. Raises `OSError`."""
+        return await self._connect(upstream, UpstreamConnection.cancel, tls)
+
+    async def _connect(
+        self, upstream: str, idle: Callable[[UpstreamConnection], None], tls: ssl.SSLContext | None
+    ) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
-        addresses = await self._addresses.find(upstream)
+        authority = upstream if tls is None else with_tls_port(upstream)
+        addresses = await self._addresses.find(authority)
         try:
             connected = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=ADDRESS_DELAY, interleave=1, loop=loop
             )
         except BaseException:
-            self._addresses.forget(upstream)  # it may have moved
+            self._addresses.forget(authority)  # it may have moved
             raise
-        factory = functools.partial(UpstreamConnection, upstream, self._put, self._forget)
-        _, connection = await loop.create_connection(factory, sock=connected)
+        factory = functools.partial(UpstreamConnection, upstream, idle, self._forget)
+        name = None if tls is None else split_authority(authority)[0]
+        _, connection = await loop.create_connection(
+            factory, sock=connected, ssl=tls, server_hostname=name
+        )
         if not connection.is_usable():
             raise ConnectionResetError("the upstream closed the connection at once")
         self._open.add(connection)

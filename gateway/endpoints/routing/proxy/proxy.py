@@ -6,6 +6,7 @@ fields of `forwarding`. A slow upstream, route or client takes no place of the o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Final
@@ -13,17 +14,20 @@ from typing import Final
 from aiohttp import hdrs
 
 from gateway.auth.request import RequestHead
-from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
+from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
 from gateway.endpoints.routing.proxy.attempt import CountedAttempt
-from gateway.endpoints.routing.proxy.errors import UpstreamFailed
+from gateway.endpoints.routing.proxy.attempt_record import AttemptRecord
+from gateway.endpoints.routing.proxy.errors import UpstreamFailed, too_long
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
 from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
+from gateway.endpoints.routing.websocket.handshake import NO_WEBSOCKET, is_websocket
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease
+from gateway.telemetry.request_metrics import RequestMetrics
 
 MAX_CONNECTIONS: Final = 2000
 """Requests that are at upstreams at the same time; one upstream may have as many as are still free."""
@@ -43,12 +47,14 @@ REPEATABLE: Final = frozenset(
 class Proxy:
     """Sends requests to upstreams, between `start` and `close`.
 
-    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
+    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed. `metrics`
+    count the requests to upstreams.
     """
 
-    def __init__(self, trusts: Callable[[RequestHead], bool]) -> None:
+    def __init__(self, trusts: Callable[[RequestHead], bool], metrics: RequestMetrics) -> None:
         self.upstreams = Upstreams()
         self.caller = UpstreamCaller(trusts)
+        self._metrics = metrics
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
         self._routes: dict[str, FairShare] = {}
         self._memory = FairShare("bytes of responses in memory", MAX_BUFFERED_BYTES)
@@ -91,8 +97,10 @@ class Proxy:
             leases.enter_context(self.admit(context))
             has_body = context.request.body_exists if context.body is None else bool(context.body)
             tries = self.tries(context, has_body=has_body)
+            set_deadline(context)
             while True:
                 upstream = tries.next()
+                _check_deadline(context)
                 try:
                     response = await self._request_one(context, upstream, tries)
                 except UpstreamFailed as failure:
@@ -110,7 +118,7 @@ class Proxy:
         Returns None for a response that is a failure, in place of which the request goes to another
         upstream. Raises as `UpstreamCaller.call`.
         """
-        attempt = self.begin(context.route, upstream)
+        attempt = self.begin(context, upstream)
         try:
             response = await self.caller.call(context, upstream)
         except BaseException as error:
@@ -118,7 +126,7 @@ class Proxy:
             raise
         response.on_close(attempt.close)
         if not attempt.is_failure(response.response.status):
-            if attempt.succeed():
+            if attempt.succeed(response.response.status):
                 attempt.log_recovery()
             return response
         attempt.reject(response.response.status)
@@ -138,13 +146,16 @@ class Proxy:
         route, repeatable = context.route, context.upstream_method in REPEATABLE and not has_body
         return UpstreamTries(self.upstreams.of_route(route), route.weights, repeatable=repeatable)
 
-    def begin(self, route: Route, upstream: str) -> CountedAttempt:
+    def begin(self, context: RequestContext, upstream: str) -> CountedAttempt:
         """Count a request that goes to an upstream. Raises `UpstreamFailed` where there are too many."""
+        route = context.route
+        record = AttemptRecord(self._metrics, context.incoming.facts, route.name, upstream)
         if not self._connections.would_fit(upstream):
+            record.refuse()
             busy = Refusal("overloaded", "the upstream is busy: too many requests wait for it")
             raise UpstreamFailed(busy, connected=False)
         lease = self._connections.acquire(upstream)
-        return CountedAttempt(self.upstreams.of_route(route), route, upstream, lease)
+        return CountedAttempt(self.upstreams.of_route(route), route, upstream, lease, record)
 
     def _route_share(self, route: str) -> FairShare:
         if route not in self._routes:
@@ -152,8 +163,20 @@ class Proxy:
         return self._routes[route]
 
 
+def set_deadline(context: RequestContext) -> None:
+    """Let `limits.total` begin."""
+    total = context.route.limits.total
+    if total is not None:
+        context.deadline = asyncio.get_running_loop().time() + total
+
+
+def _check_deadline(context: RequestContext) -> None:
+    if context.deadline is not None and asyncio.get_running_loop().time() >= context.deadline:
+        raise too_long(context.route.limits.total)
+
+
 def _refuse_not_proxied(head: RequestHead) -> None:
-    if "websocket" in head.headers.get(hdrs.UPGRADE, "").lower():
-        raise Refusal("bad_request", "WebSocket connections are not proxied", {"Connection": "close"})
+    if is_websocket(head.headers):
+        raise Refusal("bad_request", NO_WEBSOCKET, {hdrs.CONNECTION: "close"})
     if head.method in NOT_PROXIED_METHODS:
         raise Refusal("bad_request", f"{head.method} requests are not proxied")

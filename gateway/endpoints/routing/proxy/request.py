@@ -18,10 +18,15 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.proxy.errors import not_http, silent
+from gateway.endpoints.routing.proxy.errors import not_http, silent, too_long
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.protocol import on_disconnect
-from gateway.http.request_body import idle_refusal, read_chunk, send_continue_or_disconnect
+from gateway.http.request_body import (
+    body_too_large,
+    idle_refusal,
+    read_chunk,
+    send_continue_or_disconnect,
+)
 
 EXPECT_TIMEOUT: Final = 1.0
 """Seconds to wait for an upstream's `100 Continue` before the body is sent without it.
@@ -95,18 +100,36 @@ class IdleTimeout:
 
 
 class UpstreamTimeout(IdleTimeout):
-    """The timeout of an upstream; it also expires when the client disconnects."""
+    """The timeout of an upstream; it also expires when the client disconnects, and at the deadline.
+
+    `total_passed` tells that the deadline of the request has passed.
+    """
 
     client_disconnected = False
+    total_passed = False
+
+    def __init__(self, context: RequestContext) -> None:
+        super().__init__(context.route.limits.idle)
+        self.total = context.route.limits.total
+        self._end = context.deadline
 
     @contextlib.asynccontextmanager
     async def limit_wait(self, request: web.BaseRequest) -> AsyncIterator[None]:
         """Wait `idle` seconds for each byte. Raises `TimeoutError`."""
-        with on_disconnect(request, self._disconnected):
-            async with self:
-                if self.client_disconnected:
-                    self.expire()
-                yield
+        end = None if self._end is None else self._loop.call_at(self._end, self._pass_total)
+        try:
+            with on_disconnect(request, self._disconnected):
+                async with self:
+                    if self.client_disconnected:
+                        self.expire()
+                    yield
+        finally:
+            if end is not None:
+                end.cancel()
+
+    def _pass_total(self) -> None:
+        self.total_passed = True
+        self.expire()
 
     def _disconnected(self) -> None:
         self.client_disconnected = True
@@ -129,6 +152,7 @@ class ProxyRequestBody(payload.Payload):
         self._upstream_timeout = timeout
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self._sent = 0
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Raise `TypeError`: the bytes pass once."""
@@ -169,6 +193,7 @@ class ProxyRequestBody(payload.Payload):
             async with client:
                 while chunk := await read_chunk(request.content, meter=self._context.meter):
                     client.suspend()
+                    self._count(len(chunk))
                     upstream.renew()
                     await writer.write(chunk)
                     upstream.suspend()
@@ -177,6 +202,13 @@ class ProxyRequestBody(payload.Payload):
             if not client.expired:
                 raise
             raise idle_refusal(upstream.idle) from error
+
+    def _count(self, size: int) -> None:
+        """Count bytes before they are sent. Raises `Refusal("too_large")`."""
+        self._sent += size
+        limit = self._context.route.limits.body
+        if limit is not None and self._sent > limit:
+            raise body_too_large(limit)
 
 
 def mapped_error(
@@ -187,6 +219,8 @@ def mapped_error(
         return body.error
     if timeout.client_disconnected:
         return ClientDisconnected("the client disconnected before the upstream's response")
+    if timeout.total_passed:
+        return too_long(timeout.total)
     if isinstance(error, TimeoutError):
         return silent(timeout.idle)
     return not_http()

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from gateway.endpoints.routing.proxy.connection import PlainResponse
 from gateway.endpoints.routing.proxy.forwarding import response_headers
 from gateway.endpoints.routing.proxy.request import ProxyRequestBody, UpstreamTimeout
-from gateway.http.protocol import abort
+from gateway.http.protocol import abort, facts_of
 from gateway.http.responses import GatewayResponse, is_unread
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import TransferMeter
@@ -86,8 +86,11 @@ class UpstreamResponse:
             self._callbacks.close()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call this once the connection is released."""
-        self._callbacks.callback(callback)
+        """Call this once the connection is released, now if it is."""
+        if self._closed:
+            callback()
+        else:
+            self._callbacks.callback(callback)
 
 
 def plain_reason(reason: str | None) -> str | None:
@@ -114,6 +117,10 @@ class ProxyResponse(GatewayResponse):
         self._upstream_response = upstream_response
         self._meter = meter
 
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Call this once the response has ended at the upstream."""
+        self._upstream_response.on_close(callback)
+
     async def discard(self) -> None:
         """Release the upstream's connection: the response was sent, or is not needed."""
         await self._upstream_response.close()
@@ -124,6 +131,12 @@ class ProxyResponse(GatewayResponse):
             await super().send(request, close=close)
         finally:
             await self.discard()
+
+    def whole_bytes(self) -> int | None:
+        """Return the length of a body that has arrived as a whole, and goes out at once."""
+        if not self._is_short_and_complete():
+            return None
+        return self._upstream_response.response.content.total_bytes
 
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""
@@ -186,6 +199,7 @@ class ProxyResponse(GatewayResponse):
         """Write a chunk. Raises `TimeoutError` for a client that reads slower than `--min-rate`."""
         started = time.monotonic()
         await self.write(chunk)
+        facts_of(self._upstream_response.request).bytes_out += len(chunk)
         if self._meter is not None and self._meter.too_slow(time.monotonic() - started, len(chunk)):
             raise TimeoutError("the client reads too slowly")
 

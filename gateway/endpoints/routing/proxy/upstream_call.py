@@ -13,16 +13,23 @@ from collections.abc import Callable
 from typing import cast
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, hdrs, web
+from aiohttp import ClientRequest, ClientResponse, hdrs
 from aiohttp.client_middlewares import ClientHandlerType
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from gateway.auth.request import RequestHead
+from gateway.auth.request_ids import REQUEST_ID
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.proxy import forwarding
 from gateway.endpoints.routing.proxy.connection import MAX_FIELD_BYTES, READ_BUFFER_BYTES, PlainResponse
-from gateway.endpoints.routing.proxy.errors import FINAL_STATUSES, UpstreamFailed, not_final, unreachable
+from gateway.endpoints.routing.proxy.errors import (
+    FINAL_STATUSES,
+    UpstreamFailed,
+    not_final,
+    too_long,
+    unreachable,
+)
 from gateway.endpoints.routing.proxy.forwarding import Hop
 from gateway.endpoints.routing.proxy.plain_call import (
     MAX_PLAIN_BODY_BYTES,
@@ -39,8 +46,10 @@ from gateway.endpoints.routing.proxy.request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy.response import UpstreamResponse
+from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
+from gateway.telemetry import tracing
 
 log = logging.getLogger("gateway.routing")
 
@@ -83,10 +92,10 @@ class UpstreamCaller:
         Where the upstream cannot be reached, no byte of the body has been read.
         """
         limits = context.route.limits
-        timeout = UpstreamTimeout(limits.idle)
+        timeout = UpstreamTimeout(context)
         plain = self._plain_request(context, upstream)
         if plain is not None:
-            answered = await self._call_plain(context.request, plain)
+            answered = await self._call_plain(context, plain)
             return UpstreamResponse(answered, context.request, timeout, None)
         body = _streamed_body(context, timeout)
         try:
@@ -119,24 +128,16 @@ class UpstreamCaller:
         data = complete_request(encode_head(method, target, headers), method, body)
         return PlainRequest(upstream, method, data, limits.connect, limits.idle)
 
-    async def _call_plain(self, request: web.BaseRequest, plain: PlainRequest) -> PlainResponse:
-        answered: asyncio.Future[PlainResponse] = asyncio.get_running_loop().create_future()
-
-        def done(response: PlainResponse | None, error: GatewayError | None) -> None:
-            if answered.done():
-                if response is not None:
-                    response.close()
-            elif response is not None:
-                answered.set_result(response)
-            elif error is not None:
-                answered.set_exception(error)
-
-        def disconnected() -> None:
-            message = "the client disconnected before the upstream's response"
-            done(None, ClientDisconnected(message))
-
+    async def _call_plain(self, context: RequestContext, plain: PlainRequest) -> PlainResponse:
+        loop, timer = asyncio.get_running_loop(), None
+        answered: asyncio.Future[PlainResponse] = loop.create_future()
+        done = functools.partial(_settle, answered)
+        left = ClientDisconnected("the client disconnected before the upstream's response")
+        if context.deadline is not None:
+            late = UpstreamFailed(too_long(context.route.limits.total), connected=True)
+            timer = loop.call_at(context.deadline, done, None, late)
         call = PlainCall(self.pool, plain, done)
-        with on_disconnect(request, disconnected):
+        with on_disconnect(context.request, functools.partial(done, None, left)):
             try:
                 if not answered.done():
                     call.start()
@@ -144,6 +145,9 @@ class UpstreamCaller:
             except BaseException:
                 call.cancel()
                 raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     async def _send(
         self,
@@ -171,6 +175,7 @@ class UpstreamCaller:
             data=body or context.body or None,
             allow_redirects=False,
             timeout=_connect_timeout(route.limits.connect),
+            ssl=tls_of(route) if route.scheme == "https" else True,
             middlewares=(send_once,),
         )
 
@@ -194,8 +199,27 @@ class UpstreamCaller:
         ours = context.route.request_headers.set_names
         headers = forwarding.request_headers(context.headers, received, hop, ours)
         host = context.headers.get(hdrs.HOST, upstream)
+<<<<<<< HEAD
         headers[hdrs.HOST] = upstream if host == own and "host" not in ours else host
+=======
+        headers[hdrs.HOST] = upstream if host == own else host
+        tracing.set_context(headers, head.facts.attempt_span)
+        headers.setdefault(REQUEST_ID, head.facts.request_id)
+>>>>>>> main
         return headers
+
+
+def _settle(
+    answered: asyncio.Future[PlainResponse], response: PlainResponse | None, error: GatewayError | None
+) -> None:
+    """Set the outcome of a plain call, the first one only."""
+    if answered.done():
+        if response is not None:
+            response.close()
+    elif response is not None:
+        answered.set_result(response)
+    elif error is not None:
+        answered.set_exception(error)
 
 
 @functools.lru_cache(maxsize=64)
@@ -213,8 +237,9 @@ def _without_response(
     """
     mapped = mapped_error(error, timeout, body)
     closed = isinstance(error, _ConnectionClosedError)
+    incomplete = body is not None and not body.complete
     of_client = body is not None and body.error is not None
-    of_body = closed and body is not None and not body.complete
+    of_body = (closed or timeout.total_passed) and incomplete
     if not isinstance(mapped, Refusal) or of_client or of_body or not (closed or timeout.expired):
         return mapped
     return UpstreamFailed(mapped, connected=True, closed=closed)

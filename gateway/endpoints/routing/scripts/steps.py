@@ -30,13 +30,15 @@ from gateway.endpoints.routing.scripts.values import (
     response_of,
     response_of_error,
 )
+from gateway.endpoints.routing.websocket.handshake import is_websocket
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
+from gateway.plugins.handler_spans import begin_script, fail_at
 from gateway.plugins.scripting.callout import HTTPError
 from gateway.plugins.scripting.calls import TimedOut
 from gateway.plugins.scripting.decision import InvalidResult
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
@@ -78,9 +80,12 @@ class ScriptSteps:
         return await call_next(context)
 
     async def after(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Run `response_script` on the upstream's response, or on an empty 204."""
+        """Run `response_script` on the upstream's response, or on an empty 204.
+
+        Not on the response to a WebSocket handshake, which is no more than its head.
+        """
         script = context.route.response_script
-        if script is None:
+        if script is None or is_websocket(context.incoming.headers):
             return await call_next(context)
         if context.route.upstreams and not script.reads_response:
             return await self._change_head(context, script, call_next)
@@ -136,15 +141,21 @@ class ScriptSteps:
         convert: Callable[[Any], T],
     ) -> T | Response:
         """Run a script and convert its value. Raises `Refusal` for what fails in it."""
+        span = begin_script(context.route.name, context.incoming.facts.span)
         try:
-            return convert(await self._run(make, context.route.limits.script))
+            with tracing.use(span):
+                value = await self._run(make, context.route.limits.script)
+            return convert(value)
         except HTTPError as error:
+            span.set({"gateway.refused_status": error.code})
             return self._error_response(context, script, error)
         except Refusal:
             raise
         except Exception as error:
-            self._report(context, script, error)
+            fail_at(span, error, self._report(context, script, error))
             raise self._refusal(context, error) from error
+        finally:
+            span.end()
 
     def _refusal(self, context: RequestContext, error: Exception) -> Refusal:
         if isinstance(error, TimedOut):
@@ -172,8 +183,8 @@ class ScriptSteps:
         script: RouteScript,
         error: Exception,
         raised: Exception | None = None,
-    ) -> None:
-        """Log what a script did, with the plugin's own frames and without secrets."""
+    ) -> str:
+        """Log what a script did, with the plugin's own frames and without secrets; return the place."""
         place = place_of_error(raised or error)
         shown = f"{place[0]}:{place[1]}" if place else script.place
         if isinstance(error, TimedOut) and error.place:
@@ -183,6 +194,7 @@ class ScriptSteps:
         traceback = "" if own else f"\n{plugin_traceback(error).rstrip()}"
         fields = {"route": context.route.name, "place": shown, "outcome": self._mask(message)}
         log.error("script failed%s", self._mask(traceback), extra=event("script.failed", **fields))
+        return shown
 
 
 def _log_reference() -> str:

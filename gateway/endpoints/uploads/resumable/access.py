@@ -19,7 +19,6 @@ from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.resumable.operations import Concatenation, PartialResult
 from gateway.endpoints.uploads.resumable.references import PartialReferences
 from gateway.errors import Refusal
-from gateway.http.protocol import UPLOAD_ID
 from gateway.telemetry import logs
 
 FindUpload = Callable[[str], Awaitable[Mapping[str, Any] | None]]
@@ -60,7 +59,7 @@ class PartialAccess:
         self, incoming: IncomingRequest, upload_id: str
     ) -> PartialStatus | PartialResult:
         """Return the same of an upload id that its caller may know."""
-        incoming.request[UPLOAD_ID] = upload_id
+        incoming.facts.upload_id = upload_id
         logs.add_fields(upload_id=upload_id)
         status = await self.store.status(upload_id)
         if status is not None:

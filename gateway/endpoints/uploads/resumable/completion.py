@@ -29,6 +29,7 @@ from gateway.endpoints.uploads.resumable.operations import (
 )
 from gateway.errors import RETRY_AFTER_SECONDS, ClientDisconnected, Refusal, Terminated, UnknownOutcome
 from gateway.storage.waiting import finish
+from gateway.telemetry import tracing
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
@@ -74,6 +75,7 @@ class PartialCompletion:
         Raises `PartialRefusal`: the upload is over, or can be completed later; `UnknownOutcome`.
         """
         head = opened.head
+        head.upload.traceparent = tracing.current().traceparent  # of the request that completes it
         if opened.length is None:
             await opened.set_length(opened.offset)
         if head.part_of_concat:

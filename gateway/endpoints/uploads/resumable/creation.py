@@ -18,7 +18,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, ResumableTerms
 from gateway.endpoints.uploads.resumable.operations import Creation, UploadTarget
 from gateway.errors import Refusal
-from gateway.http.protocol import RATE_LIMITS, UPLOAD_ID
+from gateway.http.protocol import RATE_LIMITS
 from gateway.limits import client_key
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Redaction
@@ -35,7 +35,7 @@ class PartialAdmission:
     def new_id(self, incoming: IncomingRequest) -> str:
         """Return the id of the upload that a request creates."""
         upload_id = new_id(self.slot)
-        incoming.request[UPLOAD_ID] = upload_id
+        incoming.facts.upload_id = upload_id
         logs.add_fields(upload_id=upload_id)
         return upload_id
 

@@ -36,6 +36,7 @@ from gateway.http.header_fields import Lines, read_headers
 from gateway.http.request_body import send_interim, takes_interim
 from gateway.http.responses import GatewayResponse, Response
 from gateway.telemetry.logs import event
+from gateway.telemetry.request_facts import RESUMABLE
 
 log = logging.getLogger("gateway.uploads")
 
@@ -86,6 +87,7 @@ class ResumableEndpoint:
         if method not in {"HEAD", "OPTIONS"} and not is_resumable(incoming):
             return await plain()
         response: GatewayResponse | None
+        incoming.facts.route = RESUMABLE
         if "Tus-Resumable" in incoming.headers and method not in {"GET", "OPTIONS"}:
             response = await self._tus.serve(incoming)
         else:
@@ -104,8 +106,10 @@ class ResumableEndpoint:
             incoming.params.get(UPLOAD_QUERY),
         )
         if references and incoming.method in _RESOURCE_METHODS and _REFERENCE.match(references[0]):
+            incoming.facts.route = RESUMABLE
             return await self._draft_resource(incoming, references[0], lines)
         if incoming.method == "PUT" and draft.creates_upload(lines):
+            incoming.facts.route = RESUMABLE
             return await self._draft_creation(incoming, place, lines)
         return await plain()
 

@@ -48,7 +48,6 @@ class Exchange:
         headers = CIMultiDict([("Host", "localhost"), ("Content-Length", str(len(content))), *lines])
         self.head = RequestHead("PUT", f"/upload/x{query}", headers, "192.0.2.1")
         self.body = content
-        self.upload_id: str | None = None
         self.log_fields: dict[str, object] = {}
         self.began = 0
         self.ends: list[SmallResponse | Exception] = []
@@ -173,7 +172,7 @@ def test_a_small_upload_is_stored_and_answered_once() -> None:
     assert gateway.take(exchange)
     assert (exchange.began, exchange.ends, len(gateway.inflight)) == (1, [], 1)
     [(upload, content, _)] = gateway.writer.waiting
-    assert (upload.id, upload.path, content) == (exchange.upload_id, "/upload/x", CONTENT)
+    assert (upload.id, upload.path, content) == (exchange.head.facts.upload_id, "/upload/x", CONTENT)
     gateway.writer.end()
     [response] = exchange.ends
     assert isinstance(response, SmallResponse)
@@ -342,7 +341,7 @@ def test_what_handlers_refuse_is_never_committed(code: str) -> None:
     assert gateway.take(exchange)
     gateway.hooks.deciding[0](refusal)
     assert (exchange.ends, gateway.writer.waiting) == ([refusal], [])
-    assert refusal.upload_id == exchange.upload_id
+    assert refusal.upload_id == exchange.head.facts.upload_id
     assert (len(gateway.inflight), gateway.counted()) == (0, {code})
 
 
