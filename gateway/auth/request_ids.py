@@ -19,5 +19,5 @@ def request_id(proxies: Proxies, peer: str | None, headers: Mapping[str, str]) -
     given = headers.get(REQUEST_ID)
     if given is None or not _PLAIN.fullmatch(given) or not proxies.believes(peer, headers):
         return random_bytes(8).hex()
-    is_only = sum(name.lower() == "x-request-id" for name in headers) == 1
+    is_only = sum(name.lower() == "x-request-id" for name, _ in headers.items()) == 1
     return given if is_only else random_bytes(8).hex()

@@ -67,7 +67,7 @@ class HandlerRun:
         if not log.isEnabledFor(logging.ERROR if is_error else logging.INFO):
             return
         fields: dict[str, object] = {
-            "plugin": self.handler.name,
+            "handler": self.handler.name,
             "event_type": self.handler.event,
             "ms": round(self.milliseconds, 1),
             "outcome": outcome,

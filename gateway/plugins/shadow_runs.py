@@ -240,7 +240,7 @@ class Shadows:
             self._mask(str(real)),
             extra=logs.event(
                 "shadow.differed",
-                plugin=run.handler.name,
+                handler=run.handler.name,
                 event_type=run.handler.event,
                 shadow=self._mask(str(shadow)),
                 real=self._mask(str(real)),

@@ -20,7 +20,12 @@ from gateway.telemetry.logs import NO_FIELDS, bound_fields, event, hidden_secret
 
 Masking = Callable[[str], str]
 _QUOTED = frozenset(' "=\n')
-_DETAILS: Final = frozenset({"request_id", "upload_id", "event_id", "plugin", "event_type", "remote"})
+_DETAILS: Final = frozenset(
+    {
+        "request_id", "upload_id", "event_id", "handler", "event_type", "remote",
+        "route", "upstream", "upstream_ms", "bytes_in", "bytes_out", "user_agent",
+    }
+)  # fmt: skip
 """Fields that a terminal shows at the level debug only."""
 
 _RED, _GREEN, _YELLOW, _CYAN, _DIM = 31, 32, 33, 36, 2
@@ -155,7 +160,9 @@ class TerminalFormatter(_Masked):
         fields = self.fields(record)
         if not self._details:
             fields = {name: value for name, value in fields.items() if name not in _DETAILS}
-        text = self._request(fields) if record.name == "gateway.access" else message
+        text = message
+        if record.name == "gateway.access":
+            text = self._request(fields, aborted=self.event(record) == "request.aborted")
         text += "".join(f" {key}={_value(value)}" for key, value in fields.items())
         if (traceback := self.traceback(record)) is not None:
             rest += _printable(traceback).split("\n")
@@ -165,8 +172,9 @@ class TerminalFormatter(_Masked):
         level = self._coloured(level, _LEVEL_COLOURS.get(record.levelname))
         return "\n    ".join([f"{self._coloured(moment, _DIM)} {level}{name}{text}", *rest])
 
-    def _request(self, fields: dict[str, Any]) -> str:
+    def _request(self, fields: dict[str, Any], *, aborted: bool) -> str:
         """Return method, status, path, bytes and milliseconds of a request, and take their fields."""
+        aborted = aborted and "status" in fields
         status = str(fields.pop("status", "aborted"))
         parts = [
             _value(fields.pop("method", "")),
@@ -177,6 +185,8 @@ class TerminalFormatter(_Masked):
             parts.append(format_size(size))
         if isinstance(ms := fields.pop("ms", None), int | float):
             parts.append(f"{ms:.0f} ms")
+        if aborted:
+            parts.append(self._coloured("aborted", _RED))
         return " ".join(parts)
 
     def _coloured(self, text: str, code: int | None) -> str:

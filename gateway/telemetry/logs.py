@@ -31,7 +31,7 @@ def bound_fields() -> Mapping[str, Any]:
 
 
 class bind:  # noqa: N801 (used like a function; every request enters it, and a generator is slow)
-    """Add `fields` (upload_id, event_id, plugin ...) to every log line written inside."""
+    """Add `fields` (upload_id, event_id, handler ...) to every log line written inside."""
 
     __slots__ = ("_fields", "_token")
 

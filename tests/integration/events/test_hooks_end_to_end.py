@@ -83,7 +83,7 @@ async def test_a_handler_that_fails_refuses_leaves_nothing_and_is_named_in_the_l
     assert (await get(gateway, "/-/events")).json["deliveries"] == []
 
     (line,) = [line for line in lines if line["logger"] == "gateway.hooks"]
-    assert (line["plugin"], line["level"]) == ("hook", "error")
+    assert (line["handler"], line["level"]) == ("hook", "error")
     assert line["upload_id"] == answer.json["upload_id"]
     file = tmp_path / "plugins/hook.yaml"
     assert line["place"].startswith(f"{file}:")

@@ -172,7 +172,7 @@ async def test_the_log_names_plugin_file_and_line_with_the_traceback(
         await hooks.admit_upload(upload())
     (record,) = caplog.records
     facts = vars(record)["fields"]
-    assert (facts["plugin"], facts["event_type"]) == ("h", UPLOADING)
+    assert (facts["handler"], facts["event_type"]) == ("h", UPLOADING)
     assert facts["place"] == f"{tmp_path}/0.yaml:6"
     assert facts["outcome"] == "ValueError: why"
     assert f'File "{tmp_path}/0.yaml", line 6, in h' in record.getMessage()
