@@ -16,7 +16,6 @@ from gateway.endpoints.routing.proxy.forwarding import FRAMING, GATEWAY_PREFIX, 
 from gateway.endpoints.routing.rules import HeaderRules
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
-from gateway.telemetry import logs
 
 PLACEHOLDERS: Final = ("principal", "remote", "request_id")
 """What a value may hold in braces: the name and the address of the caller, and the id of the request."""
@@ -78,7 +77,7 @@ def _value(name: str, context: RequestContext) -> str | None:
     if name == "remote":
         return context.remote
     if name == "request_id":
-        return logs.bound_fields().get("request_id")
+        return context.incoming.facts.request_id
     caller: str | None = (context.principal or {}).get("name")
     if caller is not None and fault_of(caller) is not None:
         raise Refusal("forbidden", "the name of this caller cannot be sent in a header")

@@ -21,16 +21,6 @@ from gateway.endpoints.routing.rule_keys import (
     redirected_operations,
     request_conditions,
 )
-from gateway.endpoints.routing.rules import (
-<<<<<<< HEAD
-    ActiveHealth,
-    PassiveHealth,
-    UpstreamTls,
-=======
-    HeaderRules,
-    Redirect,
->>>>>>> main
-)
 from gateway.endpoints.routing.schemas import (
     BadSchemaError,
     compile_headers,
@@ -50,12 +40,7 @@ from gateway.endpoints.routing.upstream_keys import (
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
-<<<<<<< HEAD
-from gateway.plugins.legacy_keys import NO_UPSTREAM
 from gateway.plugins.route_models import RouteModel, SpecModel
-=======
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
->>>>>>> main
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -226,20 +211,3 @@ class RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-<<<<<<< HEAD
-def _passive(model: RouteModel) -> PassiveHealth:
-    passive = model.passive
-    return PassiveHealth(passive.failures, frozenset(passive.statuses), passive.aside)
-
-
-def _health(model: RouteModel) -> ActiveHealth | None:
-    health = model.health
-    if health is None:
-        return None
-    return ActiveHealth(health.path, health.every, frozenset(health.expect), health.timeout)
-=======
-def _header_rules(model: HeaderRulesModel) -> HeaderRules:
-    return HeaderRules(tuple(model.remove), dict(model.set))
->>>>>>> main

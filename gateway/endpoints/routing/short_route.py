@@ -18,13 +18,8 @@ from gateway.endpoints.routing.proxy.plain_text import (
     recall_request,
 )
 from gateway.endpoints.routing.proxy.proxy import Proxy
-<<<<<<< HEAD
-from gateway.endpoints.routing.proxy.request import UpstreamTimeout
-from gateway.endpoints.routing.proxy.response import MAX_SHORT_BYTES, ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.route_access import check_client
-=======
 from gateway.endpoints.routing.short_forward import ShortForward, ShortParts
->>>>>>> main
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.short_path import ShortExchange

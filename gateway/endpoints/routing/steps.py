@@ -7,11 +7,8 @@ import logging
 from gateway.auth.authenticator import Auth
 from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
-<<<<<<< HEAD
 from gateway.endpoints.routing.header_rules import change_request, change_response
-=======
 from gateway.endpoints.routing.in_flight import BoundStep, RouteCounters
->>>>>>> main
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.redirects import redirect
 from gateway.endpoints.routing.route_access import check_client

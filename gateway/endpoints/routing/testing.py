@@ -21,13 +21,9 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.template_segments import fill_variables
-<<<<<<< HEAD
 from gateway.endpoints.routing.conditions import example_host, has_host, request_holds
-from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
-=======
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
->>>>>>> main
 from gateway.endpoints.routing.plugin import RoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
@@ -35,13 +31,9 @@ from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
-<<<<<<< HEAD
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
-=======
-from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
 from gateway.endpoints.routing.websocket.websockets import check_request
->>>>>>> main
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
@@ -52,7 +44,6 @@ from gateway.plugins.stubs import Stubs, body_bytes, is_body
 from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, script_failure
 from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
-from gateway.telemetry import logs
 
 REQUEST_ID: Final = "0" * 16
 """The id of the requests of tests."""
@@ -174,26 +165,20 @@ async def _respond(
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
         scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
-<<<<<<< HEAD
-        steps = RouteSteps(_auth(context), scripts, upstream, None, None, counters)
-        with logs.bind(request_id=REQUEST_ID):
-            return await steps.respond(context), ""
-=======
         steps = RouteSteps(_auth(context), scripts, _checking_handshakes(upstream), None, None, counters)
         return await steps.respond(context), ""
->>>>>>> main
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             raise _ScriptFailed(refusal.__cause__) from None
         return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
 
 
-<<<<<<< HEAD
 def _is_served(context: RequestContext) -> bool:
     """Tell whether the conditions of the route hold."""
     conditions, head = context.route.conditions, context.incoming
     return has_host(conditions, head.headers.get(hdrs.HOST, "")) and request_holds(head)(conditions)
-=======
+
+
 def _checking_handshakes(upstream: Next) -> Next:
     """Return `upstream` behind the checks of WebSocket handshakes."""
 
@@ -203,7 +188,6 @@ def _checking_handshakes(upstream: Next) -> Next:
         return await upstream(context)
 
     return ask
->>>>>>> main
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -237,6 +221,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
+    incoming.facts.request_id = REQUEST_ID
     return RequestContext(
         incoming=incoming,
         route=route,

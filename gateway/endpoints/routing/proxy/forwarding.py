@@ -82,14 +82,9 @@ def request_headers(
         key = name.lower()
         if is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
-<<<<<<< HEAD
-        untrusted = key in options or UNDERSCORE in key or (not hop.trusted and tells_origin(key))
-        if untrusted and key not in ours and received.getall(name, None) == fields.getall(name):
-=======
         untrusted = key in options or UNDERSCORE in key or key == _REQUEST_ID
         untrusted = untrusted or (not hop.trusted and tells_origin(key))
-        if untrusted and received.getall(name, None) == fields.getall(name):
->>>>>>> main
+        if untrusted and key not in ours and received.getall(name, None) == fields.getall(name):
             continue  # the client's own, which no step set
         kept.add(name, value)
     _set_origin(kept, hop)

@@ -199,13 +199,9 @@ class UpstreamCaller:
         ours = context.route.request_headers.set_names
         headers = forwarding.request_headers(context.headers, received, hop, ours)
         host = context.headers.get(hdrs.HOST, upstream)
-<<<<<<< HEAD
         headers[hdrs.HOST] = upstream if host == own and "host" not in ours else host
-=======
-        headers[hdrs.HOST] = upstream if host == own else host
         tracing.set_context(headers, head.facts.attempt_span)
         headers.setdefault(REQUEST_ID, head.facts.request_id)
->>>>>>> main
         return headers
 
 
