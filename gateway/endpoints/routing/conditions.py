@@ -91,12 +91,13 @@ def suffixes(host: str) -> Iterator[str]:
         at = host.find(".", at + 1)
 
 
-def has_host(conditions: RequestConditions, host: str) -> bool:
-    """Tell whether a route serves this value of `Host`."""
-    name = host_name(host)
-    return not conditions.hosts or (
-        name is not None and not set(conditions.hosts).isdisjoint((name, *suffixes(name)))
-    )
+def are_met(conditions: RequestConditions, head: RequestHead) -> bool:
+    """Tell whether a request meets the conditions of a route, its hosts too."""
+    if conditions.hosts:
+        name = host_name(head.headers.get("Host", ""))
+        if name is None or set(conditions.hosts).isdisjoint((name, *suffixes(name))):
+            return False
+    return request_holds(head)(conditions)
 
 
 def example_host(conditions: RequestConditions) -> str:

@@ -20,11 +20,12 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
+from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables
-from gateway.endpoints.routing.conditions import example_host, has_host, request_holds
+from gateway.endpoints.routing.conditions import are_met, example_host
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
-from gateway.endpoints.routing.plugin import RoutePlugin
+from gateway.endpoints.routing.plugin import AnyRoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
@@ -86,7 +87,7 @@ class StubbedUpstream:
 
 
 async def run_route_tests(
-    plugin: RoutePlugin, configs: Configs, executor: ScriptExecutor
+    plugin: AnyRoutePlugin, configs: Configs, executor: ScriptExecutor
 ) -> list[TestResult]:
     """Run all tests of a route in `executor`; `configs` are those of the folders."""
     run_test = functools.partial(_run_test, plugin, executor)
@@ -94,7 +95,7 @@ async def run_route_tests(
 
 
 async def _run_test(
-    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+    plugin: AnyRoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     failures = await _find_failures(plugin, executor, test, stubs)
     if failures and _is_about_authorization(plugin.route, test):
@@ -103,17 +104,18 @@ async def _run_test(
 
 
 async def _find_failures(
-    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+    plugin: AnyRoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     try:
         await stubs.fill()
+        served = plugin.route_of(test)
     except (ValueError, Refusal) as error:
         return [f"it cannot begin: {error}"]
     sent_headers: Mapping[str, str] = {}
     upstream = StubbedUpstream(test.upstream)
     reason = ""
     try:
-        route, counters = _route(plugin, test, stubs), RouteCounters()
+        route, counters = _route(plugin, served, test, stubs), RouteCounters()
         for _ in range(test.request.repeat):
             context = _context(route, test.request)
             sent_headers = context.headers
@@ -159,7 +161,7 @@ async def _respond(
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
     try:
-        if not _is_served(context):
+        if not are_met(context.route.conditions, context.incoming):
             raise NoRoute
         method = preflight_method(context.request) or context.request.method
         if not context.route.allows(method):
@@ -173,12 +175,6 @@ async def _respond(
         return refusal_response(refusal), f" ({refusal.code}: {refusal.message})"
 
 
-def _is_served(context: RequestContext) -> bool:
-    """Tell whether the conditions of the route hold."""
-    conditions, head = context.route.conditions, context.incoming
-    return has_host(conditions, head.headers.get(hdrs.HOST, "")) and request_holds(head)(conditions)
-
-
 def _checking_handshakes(upstream: Next) -> Next:
     """Return `upstream` behind the checks of WebSocket handshakes."""
 
@@ -190,7 +186,7 @@ def _checking_handshakes(upstream: Next) -> Next:
     return ask
 
 
-def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
+def _route(plugin: AnyRoutePlugin, served: Route, test: RouteTestModel, stubs: Stubs) -> Route:
     """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
     context = stubs.script_context(plugin.document, plugin.route.name)
 
@@ -198,7 +194,7 @@ def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
         code = plugin.codes.get(key)
         return make_script(code, context, plugin.document, key) if code is not None else None
 
-    route = replace(plugin.route, request_script=script(REQUEST), response_script=script(RESPONSE))
+    route = replace(served, request_script=script(REQUEST), response_script=script(RESPONSE))
     if _is_authorized(test):
         return route
     return replace(route, auth="none", scopes=(), groups=())
@@ -219,6 +215,9 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     if model.host is not None or route.conditions.hosts:
         headers.setdefault(hdrs.HOST, model.host or example_host(route.conditions))
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
+    resources = dict(model.resources)
+    if model.path and not resources:
+        resources = RouteTemplate.parse(route.path).values_of(path)
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
     incoming.facts.request_id = REQUEST_ID
@@ -226,8 +225,8 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         incoming=incoming,
         route=route,
         operation=route.operation(model.method),
-        resources=dict(model.resources),
-        raw_resources={name: quote(value) for name, value in model.resources.items()},
+        resources=resources,
+        raw_resources={name: quote(value) for name, value in resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
         remote=model.remote,
