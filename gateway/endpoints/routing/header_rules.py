@@ -118,8 +118,8 @@ def value_fault(name: str, value: str) -> str | None:
     """Return what is wrong with a value that rules set, None for nothing."""
     unknown = [each for each in _PLACEHOLDER.findall(value) if each not in PLACEHOLDERS]
     if unknown:
-        known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
-        return f"there is no {{{unknown[0]}}}: {known} are replaced"
+        names = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+        return f"there is no {{{unknown[0]}}}: {names} are replaced"
     if name.lower() == "host" and not host_name(value):
         return "must be host or host:port"
     return fault_of(value)
