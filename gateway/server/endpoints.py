@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -142,7 +143,9 @@ def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
     metrics.gauge(
         "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
     )
-    metrics.gauge("gateway_disk_free_bytes", "Bytes that can be written to the disk", _if_readable(space.free))
+    metrics.gauge(
+        "gateway_disk_free_bytes", "Bytes that can be written to the disk", _if_readable(space.free)
+    )
     metrics.gauge("gateway_disk_size_bytes", "Size of the file system", _if_readable(space.size))
 
 
