@@ -198,6 +198,8 @@ class Auth:
 
         That of a trusted proxy is none of its clients'.
         """
+        if head.certificate is None and not self.identity.are_set:
+            return None
         if self.proxies.trusts(head.remote):
             return self.identity.principal(head.remote, head.headers)
         return None if head.certificate is None else {"name": head.certificate, "kind": CERTIFICATE}

@@ -48,9 +48,13 @@ class IdentityHeaders:
 
         Two lines, or a list of users, mean that the proxy adds to what its client wrote.
         """
-        if not self._proxies.trusts(peer):
+        given = [
+            name.lower()
+            for name, _ in headers.items()
+            if len(name) in self._lengths and name.lower() in self._names
+        ]
+        if not given or not self._proxies.trusts(peer):
             return None
-        given = [name.lower() for name, _ in headers.items() if name.lower() in self._names]
         if len(set(given)) < len(given):
             return "more than one identity header: the proxy must replace what its client sends"
         user = self._value(self._user, headers)

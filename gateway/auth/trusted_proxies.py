@@ -5,11 +5,16 @@ Only proxies that the operator named are trusted. Pure: headers are any mapping 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 _Address = IPv4Address | IPv6Address
+
+MAX_REMEMBERED: Final = 1024
+"""Peers of which it is remembered whether they are trusted."""
 
 
 class Proxies:
@@ -17,10 +22,14 @@ class Proxies:
 
     def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
+        self._is_trusted = functools.lru_cache(maxsize=MAX_REMEMBERED)(self._find)
 
     def trusts(self, peer: str | None) -> bool:
         """Tell whether the peer of a connection is a trusted proxy."""
-        address = _parsed(peer or "") if self._networks else None
+        return bool(peer and self._networks) and self._is_trusted(peer)
+
+    def _find(self, peer: str) -> bool:
+        address = _parsed(peer)
         return address is not None and self._trusted(address)
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:

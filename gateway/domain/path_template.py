@@ -48,6 +48,12 @@ class RouteTemplate:
         """The identity of a template: templates of the same shape match the same paths."""
         return tuple((kind, text if kind == LITERAL else "") for kind, text in self.segments)
 
+    def values_of(self, path: str) -> dict[str, str]:
+        """Return the values of the variables in a decoded path; none where the shape differs."""
+        segments = path[1:].split("/")
+        spans = self.segments[-1].kind == REST and len(segments) > len(self.segments)
+        return self.values(segments) if spans or len(segments) == len(self.segments) else {}
+
     def values(self, segments: Sequence[str]) -> dict[str, str]:
         """Return the values of the variables in the segments of a path that matches."""
         values: dict[str, str] = {}

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.domain.grant import Method
 from gateway.plugins.model_types import Strict
+from gateway.plugins.spec_models import SpecModel
 from gateway.plugins.testing_models import AnswerModel, ExpectedStores, StubsModel
 from gateway.plugins.upstream_models import (
-    Code,
     HealthModel,
     LimitsModel,
     PassiveModel,
@@ -23,7 +23,6 @@ from gateway.plugins.upstream_models import (
 )
 
 Scheme = Literal["http", "https", "http:", "https:"]
-JsonSchema = dict[str, Any]
 
 
 def _header_name(name: str) -> str:
@@ -85,48 +84,6 @@ class TargetModel(Strict):
     raw_path: bool = Field(
         False, description="The rest may contain %2F, empty segments and semicolons (object names)"
     )
-
-
-class RequestSchemaModel(Strict):
-    """Schemas of the request."""
-
-    body: JsonSchema | None = Field(None, description="JSON Schema of the body")
-    headers: JsonSchema | None = Field(
-        None, description="JSON Schema of the headers; a property's `default` is filled in"
-    )
-    query: JsonSchema | None = Field(None, description="JSON Schema of the query's fields")
-    path: JsonSchema | None = Field(None, description="JSON Schema of the path's variables")
-
-
-class NormalModel(Strict):
-    """Statuses that are normal."""
-
-    codes: list[Code] = Field(default_factory=list, description="Other statuses are logged and counted")
-
-
-class ResponseSchemaModel(Strict):
-    """Responses of one method."""
-
-    normal: NormalModel = Field(default_factory=NormalModel)
-    body: JsonSchema | None = Field(
-        None, description="JSON Schema of the body of a normal response; others are logged and counted"
-    )
-
-
-class SchemaModel(Strict):
-    """Schemas of one method."""
-
-    request: RequestSchemaModel = Field(default_factory=RequestSchemaModel)
-    response: ResponseSchemaModel = Field(default_factory=ResponseSchemaModel)
-
-
-class SpecModel(Strict):
-    """One method of a route."""
-
-    command: Literal["callout"] = "callout"
-    method: Method
-    usage: str = Field("", description="What it does, in a line")
-    schemas: SchemaModel = Field(default_factory=SchemaModel, alias="schema")
 
 
 class CorsModel(Strict):
@@ -254,22 +211,28 @@ class RouteTestModel(StubsModel):
     expect: RouteExpectModel
 
 
-class RouteModel(Strict):
-    """A path that is served: by upstreams, by scripts, or by both."""
+class RoutePath(Strict):
+    """What is one route's own."""
 
     name: str | None = Field(None, min_length=1, description="Methods and path if not given")
     upstreams: list[Upstream] = Field(
         default_factory=list, description="host or host:port, in turn; []: only scripts answer"
     )
     proxy: ProxyModel
+    target: TargetModel | None = Field(None, description="The served path if not given")
+    redirect: Redirect | None = Field(None, description="A URL, or `url` and `status`: no upstreams")
+    spec: list[SpecModel] = Field(default_factory=list, description="Methods; all if not given")
+
+
+class RouteRules(Strict):
+    """What routes may have in common."""
+
     hosts: list[str] = Field(default_factory=list, description="Names in `Host`, or *.example.com")
     when: WhenModel = Field(default_factory=WhenModel)
     allow: list[Network] = Field(
         default_factory=list, description="Networks of clients; all if not given"
     )
     deny: list[Network] = Field(default_factory=list, description="Networks of clients that are refused")
-    target: TargetModel | None = Field(None, description="The served path if not given")
-    redirect: Redirect | None = Field(None, description="A URL, or `url` and `status`: no upstreams")
     websocket: bool = Field(False, description="WebSocket connections are forwarded, too")
     health: HealthModel | None = None
     passive: PassiveModel = Field(default_factory=PassiveModel)
@@ -282,8 +245,11 @@ class RouteModel(Strict):
     response_script: str | None = Field(
         None, description="Body of a script that runs on the response of the upstream"
     )
-    spec: list[SpecModel] = Field(default_factory=list, description="Methods; all if not given")
     cors: CorsModel | None = None
     rate_limit: RateModel | None = None
     limits: LimitsModel = Field(default_factory=LimitsModel)
     tests: list[RouteTestModel] = Field(default_factory=list)
+
+
+class RouteModel(RouteRules, RoutePath):
+    """A path that is served: by upstreams, by scripts, or by both."""

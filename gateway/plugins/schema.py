@@ -16,11 +16,18 @@ from pydantic.json_schema import models_json_schema
 from gateway.domain.model import RECEIVED, SCHEDULE
 from gateway.plugins.legacy_keys import ROUTE_KEYS, LegacyKey
 from gateway.plugins.models import APPLIES, EVENTS, WITH_HOLD, WITHOUT_HOLD, ConfigModel, HandlerModel
+from gateway.plugins.openapi_models import OpenApiPluginModel
 from gateway.plugins.route_models import RouteModel
 from gateway.plugins.webhooks.models import WebhookModel
 
 SCHEMA_FILE: Final = Path(__file__).with_name("plugin.schema.json")
-_MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, WebhookModel, RouteModel, ConfigModel)
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    HandlerModel,
+    WebhookModel,
+    RouteModel,
+    OpenApiPluginModel,
+    ConfigModel,
+)
 
 
 def _when(event: str) -> dict[str, Any]:
@@ -58,6 +65,8 @@ def plugin_schema() -> dict[str, Any]:
     handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE, _HOLD]
     for key in ROUTE_KEYS:
         _accept(schemas["$defs"]["AuthorizationModel" if key.parent else "RouteModel"], key)
+        if key.new in OpenApiPluginModel.model_fields:
+            _accept(schemas["$defs"]["OpenApiPluginModel"], key)
     plugin = {"anyOf": [pairs[(model, "validation")] for model in _MODELS]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -6,6 +6,7 @@ Every error names file and line, and none quotes a value: it may be a secret.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ import yaml
 
 from gateway.errors import ConfigError
 from gateway.plugins.scripting.compile import ScriptSource
+
+_SPECIFICATION: Final = re.compile(r"^[\"']?(openapi|swagger)[\"']?[ \t]*:[ \t]*[\"']?\d", re.MULTILINE)
+"""The version at the top of an OpenAPI document; a plugin has a mapping there."""
 
 SUFFIXES: Final = (".yaml", ".yml")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -128,9 +132,14 @@ def find_files(folders: Iterable[Path]) -> list[Path]:
 
 
 def read_file(file: Path) -> list[Document]:
-    """Read a file: one document, several behind `---`, or lists of them. Raises `ConfigError`."""
+    """Read a file: one document, several behind `---`, or lists of them. Raises `ConfigError`.
+
+    An OpenAPI document is no plugin: one of the key `openapi` may name it.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
+        if _SPECIFICATION.search(text):
+            return []
         nodes = list(yaml.compose_all(text, _LOADER))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None

@@ -18,7 +18,10 @@ from tests.support.harness import wait_until
 
 
 class SeenSpan(NamedTuple):
-    """A span as a collector has received it; ids are hexadecimal, `parent` is empty for a root."""
+    """A span as a collector has received it; ids are hexadecimal, `parent` is empty for a root.
+
+    `started` and `ended` are Unix times in nanoseconds.
+    """
 
     name: str
     kind: str
@@ -29,6 +32,8 @@ class SeenSpan(NamedTuple):
     error: bool
     links: tuple[str, ...]
     resource: dict[str, Any]
+    started: int
+    ended: int
 
     @property
     def error_type(self) -> object:
@@ -55,6 +60,8 @@ def seen(span: Any, resource: dict[str, Any] | None = None) -> SeenSpan:
         span.status.code == 2,
         tuple(link.span_id.hex() for link in span.links),
         resource or {},
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
     )
 
 

@@ -88,9 +88,10 @@ class Operation:
 
     `usage` is a line, `description` and `tags` are for the document of the routes.
 
-    `check_body`, `check_headers`, `check_query` and `check_path` are the compiled schemas of requests,
-    `check_response` is that of the body of a normal response; `defaults` are the header values that the
-    schema fills in.
+    `check_body`, `check_headers`, `check_query` and `check_path` are the compiled schemas of requests;
+    `check_response` is that of the body of a normal response, `check_responses` those by status (`200`,
+    `4XX`, `default`). `defaults` are the header values that the schema fills in. Bodies of
+    `other_types` are not checked; `body_optional` requests may be without one.
     """
 
     method: str
@@ -100,6 +101,7 @@ class Operation:
     query_schema: Mapping[str, Any] | None = None
     path_schema: Mapping[str, Any] | None = None
     response_schema: Mapping[str, Any] | None = None
+    response_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     description: str = ""
     normal_codes: frozenset[int] = frozenset()
@@ -108,12 +110,29 @@ class Operation:
     check_query: Check | None = None
     check_path: Check | None = None
     check_response: Check | None = None
+    check_responses: Mapping[str, Check] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
+    other_types: tuple[str, ...] = ()
+    body_optional: bool = False
 
     @property
     def checks_requests(self) -> bool:
         """Whether any schema is about requests."""
-        return any((self.check_body, self.check_headers, self.check_query, self.check_path))
+        checks = (self.check_body, self.check_headers, self.check_query, self.check_path)
+        return any(checks) or bool(self.other_types)
+
+    @property
+    def checks_responses(self) -> bool:
+        """Whether any schema is about responses."""
+        return self.check_response is not None or bool(self.check_responses)
+
+    def response_check(self, status: int) -> Check | None:
+        """Return the check of a response's body: that of its status, or that of normal responses."""
+        for name in (str(status), f"{status // 100}XX", "default"):
+            if name in self.check_responses:
+                return self.check_responses[name]
+        normal = self.normal_codes or range(200, 300)
+        return self.check_response if status in normal else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +189,7 @@ class Route:
         """Whether requests are checked and forwarded, and no more: no script, no CORS, no TLS."""
         scripts = self.request_script is not None or self.response_script is not None
         scripts = scripts or bool(self.request_headers) or bool(self.response_headers)
-        reads = any(operation.check_response for operation in self.operations.values())
+        reads = any(operation.checks_responses for operation in self.operations.values())
         forwards = bool(self.upstreams) and self.scheme == "http" and not (scripts or reads)
         return (
             forwards

@@ -13,11 +13,14 @@ from typing import Final
 
 from gateway.endpoints.routing.contradictions import contradictions, warn_of_exposed
 from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.openapi_plugin import OpenApiPlugin, make_openapi, openapi_name
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE, RouteBuilder
-from gateway.endpoints.routing.scripts.compiler import opens_paths
+from gateway.endpoints.routing.scripts.compiler import script_warnings
 from gateway.endpoints.routing.table import RouteTable
+from gateway.errors import ConfigError
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
 from gateway.plugins.legacy_keys import ROUTE_KEYS, translate
+from gateway.plugins.openapi_models import OpenApiPluginModel
 from gateway.plugins.route_models import RouteModel, RouteTestModel
 from gateway.plugins.scripting.namespace import PluginContext
 
@@ -47,12 +50,20 @@ class RoutePlugin:
 
     def warnings(self) -> Iterator[str]:
         """Yield what `gateway check` warns of."""
-        for key, code in self.codes.items():
-            if opens_paths(code):
-                yield (
-                    f"{self.document.file}:{self.document.line(key)}: this script opens or removes files"
-                    " and does not use `files`: a path from the request may lead anywhere"
-                )
+        yield from script_warnings(self.document, self.codes)
+
+    def route_of(self, test: RouteTestModel) -> Route:
+        """Return the route of a test."""
+        return self.route
+
+    @property
+    def placed(self) -> tuple[RoutePlugin, ...]:
+        """The routes, each with its document."""
+        return (self,)
+
+
+AnyRoutePlugin = RoutePlugin | OpenApiPlugin
+"""What makes routes of a document."""
 
 
 def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
@@ -62,28 +73,47 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
     """
 
     def combine(plugins: Sequence[Plugin]) -> RouteTable:
-        routes = [plugin for plugin in plugins if isinstance(plugin, RoutePlugin)]
-        errors = list(contradictions(routes, upload_template))
+        kinds = [plugin for plugin in plugins if isinstance(plugin, AnyRoutePlugin)]
+        routes = [placed for plugin in kinds for placed in plugin.placed]
+        errors = [*_doubled_names(kinds), *contradictions(routes, upload_template)]
         if errors:
             raise PluginErrors(errors)
         warn_of_exposed(routes)
-        return RouteTable(plugin.route for plugin in routes)
+        return RouteTable(placed.route for placed in routes)
 
-    keys = frozenset({"proxy", "upstreams", "authorities", "target", "redirect"})
+    keys = frozenset({"openapi", "proxy", "upstreams", "authorities", "target", "redirect"})
     make = partial(_make, issuer=issuer)
     return Kind(KIND, keys, _parse, make, combine, (REQUEST, RESPONSE))
 
 
+def _doubled_names(plugins: Sequence[AnyRoutePlugin]) -> Iterator[ConfigError]:
+    """Yield an error for OpenAPI documents of one name: their routes need names of their own."""
+    first: dict[str, OpenApiPlugin] = {}
+    for plugin in plugins:
+        if isinstance(plugin, OpenApiPlugin):
+            earlier = first.setdefault(plugin.route.name, plugin)
+            if earlier is not plugin:
+                message = (
+                    f"there is another OpenAPI document {plugin.route.name} at {earlier.route.place}"
+                )
+                yield plugin.document.error(f"{message}: give this one a `name`", "openapi", "file")
+
+
 def _parse(document: Document) -> ParsedPlugin:
     document = translate(document, ROUTE_KEYS)
+    if "openapi" in document.data:
+        described = validate(document, OpenApiPluginModel)
+        return ParsedPlugin(KIND, openapi_name(described), document, described)
     model = validate(document, RouteModel)
     methods, hosts = " ".join(sorted({spec.method for spec in model.spec})), "|".join(model.hosts)
     name = model.name or f"{methods} {hosts}{model.proxy.path}".strip()
     return ParsedPlugin(KIND, name, document, model)
 
 
-def _make(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) -> RoutePlugin:
-    """Make the route of a document. Raises `PluginErrors` with all that is wrong."""
+def _make(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) -> AnyRoutePlugin:
+    """Make the routes of a document. Raises `PluginErrors` with all that is wrong."""
+    if isinstance(parsed.model, OpenApiPluginModel):
+        return make_openapi(parsed, context, issuer=issuer)
     model = parsed.model_as(RouteModel)
     builder = RouteBuilder(parsed.name, parsed.document, model, context, issuer)
     route = builder.route()

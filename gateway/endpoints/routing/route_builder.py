@@ -7,23 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
+from gateway.endpoints.routing.operation_builder import Fail, build_operation
 from gateway.endpoints.routing.rule_keys import client_networks, request_conditions
 from gateway.endpoints.routing.rules import (
     HeaderRules,
     Redirect,
-)
-from gateway.endpoints.routing.schemas import (
-    BadSchemaError,
-    compile_headers,
-    compile_path,
-    compile_query,
-    compile_schema,
-    header_defaults,
 )
 from gateway.endpoints.routing.scripts.compiler import compile_script, make_script
 from gateway.endpoints.routing.upstream_keys import (
@@ -36,7 +29,7 @@ from gateway.endpoints.routing.upstream_keys import (
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel, SpecModel
+from gateway.plugins.route_models import HeaderRulesModel, RouteModel
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -72,7 +65,7 @@ class RouteBuilder:
         for at, spec in enumerate(model.spec):
             if spec.method in operations:
                 self._error(f"{spec.method} is listed twice: remove one", "spec", at, "method")
-            operations[spec.method] = self._operation(at, spec)
+            operations[spec.method] = build_operation(spec, model.proxy.path, self._errors_of(at))
         self._check_paths()
         self._check_websocket(operations)
         auth = model.proxy.authorization.auth
@@ -110,6 +103,10 @@ class RouteBuilder:
 
     def _error(self, message: str, *where: object) -> None:
         self.errors.append(self.document.error(message, *where))
+
+    def _errors_of(self, at: int) -> Fail:
+        """Return what notes the errors of an item of `spec`."""
+        return lambda message, *where: self._error(message, "spec", at, *where)
 
     def _try(self, step: Callable[[], Result]) -> Result | None:
         try:
@@ -151,43 +148,6 @@ class RouteBuilder:
         self.codes[key] = code
         script_context = ScriptContext(self.name, self.document.folder, self.context)
         return self._try(lambda: make_script(code, script_context, self.document, key))
-
-    def _operation(self, at: int, spec: SpecModel) -> Operation:
-        request = spec.schemas.request
-        place = ("spec", at, "schema", "request")
-        self._check_variables(request.path, *place, "path")
-        return Operation(
-            method=spec.method,
-            usage=spec.usage,
-            body_schema=request.body,
-            headers_schema=request.headers,
-            query_schema=request.query,
-            path_schema=request.path,
-            response_schema=spec.schemas.response.body,
-            normal_codes=frozenset(spec.schemas.response.normal.codes),
-            check_body=self._schema(compile_schema, request.body, *place, "body"),
-            check_headers=self._schema(compile_headers, request.headers, *place, "headers"),
-            check_query=self._schema(compile_query, request.query, *place, "query"),
-            check_path=self._schema(compile_path, request.path, *place, "path"),
-            defaults=header_defaults(request.headers or {}),
-        )
-
-    def _check_variables(self, schema: Any, *place: object) -> None:
-        """A schema of a variable that the path does not have checks nothing."""
-        variables = set(variable_names(self.model.proxy.path))
-        properties = (schema or {}).get("properties")
-        for name in properties if isinstance(properties, dict) else ():
-            if name not in variables:
-                self._error(f"the served path has no variable {{{name}}}", *place, "properties", name)
-
-    def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:
-        if schema is None:
-            return None
-        try:
-            return compiler(schema)
-        except BadSchemaError as error:
-            self._error(str(error), *place, *error.where)
-        return None
 
     def _cors(self) -> CorsPolicy | None:
         model = self.model.cors

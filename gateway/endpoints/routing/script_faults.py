@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.endpoints.routing.plugin import KIND, RoutePlugin
+from gateway.endpoints.routing.plugin import KIND, AnyRoutePlugin
 from gateway.endpoints.routing.route_builder import ARGUMENTS
 from gateway.endpoints.routing.scripts.compiler import function_source
 from gateway.errors import ConfigError
@@ -29,6 +29,6 @@ def script_faults(plugins: PluginSet) -> Iterator[ConfigError]:
             yield from undefined_names(source, script_names())
 
 
-def routes_of(plugins: PluginSet) -> tuple[RoutePlugin, ...]:
+def routes_of(plugins: PluginSet) -> tuple[AnyRoutePlugin, ...]:
     """Return the routing plugins of a set."""
-    return tuple(plugin for plugin in plugins.plugins[KIND] if isinstance(plugin, RoutePlugin))
+    return tuple(plugin for plugin in plugins.plugins[KIND] if isinstance(plugin, AnyRoutePlugin))

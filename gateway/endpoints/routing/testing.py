@@ -20,10 +20,11 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
+from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
-from gateway.endpoints.routing.plugin import RoutePlugin
+from gateway.endpoints.routing.plugin import AnyRoutePlugin
 from gateway.endpoints.routing.proxy.upstream_call import target_of
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
@@ -85,7 +86,7 @@ class StubbedUpstream:
 
 
 async def run_route_tests(
-    plugin: RoutePlugin, configs: Configs, executor: ScriptExecutor
+    plugin: AnyRoutePlugin, configs: Configs, executor: ScriptExecutor
 ) -> list[TestResult]:
     """Run all tests of a route in `executor`; `configs` are those of the folders."""
     run_test = functools.partial(_run_test, plugin, executor)
@@ -93,7 +94,7 @@ async def run_route_tests(
 
 
 async def _run_test(
-    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+    plugin: AnyRoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     failures = await _find_failures(plugin, executor, test, stubs)
     if failures and _is_about_authorization(plugin.route, test):
@@ -102,17 +103,18 @@ async def _run_test(
 
 
 async def _find_failures(
-    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+    plugin: AnyRoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     try:
         await stubs.fill()
+        served = plugin.route_of(test)
     except (ValueError, Refusal) as error:
         return [f"it cannot begin: {error}"]
     sent_headers: Mapping[str, str] = {}
     upstream = StubbedUpstream(test.upstream)
     reason = ""
     try:
-        route, counters = _route(plugin, test, stubs), RouteCounters()
+        route, counters = _route(plugin, served, test, stubs), RouteCounters()
         for _ in range(test.request.repeat):
             context = _context(route, test.request)
             sent_headers = context.headers
@@ -181,7 +183,7 @@ def _checking_handshakes(upstream: Next) -> Next:
     return ask
 
 
-def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
+def _route(plugin: AnyRoutePlugin, served: Route, test: RouteTestModel, stubs: Stubs) -> Route:
     """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
     context = stubs.script_context(plugin.document, plugin.route.name)
 
@@ -189,7 +191,7 @@ def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
         code = plugin.codes.get(key)
         return make_script(code, context, plugin.document, key) if code is not None else None
 
-    route = replace(plugin.route, request_script=script(REQUEST), response_script=script(RESPONSE))
+    route = replace(served, request_script=script(REQUEST), response_script=script(RESPONSE))
     if _is_authorized(test):
         return route
     return replace(route, auth="none", scopes=(), groups=())
@@ -208,14 +210,17 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
+    resources = dict(model.resources)
+    if model.path and not resources:
+        resources = RouteTemplate.parse(route.path).values_of(path)
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
     return RequestContext(
         incoming=incoming,
         route=route,
         operation=route.operation(model.method),
-        resources=dict(model.resources),
-        raw_resources={name: quote(value) for name, value in model.resources.items()},
+        resources=resources,
+        raw_resources={name: quote(value) for name, value in resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
         remote=REMOTE,

@@ -99,6 +99,14 @@ class TextFields:
         return TextType(frozenset(types), TextType(frozenset(item_types)), delimiter)
 
 
+def schema_types(schema: Any, root: Mapping[str, Any]) -> frozenset[str]:
+    """Return the types that values may have, but for null; none where the schema does not say."""
+    types: set[str] = set()
+    for part in _parts(schema, root):
+        types |= _types(part)
+    return frozenset(types - {"null"})
+
+
 def property_schemas(schema: Any, root: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the names and schemas of the properties of a schema, also of those that it refers to."""
     for part in _parts(schema, root):

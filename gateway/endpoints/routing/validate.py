@@ -18,6 +18,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from gateway.domain.json_text import parse_json
+from gateway.endpoints.routing.media_types import is_json, matches_any, plain_type
 from gateway.endpoints.routing.model import Check, Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
 from gateway.http.request_body import body_too_large, read_chunk, send_continue_or_disconnect
@@ -29,9 +30,6 @@ MAX_BUFFERED_BYTES: Final = 512 << 20
 
 MAX_BYTES_ON_LOOP: Final = 64 << 10
 """Longer JSON is checked in a thread: the event loop must not wait for it."""
-
-JSON_TYPES: Final = frozenset({"application/json", "text/json"})
-"""Media types of JSON, beside those that end with `+json` (RFC 6839 section 3.1)."""
 
 UNSPECIFIED_TYPES: Final = frozenset(
     {"", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain"}
@@ -120,14 +118,13 @@ class ValidateStep:
         faults = _head_faults(context, operation)
         if faults and context.awaits_continue:
             raise _schema_refusal(faults)
-        if (check := operation.check_body) is not None:
-            _settle_body(context)
+        if (check := _body_check(context, operation)) is not None:
             body = await self._bodies.read_body(context)
             large = len(body) > MAX_BYTES_ON_LOOP
             faults += (
-                await asyncio.to_thread(_json_faults, check, body)
+                await asyncio.to_thread(_json_faults, check, body, operation)
                 if large
-                else _json_faults(check, body)
+                else _json_faults(check, body, operation)
             )
         if faults:
             raise _schema_refusal(faults)
@@ -138,12 +135,43 @@ class ValidateStep:
         if operation is None:
             return
         faults = _head_faults(context, operation)
-        if operation.check_body is not None:
-            _settle_body(context)
+        if (check := _body_check(context, operation)) is not None:
             self._bodies.hold(context)
-            faults += _json_faults(operation.check_body, context.body or b"")
+            faults += _json_faults(check, context.body or b"", operation)
         if faults:
             raise _schema_refusal(faults)
+
+
+def _body_check(context: RequestContext, operation: Operation) -> Check | None:
+    """Return the check of the body, None where it passes without; the headers then say that it is JSON.
+
+    Raises `Refusal`: `unsupported_media_type` for what is neither JSON nor another type that the
+    operation takes; `bad_schema` where a body is missing.
+    """
+    check, others = operation.check_body, operation.other_types
+    if check is None and not others:
+        return None
+    if not _has_body(context):
+        if operation.body_optional:
+            return None
+        if check is None:
+            raise _schema_refusal([SchemaFault("", "required", "the request needs a body")])
+    media_type = plain_type(context.headers.get(hdrs.CONTENT_TYPE, ""))
+    if matches_any(media_type, others) and not (check is not None and is_json(media_type)):
+        return None
+    if check is None:
+        message = f"the body must be of one of these types: {', '.join(others)}"
+        raise Refusal("unsupported_media_type", message)
+    _settle_body(context)
+    return check
+
+
+def _has_body(context: RequestContext) -> bool:
+    """Tell whether there is a body: one in chunks may turn out to be empty."""
+    if context.body is not None:
+        return bool(context.body)
+    headers = context.incoming.headers
+    return hdrs.TRANSFER_ENCODING in headers or bool(headers.get(hdrs.CONTENT_LENGTH, "").strip("0"))
 
 
 def _head_faults(context: RequestContext, operation: Operation) -> list[SchemaFault]:
@@ -172,11 +200,10 @@ def _settle_content_type(headers: CIMultiDict[str]) -> None:
 
     An upstream must read what is checked here. Raises `Refusal("unsupported_media_type")`.
     """
-    mime, _, parameters = headers.get(hdrs.CONTENT_TYPE, "").lower().partition(";")
-    mime, charset = mime.strip(), _CHARSET.search(parameters)
+    content_type = headers.get(hdrs.CONTENT_TYPE, "").lower()
+    mime, charset = plain_type(content_type), _CHARSET.search(content_type)
     unspecified = mime in UNSPECIFIED_TYPES
-    is_json = unspecified or mime in JSON_TYPES or mime.endswith("+json")
-    if is_json and (charset is None or charset[1] in UTF8):
+    if (unspecified or is_json(mime)) and (charset is None or charset[1] in UTF8):
         if unspecified:
             headers[hdrs.CONTENT_TYPE] = "application/json"
     else:
@@ -184,12 +211,14 @@ def _settle_content_type(headers: CIMultiDict[str]) -> None:
         raise Refusal("unsupported_media_type", message)
 
 
-def _json_faults(check: Check, body: bytes) -> list[SchemaFault]:
+def _json_faults(check: Check, body: bytes, operation: Operation) -> list[SchemaFault]:
     """Return the rules that the body violates; that it is JSON (RFC 8259) in UTF-8 is the first.
 
     A name that an object has twice is a violation too (section 4 there): we check the last value, and
     an upstream may take the first.
     """
+    if not body and operation.body_optional:
+        return []
     try:
         value = parse_json(body, _unique)
     except _DuplicateKeyError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import logging
 
+import brotli
 import pytest
 from aiohttp import web
+from backports import zstd
 
 from tests.support.harness import curl, get, raw_connection, request_head
 from tests.support.routing.api import Api, api
@@ -117,10 +119,14 @@ async def test_a_script_reads_a_packed_body_unpacked_and_the_upstream_gets_it_as
     ("coding", "body", "status", "told"),
     [
         ("gzip", gzip.compress(bytes(1001)), 413, "the body is larger than 1000 bytes when unpacked"),
+        ("br", brotli.compress(bytes(1001)), 413, "the body is larger than 1000 bytes when unpacked"),
+        ("zstd", zstd.compress(bytes(1001)), 413, "the body is larger than 1000 bytes when unpacked"),
+        ("br", b"not brotli", 400, "the body is packed as br and damaged"),
+        ("zstd", b"not zstd", 400, "the body is packed as zstd and damaged"),
         ("gzip", b"not gzip", 400, "the body is packed as gzip and damaged"),
         ("own", b"x", 415, "the body is packed as 'own', which cannot be unpacked here"),
     ],
-    ids=["bomb", "damaged", "unknown"],
+    ids=["bomb", "br bomb", "zstd bomb", "br", "zstd", "damaged", "unknown"],
 )
 async def test_a_packed_body_that_a_script_cannot_read_is_refused(
     serve: Serve, coding: str, body: bytes, status: int, told: str

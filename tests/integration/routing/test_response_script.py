@@ -7,8 +7,10 @@ import gzip
 import json
 import zlib
 
+import brotli
 import pytest
 from aiohttp import web
+from backports import zstd
 
 from tests.support import PROJECT
 from tests.support.doc_pages import blocks
@@ -27,6 +29,8 @@ PACKED = {
     "x-gzip": gzip.compress(PERSON[:5]) + gzip.compress(PERSON[5:]) + b"\0" * 8,
     "deflate": zlib.compress(PERSON),
     "Deflate": zlib.compress(PERSON, wbits=-zlib.MAX_WBITS),
+    "br": brotli.compress(PERSON),
+    "zstd": zstd.compress(PERSON),
     "deflate, gzip": gzip.compress(zlib.compress(PERSON)),
     "identity": PERSON,
 }

@@ -58,7 +58,8 @@ class _Verify(BaseHTTPRequestHandler):
 def identity_nginx(folder: Path, locations: str, more: str = "") -> Iterator[str]:
     """Start both, and yield the URL of nginx.
 
-    `locations` are those of its server: `AUTH` in them stands for the authentication service.
+    `locations` are those of its server, `more` stands in front of it: `AUTH` in them stands for the
+    authentication service.
     """
     folder.mkdir(parents=True)
     program = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -68,7 +69,10 @@ def identity_nginx(folder: Path, locations: str, more: str = "") -> Iterator[str
     with reserved_ports(1) as (port,):
         config, log = folder / "nginx.conf", folder / "log"
         text = CONFIG.format(
-            folder=folder, port=port, more=more, locations=locations.replace("AUTH", auth)
+            folder=folder,
+            port=port,
+            more=more.replace("AUTH", auth),
+            locations=locations.replace("AUTH", auth),
         )
         config.write_text(text)
         with log.open("wb") as errors:

@@ -10,7 +10,7 @@ import dis
 import inspect
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import CodeType
 from typing import Any, Final
@@ -65,6 +65,16 @@ def reads_body(code: CodeType, name: str) -> bool:
             if _loads(step, name) and not _uses_other_attribute(next_step):
                 return True
     return False
+
+
+def script_warnings(document: Document, codes: Mapping[str, CodeType]) -> Iterator[str]:
+    """Yield what is doubtful in the scripts of a document, by key."""
+    for key, code in codes.items():
+        if opens_paths(code):
+            yield (
+                f"{document.file}:{document.line(key)}: this script opens or removes files"
+                " and does not use `files`: a path from the request may lead anywhere"
+            )
 
 
 def opens_paths(code: CodeType) -> bool:

@@ -10,13 +10,13 @@ import pytest
 
 from gateway.endpoints.routing.scripts.request import ScriptRequest
 from gateway.endpoints.routing.scripts.values import ScriptResponse
-from gateway.plugins import route_models, upstream_models
+from gateway.plugins import openapi_models, route_models, spec_models, upstream_models
 from gateway.plugins.model_types import Strict
 from tests.support.reference_pages import keys, page, rows, section
 
 MODELS: Final = [
     model
-    for models in (route_models, upstream_models)
+    for models in (route_models, spec_models, upstream_models, openapi_models)
     for name, model in vars(models).items()
     if name.endswith("Model") and model.__module__ == models.__name__
 ]
