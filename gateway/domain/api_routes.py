@@ -48,6 +48,8 @@ API_ROUTES: Final = (
     ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
+    ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
+    ApiRoute("GET", "/-/pages/{name}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

@@ -237,7 +237,7 @@ class Dispatcher:
         except NoRoute:
             usage, method = self._template.usage, incoming.request.method
             if incoming.raw_path == "/" and method in {"GET", "HEAD"}:
-                return json_response({"message": f"uploads go to {usage}", "docs": "/-/openapi.json"})
+                return json_response({"message": f"uploads go to {usage}", "docs": "/-/docs"})
             if method == "PUT":
                 raise Refusal("not_found", f"uploads go to {usage}, not to this path") from None
             raise

@@ -36,7 +36,7 @@ class OwnApi:
                 if access is not Access.DEFAULT:
                     raise
         if match is None:
-            raise Refusal("not_found", "there is no such endpoint; /-/openapi.json lists them")
+            raise Refusal("not_found", "there is no such endpoint; /-/docs lists them")
         route = match.route(incoming.request.method)
         if route is None:
             allowed = ", ".join(match.allowed)

@@ -30,6 +30,7 @@ from gateway.endpoints.notifications.processor import (
 )
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
+from gateway.endpoints.pages.handler import PagesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.proxy.proxy import Proxy
@@ -109,6 +110,7 @@ async def open_endpoints(
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
+        **PagesEndpoint().handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)

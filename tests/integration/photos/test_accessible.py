@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
-from tests.integration.photos.browser import Visit, visiting
+from tests.integration.photos.browser import visiting
 from tests.integration.photos.conftest import TOKENS, Serve
+from tests.support.browser import assert_accessible
 from tests.support.node import node_modules
 from tests.support.pictures import picture
 
 pytestmark = pytest.mark.slow
 
 LOOKS = [(1280, "light"), (390, "dark")]
-
-
-async def is_accessible(visit: Visit, axe: Path, width: int) -> None:
-    assert await visit.page.evaluate("document.documentElement.scrollWidth") <= width
-    await visit.page.add_script_tag(path=axe)
-    found = await visit.page.evaluate("axe.run()")
-    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
@@ -33,11 +26,11 @@ async def test_no_state_of_the_page_has_a_violation(serve: Serve, width: int, sc
     async with visiting(viewport=size, color_scheme=scheme, bypass_csp=True) as visit:
         await visit.open(client.url)
         await expect(visit("#gate")).to_be_visible()
-        await is_accessible(visit, axe, width)
+        await assert_accessible(visit, axe, width)
         await visit("#token").fill("secret-alice")
         await visit.page.keyboard.press("Enter")
         await expect(visit("#empty")).to_be_visible()
-        await is_accessible(visit, axe, width)
+        await assert_accessible(visit, axe, width)
         await visit.choose(
             ("small.png", "image/png", picture()),
             ("a name that is very long and has no end, as cameras give them.txt", "text/plain", b"x"),
@@ -45,8 +38,8 @@ async def test_no_state_of_the_page_has_a_violation(serve: Serve, width: int, sc
         )
         await visit.shows(1)
         await expect(visit("#summary")).to_have_text("2 not stored")
-        await is_accessible(visit, axe, width)
+        await assert_accessible(visit, axe, width)
         await visit.page.get_by_role("button", name="Invite guests").click()
         await visit.page.get_by_role("button", name="Make a link").click()
         await expect(visit("#invite-links li")).to_have_count(1)
-        await is_accessible(visit, axe, width)
+        await assert_accessible(visit, axe, width)

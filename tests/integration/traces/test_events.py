@@ -35,9 +35,9 @@ async def test_a_held_upload_is_judged_and_published_in_its_trace(
     (after,) = await collector.wait_for("gateway.handler after")
     (judge,) = await collector.wait_for("gateway.handler judge")
     (commit,) = await collector.wait_for("gateway.commit")
-    (request,) = await collector.wait_for("gateway.request")
-    assert {span.trace for span in (after, judge, commit, request)} == {TRACE}
-    assert {span.parent for span in (after, judge, commit)} == {request.id}
+    (served,) = await collector.wait_for("gateway.request")
+    assert {span.trace for span in (after, judge, commit, served)} == {TRACE}
+    assert {span.parent for span in (after, judge, commit)} == {served.id}
     assert judge.attributes["gateway.outcome"] == "done"
 
 
@@ -84,10 +84,21 @@ async def test_a_worker_runs_a_delivery_in_the_trace_of_the_request(
     try:
         assert (await put(gateway, "/upload/a.txt", b"hello", CONTEXT)).status == 201
         (after,) = await collector.wait_for("gateway.handler after")
-        (request,) = await collector.wait_for("gateway.request")
-        assert (after.trace, after.parent) == (TRACE, request.id)
+        (served,) = await collector.wait_for("gateway.request")
+        assert (after.trace, after.parent) == (TRACE, served.id)
         assert after.resource["process.pid"] == worker.process.pid
-        assert after.resource["process.pid"] != request.resource["process.pid"]
+        assert after.resource["process.pid"] != served.resource["process.pid"]
         assert await asyncio.to_thread(worker.terminate) == 0
     finally:
         worker.kill()
+
+
+async def test_the_commit_of_an_object_is_in_the_trace_of_its_request(
+    traced: StartTraced, collector: Collector, s3_storage: str
+) -> None:
+    gateway = traced(handler("after", UPLOADED), flags=("--storage", s3_storage))
+    assert (await put(gateway, "/upload/a.txt", b"hello", CONTEXT)).status == 201
+    (after,) = await collector.wait_for("gateway.handler after")
+    (commit,) = await collector.wait_for("gateway.commit")
+    (served,) = await collector.wait_for("gateway.request")
+    assert {(span.trace, span.parent) for span in (after, commit)} == {(TRACE, served.id)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSett
 
 from tests.conftest import StartProcess
 from tests.integration.traces.conftest import StartTraced
-from tests.support.harness import get, put, raw_connection, request_head, wait_until
+from tests.support.harness import complete_lines, get, put, raw_connection, request_head, wait_until
 from tests.support.ports import free_port
 from tests.support.routing.api import Api, api
 from tests.support.routing.scripted import route, write
@@ -345,6 +346,20 @@ async def test_a_collector_that_takes_nothing_holds_neither_requests_nor_the_sto
         assert (await put(gateway, f"/upload/{number}", b"hello")).status == 201
     assert await asyncio.to_thread(gateway.terminate) == 0
     assert gateway.log().count("traces.lost") <= 1
+
+
+@pytest.mark.both_paths
+async def test_the_lines_of_a_recorded_request_and_its_delivery_have_the_id_of_the_trace(
+    traced: StartTraced, service: Api
+) -> None:
+    gateway = traced(PROCESS.format(authority=service.authority), flags=("--log-format", "json"))
+    assert (await put(gateway, "/upload/a.txt", b"hello", CONTEXT)).status == 201
+
+    def words() -> set[str]:
+        lines = [json.loads(line) for line in complete_lines(gateway.log_path)]
+        return {line["event"] for line in lines if line.get("trace_id") == TRACE}
+
+    await wait_until(lambda: words() >= {"request.answered", "handler.finished"})
 
 
 async def test_each_process_sends_its_spans(traced: StartTraced, collector: Collector) -> None:

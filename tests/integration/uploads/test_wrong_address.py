@@ -21,7 +21,7 @@ async def test_the_root_says_where_uploads_go(start_gateway: StartGateway) -> No
     gateway = await start_gateway(auth="token")
     answer = await get(gateway, "/")
     assert answer.status == 200
-    assert answer.json == {"message": "uploads go to PUT /upload/<name>", "docs": "/-/openapi.json"}
+    assert answer.json == {"message": "uploads go to PUT /upload/<name>", "docs": "/-/docs"}
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("HEAD", "/"))
         assert (await connection.answer(head=True)).status == 200

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from gateway.endpoints.routing.model import SchemaPlace
-from gateway.endpoints.routing.openapi.files import ENTRY, FOLDER_PAGE, UPLOADS_PAGE
+from gateway.endpoints.routing.openapi.endpoint_schemas import UPLOADS_PAGE
+from gateway.endpoints.routing.openapi.files import ENTRY, FOLDER_PAGE
 from gateway.settings import Settings
 
 Security = list[dict[str, list[str]]]

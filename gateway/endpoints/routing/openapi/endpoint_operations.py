@@ -6,7 +6,11 @@ from typing import Any, Final
 
 from gateway.domain.api_routes import Access, ApiRoute
 from gateway.endpoints.routing.openapi.components import ERROR, Security
-from gateway.endpoints.routing.openapi.files import API_PARAMETERS, API_SCHEMAS
+from gateway.endpoints.routing.openapi.endpoint_schemas import (
+    API_BODIES,
+    API_PARAMETERS,
+    API_SCHEMAS,
+)
 from gateway.settings import Settings
 
 TAG: Final = "Gateway"
@@ -22,13 +26,25 @@ def endpoint_operation(api: ApiRoute, default: Security, settings: Settings) -> 
         schema = {"$ref": f"#/components/schemas/{API_SCHEMAS[key]}"}
         content = {"content": {"application/json": {"schema": schema}}}
     parameters = {"parameters": API_PARAMETERS[key]} if key in API_PARAMETERS else {}
+    body = {}
+    if key in API_BODIES:
+        body = {"requestBody": {"required": True, "content": API_BODIES[key]}}
+    internal = {"x-gateway-internal": True} if _is_internal(api) else {}
     return {
         "summary": api.summary,
         "tags": [TAG],
+        **internal,
         "security": _security(api, default, settings),
         **parameters,
+        **body,
         "responses": {"200": {**success, **content}, "default": ERROR},
     }
+
+
+def _is_internal(api: ApiRoute) -> bool:
+    """Tell whether gateways of the installation, or processes of this one, call among themselves."""
+    removes_object = api.access is Access.SIGNED_OR_PEER and api.method == "DELETE"
+    return api.access is Access.OWNER or removes_object
 
 
 def _security(api: ApiRoute, default: Security, settings: Settings) -> Security:

@@ -38,52 +38,41 @@ FOLDER_PAGE: Final = {
         "next": {"type": ["string", "null"], "description": "The cursor of the next page"},
     },
 }
-UPLOADS_PAGE: Final = {
-    "type": "object",
-    "required": ["uploads", "next"],
-    "properties": {
-        "uploads": {"type": "array", "items": {"type": "object"}},
-        "next": {"type": ["string", "null"], "description": "The cursor of the next page"},
-        "unavailable": {"type": "array", "items": {"type": "string"}},
-    },
-}
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
 
 
-def _query(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": dict(schema), "description": description}
-
-
 _TEXT: Final = {"type": "string"}
-_CURSOR: Final = _query("cursor", _TEXT, "`next` of the page before")
-_PAGE: Final = [
-    _query("limit", {"type": "integer", "minimum": 1, "maximum": MAX_FOLDER_PAGE}, "Entries of a page"),
-    _CURSOR,
-    _query("recursive", {"type": "boolean"}, "The files of all folders below, too"),
-]
-_PATH: Final = _query("path", _TEXT, "A stored path; that of a folder ends with a slash")
-_IF_MATCH: Final = {
+IF_MATCH: Final = {
     "name": "If-Match",
     "in": "header",
     "schema": _TEXT,
     "description": "Strong entity tags in quotes, or *",
 }
 
-API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
-    ("GET", "/-/uploads"): [
-        _query("principal", _TEXT, "Only uploads of this principal"),
-        _query("since", _TEXT, "Only uploads since then: ISO 8601, or a Unix time"),
-        _query("state", _TEXT, "Only uploads in this state"),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Uploads of a page"),
-        _CURSOR,
-    ],
-    ("GET", "/-/files"): [_PATH, *_PAGE],
-    ("DELETE", "/-/files"): [{**_PATH, "required": True}, _IF_MATCH],
+_FILE: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_FORM: Final = {
+    "type": "object",
+    "properties": {"file": _FILE},
+    "additionalProperties": {"type": "string", "description": "Metadata of the file"},
+    "required": ["file"],
 }
-"""Parameters of the gateway's own endpoints, by method and pattern."""
+FORM_CONTENT: Final = {"multipart/form-data": {"schema": _FORM}}
+ANY_CONTENT: Final[dict[str, Any]] = {"*/*": {"schema": {}}}
 
-API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {("GET", "/-/uploads"): "UploadsPage"}
-"""The schemas of their 200, where there is one."""
+
+def query_parameter(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+    """Return a field of the query that may be left out."""
+    return {"name": name, "in": "query", "schema": dict(schema), "description": description}
+
+
+CURSOR: Final = query_parameter("cursor", _TEXT, "`next` of the page before")
+PAGE: Final = [
+    query_parameter(
+        "limit", {"type": "integer", "minimum": 1, "maximum": MAX_FOLDER_PAGE}, "Entries of a page"
+    ),
+    CURSOR,
+    query_parameter("recursive", {"type": "boolean"}, "The files of all folders below, too"),
+]
 
 
 def add_file_operations(
@@ -130,7 +119,7 @@ def _removal(security: Security) -> FileOperation:
         "summary": "Remove the file",
         "tags": [TAG],
         "security": security,
-        "parameters": [_IF_MATCH],
+        "parameters": [IF_MATCH],
         "responses": {"204": {"description": "It is gone, durably"}, "default": _ERROR},
     }
 
@@ -153,25 +142,18 @@ def _folder(security: Security) -> FileOperation:
         "summary": "A page of a folder",
         "tags": [TAG],
         "security": security,
-        "parameters": _PAGE,
+        "parameters": PAGE,
         "responses": {"200": {"description": "OK", "content": content}, "default": _ERROR},
     }
 
 
 def _form(security: Security) -> FileOperation:
     stored = {"application/json": {"schema": {"$ref": "#/components/schemas/StoredFiles"}}}
-    file = {"type": "string", "contentMediaType": "application/octet-stream"}
-    schema = {
-        "type": "object",
-        "properties": {"file": file},
-        "additionalProperties": {"type": "string", "description": "Metadata of the file"},
-        "required": ["file"],
-    }
     return {
         "summary": "Upload the file of a form",
         "tags": [TAG],
         "security": security and [*security, {}],  # or none: the fields may be signed
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "requestBody": {"required": True, "content": FORM_CONTENT},
         "responses": {
             "201": {"description": "Stored", "content": stored},
             "202": {"description": "Some files are held until handlers decide", "content": stored},
@@ -191,7 +173,7 @@ def _upload(security: Security) -> FileOperation:
         "summary": "Upload a file",
         "tags": [TAG],
         "security": security,
-        "requestBody": {"required": True, "content": {"*/*": {"schema": {}}}},
+        "requestBody": {"required": True, "content": ANY_CONTENT},
         "responses": {
             "201": {"description": "Stored, new", "content": stored},
             "200": {"description": "Stored, replaced", "content": stored},

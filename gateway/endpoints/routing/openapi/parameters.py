@@ -16,6 +16,9 @@ Parameter = dict[str, Any]
 _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 """Header parameters of these names are ignored (specification, Parameter Object)."""
 
+_STYLES: Final = {",": "form", "|": "pipeDelimited", " ": "spaceDelimited"}
+"""How the values of an array stand in one field of the query, by what is between them."""
+
 REST_DESCRIPTION: Final = "One segment of the path, or more, with slashes"
 
 
@@ -96,8 +99,11 @@ def _of_schema(
 
 def _parameter(name: str, place: str, required: bool, schema: Any) -> Parameter:
     # A header with a default is filled in where it is missing.
-    filled = place == "header" and isinstance(schema, Mapping) and "default" in schema
-    return {"name": name, "in": place, "required": required and not filled, "schema": schema}
+    keywords = schema if isinstance(schema, Mapping) else {}
+    filled = place == "header" and "default" in keywords
+    parameter = {"name": name, "in": place, "required": required and not filled, "schema": schema}
+    style = _STYLES.get(str(keywords.get("x-delimiter"))) if place == "query" else None
+    return parameter if style is None else {**parameter, "style": style, "explode": False}
 
 
 def _with_conditions(

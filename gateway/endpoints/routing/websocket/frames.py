@@ -45,31 +45,26 @@ class FrameScanner:
         if carried:
             data, self._head = self._head + data, b""
         position, size = self._left, len(data)
-        reached = to_boundary and 0 < position <= size
-        while position < size and not reached:
-            end = self._frame_end(data, position)
-            if end is None:
-                self._head, self._left = data[position:], 0
-                return size - carried
-            position, reached = end, to_boundary and end <= size
-        self._left = max(position - size, 0)
+        if to_boundary and 0 < position <= size:
+            self._left = 0
+            return position - carried
+        while position + 1 < size:
+            second = data[position + 1]
+            length, end = second & 0x7F, position + 2
+            if length > 125:
+                end += 2 if length == 126 else 8
+                if end > size:
+                    break
+                length = int.from_bytes(data[position + 2 : end], "big")
+            if data[position] & 0x0F == _CLOSE:
+                self.closed = True
+            position = end + length + (4 if second & _MASKED else 0)
+            if to_boundary and position <= size:
+                size = position
+        if position < size:  # the head of the next frame is not whole
+            self._head, position = data[position:], size
+        self._left = position - size
         return min(position, size) - carried
-
-    def _frame_end(self, data: bytes, start: int) -> int | None:
-        """Return where the frame ends that starts there; None where its head is not whole."""
-        left = len(data) - start
-        if left < 2:
-            return None
-        second = data[start + 1]
-        length, end = second & 0x7F, start + 2
-        if length > 125:
-            end += 2 if length == 126 else 8
-            if end > len(data):
-                return None
-            length = int.from_bytes(data[start + 2 : end], "big")
-        if data[start] & 0x0F == _CLOSE:
-            self.closed = True
-        return end + (4 if second & _MASKED else 0) + length
 
 
 def close_frame(

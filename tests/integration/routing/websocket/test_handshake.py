@@ -400,3 +400,28 @@ async def test_a_client_over_tls_is_served(serve: Serve, tmp_path: Path) -> None
                 assert await client.recv() == message
             await client.close(4002, "enough")
             assert client.close_code == 4002
+
+
+async def test_an_upstream_over_tls_is_served_with_the_authorities_of_the_route(
+    serve: Serve, tmp_path: Path
+) -> None:
+    certificate, key = self_signed_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with socket_server(ssl=context) as server:
+        upstream_name = server.replace("127.0.0.1", "localhost")
+        secure = "target: {scheme: 'https:'}\n"
+        trusting = f"{secure}upstream_tls: {{ca: {certificate}}}\n"
+        gateway = await serve(
+            socket_route(upstream_name, more=trusting),
+            socket_route(upstream_name, more=secure, path="/untrusted"),
+        )
+        async with connecting(gateway) as client:
+            for message in ("a", b"\0" * 3_000_000):
+                await client.send(message)
+                assert await client.recv() == message
+            await client.close(4002, "enough")
+            assert client.close_code == 4002
+        with pytest.raises(InvalidStatus) as refused:
+            await connecting(gateway, "/untrusted")
+        assert refused.value.response.status_code == 502

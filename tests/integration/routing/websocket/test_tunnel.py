@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from random import Random
 
 import aiohttp
 import pytest
@@ -377,3 +378,31 @@ async def _gauge(gateway: Gateway) -> float:
         lines = (await client.answer()).body.decode().splitlines()
     [line] = [line for line in lines if line.startswith('gateway_websockets{route="live"}')]
     return float(line.split()[-1])
+
+
+async def test_any_bytes_pass_as_they_are(serve: Serve) -> None:
+    """Frames or not: the ends alone judge them. Each side sends megabytes in pieces of any size."""
+    there, back = os.urandom(4 << 20), os.urandom(4 << 20)
+
+    async def swap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pouring = asyncio.create_task(_pour(writer, back))
+        assert await reader.readexactly(len(there)) == there
+        await pouring
+        await reader.read()
+
+    async with switching(swap) as up:
+        gateway = await serve(socket_route(up.authority))
+        async with raw_connection(gateway) as client, asyncio.timeout(TIMEOUT):
+            await switched(client)
+            pouring = asyncio.create_task(_pour(client.writer, there))
+            assert await client.reader.readexactly(len(back)) == back
+            await pouring
+
+
+async def _pour(writer: asyncio.StreamWriter, data: bytes) -> None:
+    sizes, place = Random(len(data)), 0
+    while place < len(data):
+        size = sizes.choice((1, 2, 3, 7, 100, 5000, 70_000, 300_000))
+        writer.write(data[place : place + size])
+        await writer.drain()
+        place += size

@@ -1,0 +1,90 @@
+"""What the gateway's own endpoints take and answer, as far as the document says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.endpoints.routing.openapi.files import (
+    ANY_CONTENT,
+    CURSOR,
+    FORM_CONTENT,
+    IF_MATCH,
+    PAGE,
+    query_parameter,
+)
+
+_TEXT: Final = {"type": "string"}
+_PATH: Final = query_parameter("path", _TEXT, "A stored path; that of a folder ends with a slash")
+
+UPLOADS_PAGE: Final = {
+    "type": "object",
+    "required": ["uploads", "next"],
+    "properties": {
+        "uploads": {"type": "array", "items": {"type": "object"}},
+        "next": {"type": ["string", "null"], "description": "The cursor of the next page"},
+        "unavailable": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
+
+def _limit(maximum: int, what: str) -> dict[str, Any]:
+    return query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": maximum}, what)
+
+
+API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
+    ("GET", "/-/uploads"): [
+        query_parameter("principal", _TEXT, "Only uploads of this principal"),
+        query_parameter("since", _TEXT, "Only uploads since then: ISO 8601, or a Unix time"),
+        query_parameter("state", _TEXT, "Only uploads in this state"),
+        _limit(1000, "Uploads of a page"),
+        CURSOR,
+    ],
+    ("GET", "/-/files"): [_PATH, *PAGE],
+    ("DELETE", "/-/files"): [{**_PATH, "required": True}, IF_MATCH],
+    ("GET", "/-/quotas"): [_limit(100, "Quotas of the answer")],
+    ("GET", "/-/events"): [
+        query_parameter("state", _TEXT, "Only deliveries in this state"),
+        query_parameter("handler", _TEXT, "Only deliveries to this handler"),
+        query_parameter("since", _TEXT, "Only events since then: ISO 8601, or a Unix time"),
+        _limit(1000, "Deliveries of a page"),
+    ],
+}
+"""Parameters, by method and pattern."""
+
+API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {("GET", "/-/uploads"): "UploadsPage"}
+"""The schemas of their 200, where there is one."""
+
+_SELECTION: Final = {
+    "type": "object",
+    "description": "Deliveries that match all of these; one is needed",
+    "minProperties": 1,
+    "properties": {
+        "state": _TEXT,
+        "handler": _TEXT,
+        "since": {"type": "string", "description": "ISO 8601, or a Unix time"},
+        "events": {"type": "array", "items": _TEXT, "maxItems": 1000},
+    },
+    "examples": [{"state": "dead"}],
+}
+_DONE: Final = {**_SELECTION, "examples": [{"state": "done"}]}
+_HANDLER: Final = {"type": "object", "required": ["handler"], "properties": {"handler": _TEXT}}
+_REASON: Final = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 1000}}}
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+API_BODIES: Final[Mapping[tuple[str, str], dict[str, Any]]] = {
+    ("POST", "/-/uploads/{upload_id}/release"): _json({"type": "object", "maxProperties": 0}),
+    ("POST", "/-/uploads/{upload_id}/reject"): _json(_REASON),
+    ("PUT", "/-/objects/{filepath}"): ANY_CONTENT,
+    ("POST", "/-/objects/{filepath}"): FORM_CONTENT,
+    ("POST", "/-/events/retry"): _json(_SELECTION),
+    ("POST", "/-/events/drop"): _json(_SELECTION),
+    ("POST", "/-/events/replay"): _json(_DONE),
+    ("POST", "/-/events/pause"): _json(_HANDLER),
+    ("POST", "/-/events/resume"): _json(_HANDLER),
+}
+"""Bodies of requests, by media type."""

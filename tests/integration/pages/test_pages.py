@@ -1,0 +1,61 @@
+"""The files of the gateway's pages: open to all, without data, under a strict policy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.endpoints.pages.handler import STATIC
+from tests.support.harness import get, raw_connection, request_head
+from tests.support.routing.scripted import Serve
+
+FILES = {f"/-/pages/{file.name}": file for file in STATIC.iterdir()} | {"/-/docs": STATIC / "docs.html"}
+
+
+@pytest.mark.parametrize("path", sorted(FILES))
+async def test_a_file_is_served_with_a_policy_that_allows_nothing_inline_and_no_other_host(
+    serve: Serve, path: str
+) -> None:
+    gateway = await serve()
+    answer = await get(gateway, path)
+    assert (answer.status, answer.body) == (200, FILES[path].read_bytes())
+    kind = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    assert answer.headers["Content-Type"] == f"{kind[FILES[path].suffix]}; charset=utf-8"
+    policy = answer.headers["Content-Security-Policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules.pop("default-src") == rules.pop("frame-ancestors") == "'none'"
+    assert rules.pop("require-trusted-types-for") == "'script'"
+    assert set(rules.values()) == {"'self'", "'none'"}
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    again = await get(gateway, path, f"If-None-Match: {answer.headers['ETag']}")
+    assert (again.status, again.body) == (304, b"")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("HEAD", path))
+        head = await connection.answer(head=True)
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(answer.body)))
+
+
+async def test_nothing_beside_the_files_is_served(serve: Serve) -> None:
+    gateway = await serve()
+    for name in ("handler.py", "..%2Fhandler.py", "%2e%2e%2Fhandler.py", "a%00", ".hidden", "none.js"):
+        assert (await get(gateway, f"/-/pages/{name}")).status in {400, 404}, name
+
+
+@pytest.mark.parametrize("file", sorted(STATIC.glob("*.js")), ids=lambda file: file.name)
+def test_scripts_write_texts_not_markup(file: Path) -> None:
+    source = (STATIC / file.name).read_text()
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function"
+    assert re.findall(rf"{markup}|localStorage|sessionStorage", source) == []
+
+
+def test_files_of_pages_are_small() -> None:
+    assert {file.name for file in STATIC.iterdir() if len(file.read_text().splitlines()) > 300} == set()
+
+
+async def test_the_page_holds_no_data_and_says_where_programs_look(serve: Serve) -> None:
+    gateway = await serve()
+    assert (await get(gateway, "/")).json["docs"] == "/-/docs"
+    assert b"/-/openapi.json" in (await get(gateway, "/-/docs")).body
