@@ -26,7 +26,7 @@ RULE_TESTS: Final = PROJECT / "packaging/prometheus/upload-gateway.rules.test.ya
 VARIABLES: Final = {"$__rate_interval": "1m", "$instance": ".*", "$route": ".*"}
 
 ALWAYS_THERE: Final = (
-    "Requests by route", "Latency: 95 % by route", "Upstream latency: 95 %", 
+    "Requests by route", "Latency: 95 % by route", "Upstream latency: 95 %",
     "Uploads by outcome", "Bytes", "Disk", "Handler runs by outcome", "Processes that answer",
 )  # fmt: skip
 
