@@ -59,9 +59,13 @@ def _security(route: Route, default: Security) -> Security:
 
 
 def _body(route: Route, operation: Operation, shared: SharedSchemas) -> dict[str, Any] | None:
+    others: dict[str, Any] = {media_type: {"schema": {}} for media_type in operation.other_types}
     if operation.body_schema is not None:
         schema = shared.whole(operation.body_schema, f"{route.name} body")
-        return {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": schema}, **others}
+        return {"required": not operation.body_optional, "content": content}
+    if others:
+        return {"required": not operation.body_optional, "content": others}
     if operation.method not in _BODY_METHODS or route.redirect is not None:
         return None
     return {"content": {"*/*": {"schema": {}}}}

@@ -33,10 +33,13 @@ def route_responses(
     schema = operation.response_schema
     content = None if schema is None else shared.whole(schema, f"{route.name} response")
     responses = dict(_normal(route, operation, content))
+    for code, of_code in operation.response_schemas.items():
+        phrase = _PHRASES.get(int(code), code) if code.isdecimal() else "Another response"
+        responses[code] = _with_content(phrase, shared.whole(of_code, f"{route.name} response {code}"))
     for code, response in _refusals(route, operation, authorized=authorized):
         responses.setdefault(code, response)
-    listed = sorted(responses.items(), key=lambda pair: pair[0])
-    return {**dict(listed), "default": ERROR}
+    last = responses.pop("default", ERROR)
+    return {**dict(sorted(responses.items())), "default": last}
 
 
 def max_body_bytes(route: Route, operation: Operation) -> int | None:

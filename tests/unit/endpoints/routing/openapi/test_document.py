@@ -221,3 +221,30 @@ def test_what_is_served_of_stored_files_is_described() -> None:
     assert [one["name"] for one in folder["get"]["parameters"]] == ["limit", "cursor", "recursive"]
     listed = made["paths"]["/-/uploads"]["get"]
     assert {one["name"] for one in listed["parameters"]} >= {"principal", "since", "state", "cursor"}
+
+
+BY_STATUS = """
+spec:
+- method: POST
+  description: At length
+  tags: [things]
+  schema:
+    request: {body: {type: object}, body_optional: true, other_types: [text/csv]}
+    response:
+      bodies: {"200": {type: object}, 4XX: {type: string}, default: {type: integer}}
+"""
+
+
+def test_bodies_of_other_types_and_responses_by_status_are_described(tmp_path: Path) -> None:
+    routes = load(tmp_path, route("/things", "return 1", BY_STATUS)).routes
+    operation = made_of(routes)["paths"]["/things"]["post"]
+    assert (operation["description"], operation["tags"]) == ("At length", ["things"])
+    assert operation["requestBody"]["required"] is False
+    assert list(operation["requestBody"]["content"]) == ["application/json", "text/csv"]
+    types = {
+        code: response["content"]["application/json"]["schema"].get("type")
+        for code, response in operation["responses"].items()
+        if "content" in response
+    }
+    assert types == {"200": "object", "413": None, "4XX": "string", "default": "integer"}
+    assert list(operation["responses"])[-1] == "default"
