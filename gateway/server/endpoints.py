@@ -212,7 +212,15 @@ async def _open_routing(
         "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts
     )
     steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    metrics.labelled_gauge(
+        "gateway_upstream_up",
+        "0 while an upstream is suspended or its probes fail, else 1",
+        ("route", "upstream"),
+        proxy.upstreams.up,
+    )
+    routing = Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    routing.follow_table()
+    return routing
 
 
 def _open_notifications(
