@@ -34,6 +34,7 @@ VERBS: Final[Mapping[str, str]] = {
     "uploads": "list uploads: by whom, when, how they ended; decide about held ones",
     "files": "list, show or remove stored files",
     "events": "list events; retry, drop, replay or pause deliveries",
+    "routes": "print routing plugins of an OpenAPI document",
     "secrets": "create a key, encrypt values for Config plugins",
     "doctor": "find problems of this installation",
 }

@@ -148,7 +148,7 @@ def _routes(source: Source, expansion: Expansion, common: Route) -> Iterator[Spe
         return
     for operations in expansion.by_route():
         first = operations[0]
-        built = {each.method: _operation(source, each) for each in operations}
+        built = {each.method: compile_operation(source, each) for each in operations}
         yield SpecifiedRoute(
             replace(
                 common,
@@ -162,7 +162,9 @@ def _routes(source: Source, expansion: Expansion, common: Route) -> Iterator[Spe
         )
 
 
-def _operation(source: Source, operation: SpecifiedOperation) -> Operation | None:
+def compile_operation(source: Source, operation: SpecifiedOperation) -> Operation | None:
+    """Return the operation with its schemas compiled; its faults are noted in the source."""
+
     def fail(message: str, *where: object) -> None:
         place: Place = tuple(step if isinstance(step, int) else str(step) for step in where)
         source.note(message, operation.origin(place))

@@ -45,6 +45,30 @@ def path_template(source: Source, path: str, place: Place) -> PathTemplate:
 
 def server_path(source: Source, servers: Any, place: Place) -> str:
     """Return the path of the first server's URL, without a slash at its end: `/v1`, or nothing."""
+    url = _server_url(source, servers, place)
+    try:
+        path = unquote(urlsplit(url).path).rstrip("/")
+        prefix = path if path[:1] in ("", "/") else f"/{path}"
+        RouteTemplate.parse(prefix or "/")
+    except ValueError as error:
+        raise source.error(f"the path of the URL {error}", (*place, 0, "url")) from None
+    return prefix
+
+
+def server_authority(source: Source) -> tuple[str, str]:
+    """Return the scheme and the host of the document's first server. Raises `ConfigError`."""
+    url = _server_url(source, source.data.get("servers"), ("servers",))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise source.error("the first server has no host: name an --upstream", ("servers",))
+    return parts.scheme, parts.netloc
+
+
+def _server_url(source: Source, servers: Any, place: Place) -> str:
+    """Return the URL of the first server with the defaults of its variables; nothing for none."""
     listed = source.items(servers, place)
     if not listed:
         return ""
@@ -58,13 +82,7 @@ def server_path(source: Source, servers: Any, place: Place) -> str:
         if "default" not in variable:
             raise source.error(f"the variable {{{name}}} of the URL needs its `default`", (*place, 0))
         url = url.replace(f"{{{name}}}", str(variable["default"]))
-    try:
-        path = unquote(urlsplit(url).path).rstrip("/")
-        prefix = path if path[:1] in ("", "/") else f"/{path}"
-        RouteTemplate.parse(prefix or "/")
-    except ValueError as error:
-        raise source.error(f"the path of the URL {error}", (*place, 0, "url")) from None
-    return prefix
+    return url
 
 
 def _identifier(name: str, used: set[str]) -> str:

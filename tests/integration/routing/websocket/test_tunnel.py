@@ -406,3 +406,24 @@ async def _pour(writer: asyncio.StreamWriter, data: bytes) -> None:
         writer.write(data[place : place + size])
         await writer.drain()
         place += size
+
+
+async def test_times_of_requests_do_not_end_a_connection_whose_client_reads_nothing(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.http.connection.CHECK_INTERVAL", 0.02)
+    frames = HELLO * 2_000_000
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frames)
+        await reader.read()
+
+    async with switching(pour) as up:
+        gateway = await serve(socket_route(up.authority), idle_timeout="100ms", min_rate="1MiB")
+        async with raw_connection(gateway) as client:
+            await switched(client)
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(1)  # ten times the idle timeout, fifty checks
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(TIMEOUT):
+                assert await client.reader.readexactly(len(frames)) == frames
