@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.test_utils import make_mocked_request
@@ -22,6 +22,7 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables
+from gateway.endpoints.routing.conditions import are_met, example_host
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import AnyRoutePlugin
@@ -31,7 +32,7 @@ from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
-from gateway.endpoints.routing.table import MethodNotAllowed
+from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
 from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
 from gateway.endpoints.routing.websocket.websockets import check_request
 from gateway.errors import Refusal
@@ -45,8 +46,8 @@ from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, scr
 from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
 
-REMOTE: Final = "192.0.2.1"
-"""The address that tests send from (RFC 5737)."""
+REQUEST_ID: Final = "0" * 16
+"""The id of the requests of tests."""
 
 NOT_AUTHORIZED: Final = (
     "this test names no caller, so authorization was skipped: add to its request `principal: null` for"
@@ -160,6 +161,8 @@ async def _respond(
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
     try:
+        if not are_met(context.route.conditions, context.incoming):
+            raise NoRoute
         method = preflight_method(context.request) or context.request.method
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
@@ -209,12 +212,15 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
+    if model.host is not None or route.conditions.hosts:
+        headers.setdefault(hdrs.HOST, model.host or example_host(route.conditions))
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
     resources = dict(model.resources)
     if model.path and not resources:
         resources = RouteTemplate.parse(route.path).values_of(path)
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
+    incoming.facts.request_id = REQUEST_ID
     return RequestContext(
         incoming=incoming,
         route=route,
@@ -223,7 +229,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         raw_resources={name: quote(value) for name, value in resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
-        remote=REMOTE,
+        remote=model.remote,
         path=path,
     )
 
@@ -269,7 +275,7 @@ def _failures(expect: RouteExpectModel, response: GatewayResponse, reason: str) 
 
 
 def _wrong_headers(
-    what: str, expected: Mapping[str, str] | None, headers: Mapping[str, str]
+    what: str, expected: Mapping[str, str | None] | None, headers: Mapping[str, str]
 ) -> Iterator[str]:
     for name, value in (expected or {}).items():
         if headers.get(name) != value:
