@@ -6,12 +6,11 @@ Only proxies that the operator named are trusted. Pure: headers are any mapping 
 from __future__ import annotations
 
 import functools
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-_Address = IPv4Address | IPv6Address
+from gateway.domain.addresses import IPAddress, ip_address
 
 MAX_REMEMBERED: Final = 1024
 """Peers of which it is remembered whether they are trusted."""
@@ -49,7 +48,7 @@ class Proxies:
         origins = self._origins(peer, headers)
         return origins is not None and len(origins) < 2
 
-    def _origins(self, peer: str | None, headers: Mapping[str, str]) -> set[_Address] | None:
+    def _origins(self, peer: str | None, headers: Mapping[str, str]) -> set[IPAddress] | None:
         """Return the clients that the headers name; None if the peer is no trusted proxy."""
         address = _parsed(peer or "") if self._networks else None
         if address is None or not self._trusted(address):
@@ -57,7 +56,7 @@ class Proxies:
         chains = (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
         return {self._origin(address, chain) for chain in chains if chain}
 
-    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
+    def _origin(self, nearest: IPAddress, chain: Sequence[str]) -> IPAddress:
         """Walk from the nearest proxy to the client, up to the first address that is not trusted."""
         for text in reversed(chain):
             address = _parsed(text)
@@ -68,7 +67,7 @@ class Proxies:
                 return nearest
         return nearest
 
-    def _trusted(self, address: _Address) -> bool:
+    def _trusted(self, address: IPAddress) -> bool:
         return any(address in network for network in self._networks)
 
 
@@ -90,15 +89,11 @@ def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
         yield named.get("for", "unknown")
 
 
-def _parsed(text: str) -> _Address | None:
+def _parsed(text: str) -> IPAddress | None:
     """Parse an address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
     bare = text.strip().strip('"')
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
     elif bare.count(":") == 1:
         bare = bare.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return None
-    return (address.version == 6 and address.ipv4_mapped) or address
+    return ip_address(bare)

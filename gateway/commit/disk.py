@@ -102,6 +102,11 @@ class DiskSpace:
         """Return the bytes that an unprivileged process may write."""
         return _free_bytes(os.fstatvfs(self._fd))
 
+    def size(self) -> int:
+        """Return the size of the file system in bytes."""
+        status = os.fstatvfs(self._fd)
+        return status.f_blocks * status.f_frsize
+
     def accepts_uploads(self) -> bool:
         """Tell whether new uploads can be accepted at all: whether bytes and inodes are left."""
         status = os.fstatvfs(self._fd)

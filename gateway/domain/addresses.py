@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
+
+IPAddress = IPv4Address | IPv6Address
 
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
@@ -15,6 +18,8 @@ ALL_INTERFACES: Final = frozenset(_LOOPBACK_OF)
 
 MAX_CACHED_HOSTS: Final = 64
 """Values of `Host` whose name is remembered: nearly all requests have the same few."""
+
+MAX_CACHED_ADDRESSES: Final = 1024
 
 MAX_HOST_LETTERS: Final = 253
 """Characters of the longest name (RFC 1035 section 2.3.4, without the last dot)."""
@@ -50,6 +55,16 @@ def host_name(host: str) -> str | None:
     if match is None or match[1].endswith(".") or len(match[1]) > MAX_HOST_LETTERS:
         return None
     return _bracketed(match[1]) if match[1].startswith("[") else match[1]
+
+
+@functools.lru_cache(maxsize=MAX_CACHED_ADDRESSES)
+def ip_address(text: str) -> IPAddress | None:
+    """Return an IP address, None for anything else; IPv4 inside IPv6 (`::ffff:10.0.0.1`) as IPv4."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.version == 6 and address.ipv4_mapped) or address
 
 
 def check_host_name(text: str) -> None:

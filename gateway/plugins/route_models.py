@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway.domain.addresses import ip_address
 from gateway.domain.grant import Method
 from gateway.plugins.model_types import Strict
 from gateway.plugins.spec_models import SpecModel
@@ -115,6 +116,12 @@ def _network(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    if ip_address(text) is None:
+        raise ValueError("must be an IP address")
+    return text
+
+
 Network = Annotated[str, AfterValidator(_network)]
 
 Text = Annotated[str, Field(max_length=1000)]
@@ -170,6 +177,7 @@ class RouteRequestModel(Strict):
     """The request of a test."""
 
     method: Method
+    host: str | None = Field(None, description="Value of `Host`; one of `hosts` if not given")
     path: str | None = Field(None, description="Made from the template and `resources` if not given")
     headers: dict[str, str] = Field(default_factory=dict)
     params: dict[str, list[str]] = Field(default_factory=dict)
@@ -179,6 +187,9 @@ class RouteRequestModel(Strict):
         None,
         description="Who calls, null for an unknown caller; not given: authorization is skipped,"
         " unless 401 is expected",
+    )
+    remote: Annotated[str, AfterValidator(_address)] = Field(
+        "192.0.2.1", description="Address of the client"
     )
     repeat: int = Field(1, ge=1, le=10_000, description="How often it is sent; the last response counts")
 
@@ -196,9 +207,11 @@ class RouteExpectModel(ExpectedStores):
 
     status: int | None = Field(None, ge=100, le=599)
     output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
-    headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
-    response_headers: dict[str, str] | None = Field(
-        None, description="Headers of the response, some of them"
+    headers: dict[str, str | None] | None = Field(
+        None, description="Headers that go upstream, some of them; null: none of this name"
+    )
+    response_headers: dict[str, str | None] | None = Field(
+        None, description="Headers of the response, likewise"
     )
     sent: SentModel | None = Field(None, description="The rest of the request that goes upstream")
 

@@ -125,6 +125,7 @@ class Gateway:
                 number, faults=(f"the reload failed: {type(error).__name__}, see the log",)
             )
         self.endpoints.dispatcher.auth.replace_tokens(tokens)
+        self.endpoints.dispatcher.routing.follow_table()
         if tls is not None and not self.endpoints.dispatcher.stopping:
             await self.port.listen(tls)
         await self.delivery.refresh()

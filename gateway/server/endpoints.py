@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -143,6 +145,22 @@ def _add_gauges(metrics: Metrics, inflight: Inflight, space: DiskSpace) -> None:
     metrics.gauge(
         "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
     )
+    metrics.gauge(
+        "gateway_disk_free_bytes", "Bytes that can be written to the disk", _if_readable(space.free)
+    )
+    metrics.gauge("gateway_disk_size_bytes", "Size of the file system", _if_readable(space.size))
+
+
+def _if_readable(read: Callable[[], int]) -> Callable[[], float]:
+    """Return what reads the same, and NaN where the file system fails: a scrape goes on."""
+
+    def read_or_nan() -> float:
+        try:
+            return read()
+        except OSError:
+            return math.nan
+
+    return read_or_nan
 
 
 def _other_processes(resources: Resources) -> ProcessClients:
@@ -194,7 +212,15 @@ async def _open_routing(
         "gateway_websockets", "Open WebSocket connections", ("route",), lambda: websockets.counts
     )
     steps = RouteSteps(auth, scripts, websockets, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    metrics.labelled_gauge(
+        "gateway_upstream_up",
+        "0 while an upstream is suspended or its probes fail, else 1",
+        ("route", "upstream"),
+        proxy.upstreams.up,
+    )
+    routing = Routing(resources.settings, plugins, auth, steps, proxy, websockets)
+    routing.follow_table()
+    return routing
 
 
 def _open_notifications(

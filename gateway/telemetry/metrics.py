@@ -161,7 +161,7 @@ class Metrics:
         self._shadows[outcome].labels(handler).inc()
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge whose value is read at each scrape."""
+        """Add a gauge whose value is read at each scrape, in a thread."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
     def labelled_gauge(

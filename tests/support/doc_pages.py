@@ -4,8 +4,8 @@ How the pages are written:
 
 - A `yaml` block begins with a comment that names its file. The reader saves it there; a plugin is
   loaded and its `tests:` are run, settings are loaded.
-- A `sh` block is run by bash, in order, in the page's folder, which holds copies of README.md and
-  plugins/. What a block exports stays exported.
+- A `sh` block is run by bash, in order, in the page's folder, which holds copies of README.md,
+  plugins/ and packaging/. What a block exports stays exported.
 - A line of it that begins with `gateway --` or `gateway serve` starts the page's server (an earlier
   one is stopped first); from then on `http://127.0.0.1:8080` in the page means that server.
 - `http://127.0.0.1:8333` means a SeaweedFS that runs for the tests, with the keys that the page shows.
@@ -89,7 +89,8 @@ class PageRunner:
         self._printed = ""
         self._directory = folder
         shutil.copy(PROJECT / "README.md", folder)
-        shutil.copytree(PROJECT / "plugins", folder / "plugins", dirs_exist_ok=True)
+        for name in ("plugins", "packaging"):
+            shutil.copytree(PROJECT / name, folder / name, dirs_exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("UPLOAD_GATEWAY_")}
         self._environ = {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}"}
 

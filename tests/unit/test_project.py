@@ -270,6 +270,8 @@ def test_a_machine_without_what_the_tests_run_is_told_what_to_install(
             "openssl",
             "chromium",
             "clamav-daemon",
+            "jq",
+            "prometheus",
             "nginx-light",
             "nodejs",
             "npm",

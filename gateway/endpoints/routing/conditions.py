@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.auth.request import RequestHead
-from gateway.domain.addresses import check_host_name
+from gateway.domain.addresses import check_host_name, host_name
 from gateway.endpoints.routing.rules import Condition, RequestConditions
 
 WILDCARD: Final = "*."
@@ -91,6 +91,20 @@ def suffixes(host: str) -> Iterator[str]:
         at = host.find(".", at + 1)
 
 
+def are_met(conditions: RequestConditions, head: RequestHead) -> bool:
+    """Tell whether a request meets the conditions of a route, its hosts too."""
+    if conditions.hosts:
+        name = host_name(head.headers.get("Host", ""))
+        if name is None or set(conditions.hosts).isdisjoint((name, *suffixes(name))):
+            return False
+    return request_holds(head)(conditions)
+
+
+def example_host(conditions: RequestConditions) -> str:
+    """Return a host that a route with `hosts` serves."""
+    return conditions.hosts[0].replace("*", "www")
+
+
 def check_host_pattern(text: str) -> None:
     """Check a name, or `*.` and a name, in lower case. Raises `ValueError`."""
     name = text.removeprefix(WILDCARD)
@@ -122,6 +136,20 @@ def _overlap(host: str, other: str) -> bool:
 def _is_below(host: str, pattern: str) -> bool:
     """Tell whether a name, or all that match a pattern, match `pattern`."""
     return pattern.startswith(WILDCARD) and host.endswith(pattern[1:]) and host != pattern[1:]
+
+
+# -- for operators
+
+
+def shown_when(conditions: RequestConditions) -> str:
+    """Return the names of a `when`, as the line at start shows them; values may be secrets."""
+    headers = [_shown(name, wanted) for name, wanted in conditions.headers.items()]
+    query = [_shown(f"?{name}", wanted) for name, wanted in conditions.query.items()]
+    return f" when {', '.join(headers + query)}" if headers or query else ""
+
+
+def _shown(name: str, wanted: Condition) -> str:
+    return f"no {name}" if wanted is False else name
 
 
 # -- two routes

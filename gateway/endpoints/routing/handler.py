@@ -48,6 +48,7 @@ class Routing:
         self._auth = auth
         self._steps = steps
         self._openapi = OpenApiEndpoint(settings, auth, lambda: self.table)
+        self._proxy = proxy
         self.websockets = websockets
         self._short = ShortRoutes(steps, proxy, auth.proxies, self._min_rate)
 
@@ -56,6 +57,10 @@ class Routing:
         """The routes of the newest set of plugins."""
         table = self._plugins.current.combined.get(KIND)
         return table if isinstance(table, RouteTable) else NO_ROUTES
+
+    def follow_table(self) -> None:
+        """Probe the upstreams of the newest routes, and forget what is known of others."""
+        self._proxy.follow(self.table.routes)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""

@@ -215,7 +215,7 @@ class Route:
     def methods(self) -> tuple[str, ...]:
         """The methods of the operations, in order, and HEAD if an upstream serves GET."""
         methods = set(self.operations)
-        if "GET" in methods and self.upstreams:
+        if "GET" in methods and (self.upstreams or self.redirect):
             methods.add("HEAD")
         return tuple(sorted(methods))
 

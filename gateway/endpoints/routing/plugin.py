@@ -11,7 +11,8 @@ from functools import partial
 from types import CodeType
 from typing import Final
 
-from gateway.endpoints.routing.contradictions import contradictions, warn_of_exposed
+from gateway.endpoints.routing.conditions import shown_when
+from gateway.endpoints.routing.contradictions import contradictions, shown_path, warn_of_exposed
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.openapi_plugin import OpenApiPlugin, make_openapi, openapi_name
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE, RouteBuilder
@@ -45,8 +46,11 @@ class RoutePlugin:
         """Return the line that is printed at start."""
         route = self.route
         methods = " ".join(route.methods) or "any method"
-        backends = ", ".join(route.upstreams) or (route.redirect.url if route.redirect else "scripts")
-        return f"{methods} {route.path} -> {backends} ({route.place}), authorization {route.auth}"
+        served = shown_path(route) + shown_when(route.conditions)
+        backends = ", ".join(route.upstreams) or "scripts"
+        if route.redirect is not None:
+            backends = f"{route.redirect.status} {route.redirect.url}"
+        return f"{methods} {served} -> {backends} ({route.place}), authorization {route.auth}"
 
     def warnings(self) -> Iterator[str]:
         """Yield what `gateway check` warns of."""

@@ -46,16 +46,13 @@ class ResponseCheckStep:
         if check is not None and isinstance(response, ProxyResponse):
             response.copy_to(_Copy(self, context, response, check))
         elif check is not None and isinstance(response, Response) and isinstance(response.body, bytes):
-            await self.check(context, response, check, response.body)
+            await self.check(context, _Sent(response), check, response.body)
         return response
 
-    async def check(
-        self, context: RequestContext, response: GatewayResponse, check: Check, body: bytes
-    ) -> None:
+    async def check(self, context: RequestContext, response: _Sent, check: Check, body: bytes) -> None:
         """Check a whole body, in a thread where it is large or packed, and tell what is wrong."""
-        encoding = response.headers.get(hdrs.CONTENT_ENCODING, "")
-        find = functools.partial(_faults, check, body, encoding, context.route.limits.max_body)
-        in_thread = len(body) > MAX_BYTES_ON_LOOP or codings(encoding)
+        find = functools.partial(_faults, check, body, response.encoding, context.route.limits.max_body)
+        in_thread = len(body) > MAX_BYTES_ON_LOOP or codings(response.encoding)
         faults = await asyncio.to_thread(find) if in_thread else find()
         context.response_faults = faults
         if not faults or self._metrics is None:
@@ -79,6 +76,14 @@ class ResponseCheckStep:
         return self._share
 
 
+class _Sent:
+    """What is remembered of a response, whose headers later steps change."""
+
+    def __init__(self, response: GatewayResponse) -> None:
+        self.status = response.status
+        self.encoding = response.headers.get(hdrs.CONTENT_ENCODING, "")
+
+
 class _Copy:
     """The copy of a response that streams."""
 
@@ -87,7 +92,7 @@ class _Copy:
     ) -> None:
         self._step = step
         self._context = context
-        self._response = response
+        self._response = _Sent(response)
         self._check = check
         self._body: bytearray | None = bytearray()
         self._lease = step.share().acquire(context.client, 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
 from gateway.auth.api_keys import API_KEY
 from gateway.auth.authenticator import CHALLENGE, JWT, Auth
+from gateway.domain.addresses import IPAddress, ip_address
 from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.rules import ClientNetworks
 from gateway.errors import Refusal
 
 PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -38,6 +41,24 @@ class RouteAccess:
                 raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
         if self.mode(route) != "none" or self._auth.identity.are_set:
             _check_rights(principal or {}, route)
+
+
+def check_client(networks: ClientNetworks, remote: str | None) -> None:
+    """Raise `Refusal("forbidden")` where clients of this address may not call.
+
+    `remote` is as trusted proxies report it. IPv4 inside IPv6 counts as IPv4; of a client without an
+    address nothing is known, so that it may call only where all may.
+    """
+    if not networks.allow and not networks.deny:
+        return
+    address = ip_address(remote or "")
+    allowed = address is not None and (not networks.allow or _is_in(address, networks.allow))
+    if address is None or not allowed or _is_in(address, networks.deny):
+        raise Refusal("forbidden", "clients of this address may not call here")
+
+
+def _is_in(address: IPAddress, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:

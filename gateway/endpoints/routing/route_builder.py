@@ -13,10 +13,14 @@ from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import LITERAL, variable_names
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
 from gateway.endpoints.routing.operation_builder import Fail, build_operation
-from gateway.endpoints.routing.rule_keys import client_networks, request_conditions
-from gateway.endpoints.routing.rules import (
-    HeaderRules,
-    Redirect,
+from gateway.endpoints.routing.rule_keys import (
+    REQUEST_RULES,
+    RESPONSE_RULES,
+    client_networks,
+    header_rules,
+    redirect_rule,
+    redirected_operations,
+    request_conditions,
 )
 from gateway.endpoints.routing.scripts.compiler import compile_script, make_script
 from gateway.endpoints.routing.upstream_keys import (
@@ -29,7 +33,7 @@ from gateway.endpoints.routing.upstream_keys import (
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document
-from gateway.plugins.route_models import HeaderRulesModel, RouteModel
+from gateway.plugins.route_models import RouteModel
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 REQUEST: Final = "request_script"
@@ -80,7 +84,7 @@ class RouteBuilder:
             upstreams=upstream_names(model, self._error),
             scheme=upstream_scheme(model),
             auth=auth,
-            operations=operations,
+            operations=operations or redirected_operations(model),
             request_script=self._script(REQUEST, model.request_script),
             response_script=self._script(RESPONSE, model.response_script),
             cors=self._cors(),
@@ -95,9 +99,9 @@ class RouteBuilder:
             upstream_tls=upstream_tls(model, Path(document.folder), self._error),
             conditions=request_conditions(model, self._error),
             clients=client_networks(model),
-            request_headers=_header_rules(model.request_headers),
-            response_headers=_header_rules(model.response_headers),
-            redirect=Redirect(**dict(model.redirect)) if model.redirect else None,
+            request_headers=header_rules(model, REQUEST_RULES, self._error),
+            response_headers=header_rules(model, RESPONSE_RULES, self._error),
+            redirect=redirect_rule(model, self._error),
             websocket=model.websocket,
         )
 
@@ -167,7 +171,3 @@ class RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-def _header_rules(model: HeaderRulesModel) -> HeaderRules:
-    return HeaderRules(tuple(model.remove), dict(model.set))

@@ -80,6 +80,11 @@ class HeaderRules:
         """Tell whether there is any rule."""
         return bool(self.remove or self.set)
 
+    @property
+    def set_names(self) -> frozenset[str]:
+        """The names that are set, in lower case."""
+        return frozenset(map(str.lower, self.set)) if self.set else NO_NAMES
+
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
@@ -89,6 +94,7 @@ class Redirect:
     status: int
 
 
+NO_NAMES: Final[frozenset[str]] = frozenset()
 ANY_REQUEST: Final = RequestConditions()
 ANY_CLIENT: Final = ClientNetworks()
 NO_RULES: Final = HeaderRules()

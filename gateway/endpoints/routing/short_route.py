@@ -18,6 +18,7 @@ from gateway.endpoints.routing.proxy.plain_text import (
     recall_request,
 )
 from gateway.endpoints.routing.proxy.proxy import Proxy
+from gateway.endpoints.routing.route_access import check_client
 from gateway.endpoints.routing.short_forward import ShortForward, ShortParts
 from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
@@ -59,6 +60,7 @@ class ShortRoutes:
             path=match.path,
             body=exchange.body,
         )
+        check_client(route.clients, context.remote)
         if not steps.authorize.authorize_now(context):
             return False
         exchange.begin()

@@ -7,9 +7,12 @@ import logging
 from gateway.auth.authenticator import Auth
 from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
+from gateway.endpoints.routing.header_rules import change_request, change_response
 from gateway.endpoints.routing.in_flight import BoundStep, RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
+from gateway.endpoints.routing.redirects import redirect
 from gateway.endpoints.routing.response_check import ResponseCheckStep
+from gateway.endpoints.routing.route_access import check_client
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS
@@ -19,6 +22,13 @@ from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.routing")
+
+
+async def _check_client(context: RequestContext, call_next: Next) -> GatewayResponse:
+    """Refuse a client by its address. The owner's socket has none: only the operator can open it."""
+    if not context.incoming.owner:
+        check_client(context.route.clients, context.remote)
+    return await call_next(context)
 
 
 class RouteSteps:
@@ -48,13 +58,17 @@ class RouteSteps:
         self.validate = ValidateStep(self.bodies)
         steps = (
             self._cors,
+            _check_client,
             self.authorize,
             self.rate,
             self.bound,
             self.validate,
             self._count_abnormal,
+            change_response,
+            redirect,
             ResponseCheckStep(metrics),
             scripts.before,
+            change_request,
             scripts.after,
         )
         self._call_first = chain(steps, self._upstream)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.test_utils import make_mocked_request
@@ -22,17 +22,17 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables
+from gateway.endpoints.routing.conditions import are_met, example_host
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import AnyRoutePlugin
-from gateway.endpoints.routing.proxy.upstream_call import target_of
-from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
-from gateway.endpoints.routing.table import MethodNotAllowed
-from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
+from gateway.endpoints.routing.stubbed_upstream import StubbedUpstream
+from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
+from gateway.endpoints.routing.websocket.handshake import is_websocket
 from gateway.endpoints.routing.websocket.websockets import check_request
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
@@ -42,11 +42,10 @@ from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Configs
 from gateway.plugins.stubs import Stubs, body_bytes, is_body
 from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, script_failure
-from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
 
-REMOTE: Final = "192.0.2.1"
-"""The address that tests send from (RFC 5737)."""
+REQUEST_ID: Final = "0" * 16
+"""The id of the requests of tests."""
 
 NOT_AUTHORIZED: Final = (
     "this test names no caller, so authorization was skipped: add to its request `principal: null` for"
@@ -56,36 +55,6 @@ NOT_AUTHORIZED: Final = (
 
 _SCRIPT_FAILURES: Final = frozenset({"internal", "gateway_timeout", "records_unavailable"})
 """Codes of refusals that a failing script causes; the exception is their cause."""
-
-
-class StubbedUpstream:
-    """An upstream that gives one response to every request. `sent`: the latest request that it got."""
-
-    def __init__(self, answer: AnswerModel) -> None:
-        self._answer = answer
-        self.sent: SentModel | None = None
-        self.body = b""
-
-    async def __call__(self, context: RequestContext) -> GatewayResponse:
-        """Return the response."""
-        status, headers, body = await self._receive(context)
-        return Response(status=status, body=body, headers=headers)
-
-    async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
-        """Return the response, for a script."""
-        request_whole(context)
-        return await self._receive(context)
-
-    async def _receive(self, context: RequestContext) -> BufferedResponse:
-        self.body = await context.request.content.read() if context.body is None else context.body
-        self.sent = SentModel(method=context.upstream_method, target=target_of(context))
-        answer, code = self._answer, self._answer.code
-        if "code" not in answer.model_fields_set and is_websocket(context.incoming.headers):
-            code = SWITCHING_PROTOCOLS
-        headers = CIMultiDict(answer.headers)
-        if isinstance(answer.body, dict | list):
-            headers.setdefault("Content-Type", "application/json")
-        return BufferedResponse(code, headers, body_bytes(answer.body))
 
 
 async def run_route_tests(
@@ -167,6 +136,8 @@ async def _respond(
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
     try:
+        if not are_met(context.route.conditions, context.incoming):
+            raise NoRoute
         method = preflight_method(context.request) or context.request.method
         if not context.route.allows(method):
             raise MethodNotAllowed(context.route.methods)
@@ -216,12 +187,15 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
+    if model.host is not None or route.conditions.hosts:
+        headers.setdefault(hdrs.HOST, model.host or example_host(route.conditions))
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
     resources = dict(model.resources)
     if model.path and not resources:
         resources = RouteTemplate.parse(route.path).values_of(path)
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
+    incoming.facts.request_id = REQUEST_ID
     return RequestContext(
         incoming=incoming,
         route=route,
@@ -230,7 +204,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         raw_resources={name: quote(value) for name, value in resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
-        remote=REMOTE,
+        remote=model.remote,
         path=path,
     )
 
@@ -276,7 +250,7 @@ def _failures(expect: RouteExpectModel, response: GatewayResponse, reason: str) 
 
 
 def _wrong_headers(
-    what: str, expected: Mapping[str, str] | None, headers: Mapping[str, str]
+    what: str, expected: Mapping[str, str | None] | None, headers: Mapping[str, str]
 ) -> Iterator[str]:
     for name, value in (expected or {}).items():
         if headers.get(name) != value:

@@ -17,6 +17,9 @@ from gateway.endpoints.routing.rules import ActiveHealth, PassiveHealth, Upstrea
 from gateway.plugins.legacy_keys import NO_UPSTREAM
 from gateway.plugins.route_models import RouteModel
 
+MAX_PROBE_SECONDS: Final = 60
+"""The longest `health.timeout`."""
+
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _TARGET: Final = re.compile(r"/[!\"$-~]*")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -82,6 +85,9 @@ def active_health(model: RouteModel, report: Report) -> ActiveHealth | None:
             "health",
             "path",
         )
+    if health.timeout > MAX_PROBE_SECONDS:
+        message = f"a probe lasts {MAX_PROBE_SECONDS} seconds at most: others wait for its place"
+        report(message, "health", "timeout")
     for at, status in enumerate(health.expect):
         if status < 200:
             report(f"no response ends with the status {status}", "health", "expect", at)

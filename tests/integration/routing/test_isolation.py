@@ -13,9 +13,16 @@ from aiohttp import web
 from gateway.auth.tokens import token_digest
 from gateway.endpoints.routing.proxy import proxy
 from gateway.server.app import Gateway
-from tests.support.harness import RawConnection, get, raw_connection, request_head, wait_until
+from tests.support.harness import (
+    RawConnection,
+    get,
+    put,
+    raw_connection,
+    request_head,
+    wait_until,
+)
 from tests.support.routing.api import api
-from tests.support.routing.proxying import answer_all, read_head, upstream
+from tests.support.routing.proxying import answer_all, read_head, respond, upstream
 from tests.support.routing.scripted import Serve, ask, route
 
 pytestmark = pytest.mark.both_paths
@@ -69,6 +76,50 @@ async def test_an_upstream_that_hangs_is_refused_at_once_and_no_other_one_waits(
                 assert int(refused.headers["Retry-After"]) > 0
             assert (await get(gateway, "/good")).status == 200
         assert len(bad.received) == 2
+
+
+async def test_a_route_whose_upstream_hangs_holds_up_neither_other_routes_nor_uploads(
+    serve: Serve,
+) -> None:
+    hangs = Silent()
+    async with upstream(hangs) as bad, upstream(answer_all) as good:
+        probed = "health: {path: /health, every: 50ms, timeout: 60s}\nlimits: {in_flight: 40}\n"
+        gateway = await serve(
+            leads(bad.authority, "/bad", probed), leads(bad.authority, "/probed", probed),
+            leads(good.authority, "/good"),
+        )  # fmt: skip
+        async with waiting(gateway, 20, "/bad"):
+            await hangs.wait(21)  # with a probe
+            refused = await get(gateway, "/bad")
+            assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
+            assert int(refused.headers["Retry-After"]) > 0
+            for _ in range(20):
+                assert (await get(gateway, "/good")).status == 200
+                assert (await put(gateway, "/upload/a.txt", b"x")).status in {200, 201}
+            async with raw_connection(gateway, "127.0.0.9") as other:
+                await other.send(request_head("GET", "/bad"))
+                await hangs.wait(1)
+
+
+async def test_probes_that_hang_take_no_place_of_requests(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(proxy, "MAX_ROUTE_REQUESTS", 2)
+    hung = asyncio.Semaphore(0)
+
+    async def serve_all_but_probes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await read_head(reader)).startswith(b"GET /good"):
+            writer.write(respond())
+        hung.release()
+        await reader.read()
+
+    async with upstream(serve_all_but_probes) as up:
+        probed = "health: {path: /health, every: 50ms, timeout: 60s}\n"
+        gateway = await serve(leads(up.authority, "/good", probed))
+        await hung.acquire()
+        for _ in range(5):
+            assert (await get(gateway, "/good")).status == 200
 
 
 async def test_requests_pass_over_an_upstream_that_is_busy_to_the_next_one(

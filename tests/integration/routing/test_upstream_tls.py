@@ -97,6 +97,25 @@ async def test_the_certificate_of_the_route_is_shown_to_a_server_that_asks_for_i
         assert (sent.status, sent.body) == (200, "gateway")
 
 
+async def test_probes_show_the_certificate_too(serve: Serve, authority: Authority) -> None:
+    authority.issue("gateway", "client")
+    probed = asyncio.Event()
+
+    async def serve_probes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, _ = await read_request(reader)
+            if head.startswith(b"GET /health"):
+                assert tell_client(reader, writer) == b"gateway"
+                probed.set()
+            writer.write(respond(b"ok"))
+
+    async with upstream(serve_probes, authority.server_context(asks_client=True)) as up:
+        more = "upstream_tls: {ca: tls/ca.pem, cert: tls/client.pem, key: tls/client.key}\n"
+        gateway = await serve(leads(up.authority, f"{more}health: {{path: /health, every: 50ms}}\n"))
+        await probed.wait()
+        assert await asked(gateway) == (200, "ok")
+
+
 async def test_a_reload_reads_the_files_anew_and_a_bad_file_keeps_what_is_in_force(
     serve: Serve, authority: Authority, tmp_path: Path
 ) -> None:

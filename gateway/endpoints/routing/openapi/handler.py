@@ -18,7 +18,7 @@ from gateway.http.responses import ApiHandler, Response
 from gateway.settings import Settings
 
 MAX_CACHED_DOCUMENTS: Final = 8
-"""Documents that are kept, one for callers who see the same: a large one takes tens of milliseconds."""
+"""Documents to keep, one for callers who see the same; 1,000 operations take tenths of a second."""
 
 
 class OpenApiEndpoint:

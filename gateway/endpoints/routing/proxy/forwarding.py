@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
@@ -66,22 +66,25 @@ class Hop:
 # -- to the upstream
 
 
-def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict[str]:
+def request_headers(
+    fields: _Fields, received: _Fields, hop: Hop, ours: Container[str] = ()
+) -> CIMultiDict[str]:
     """Return the header fields for the upstream, without those of FRAMING.
 
     `fields` is what the steps made of `received`, the client's own. A field that a step set stays,
-    even if the client names it in `Connection`. Raises `Refusal`: `bad_request` for a value that
-    is not allowed in a header, `bad_gateway` for a request in a loop.
+    even if the client names it in `Connection`, and so do those of `ours` (names in lower case) with
+    the same value as the client's. Raises `Refusal`: `bad_request` for a value that is not allowed in
+    a header, `bad_gateway` for a request in a loop.
     """
     options = connection_options(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in fields.items():
         key = name.lower()
-        if _is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
+        if is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
         untrusted = key in options or UNDERSCORE in key or key == _REQUEST_ID
         untrusted = untrusted or (not hop.trusted and tells_origin(key))
-        if untrusted and received.getall(name, None) == fields.getall(name):
+        if untrusted and key not in ours and received.getall(name, None) == fields.getall(name):
             continue  # the client's own, which no step set
         kept.add(name, value)
     _set_origin(kept, hop)
@@ -97,7 +100,8 @@ def connection_options(fields: _Fields) -> frozenset[str]:
     return frozenset(option.strip().lower() for option in lines.split(",")) - {""}
 
 
-def _is_hop_by_hop(key: str) -> bool:
+def is_hop_by_hop(key: str) -> bool:
+    """Tell whether a field, whose name is in lower case, is about one connection only."""
     return key in HOP_BY_HOP or key.startswith("proxy-")
 
 
@@ -202,7 +206,7 @@ def response_headers(received: _Fields) -> CIMultiDict[str]:
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in received.items():
         key = name.lower()
-        if not _is_hop_by_hop(key) and key not in options:
+        if not is_hop_by_hop(key) and key not in options:
             kept.add(name, value)
     if "Transfer-Encoding" in received:
         # RFC 9112 section 6.3: it overrides the length, which must not be sent beside it.

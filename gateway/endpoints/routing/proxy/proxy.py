@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from aiohttp import hdrs
 
 from gateway.auth.request import RequestHead
-from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
+from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
 from gateway.endpoints.routing.proxy.attempt import CountedAttempt
 from gateway.endpoints.routing.proxy.attempt_record import AttemptRecord
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed, too_long
+from gateway.endpoints.routing.proxy.probes import UpstreamProbes
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
@@ -54,6 +55,7 @@ class Proxy:
     def __init__(self, trusts: Callable[[RequestHead], bool], metrics: RequestMetrics) -> None:
         self.upstreams = Upstreams()
         self.caller = UpstreamCaller(trusts)
+        self._probes = UpstreamProbes(self.caller.pool)
         self._metrics = metrics
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
         self._routes: dict[str, FairShare] = {}
@@ -63,8 +65,13 @@ class Proxy:
         """Let requests be sent."""
         await self.caller.start()
 
+    def follow(self, routes: Iterable[Route]) -> None:
+        """Let these routes be those in force: they keep what is known of their upstreams."""
+        self._probes.follow(self.upstreams.follow(routes).items())
+
     async def close(self) -> None:
         """Close every connection to an upstream."""
+        await self._probes.close()
         await self.caller.close()
 
     async def __call__(self, context: RequestContext) -> GatewayResponse:

@@ -196,9 +196,10 @@ class UpstreamCaller:
         own = head.headers.get(hdrs.HOST)
         hop = Hop(head.remote or None, scheme, own, trusted=self._trusts(head))
         received = cast(CIMultiDictProxy[str], head.headers)
-        headers = forwarding.request_headers(context.headers, received, hop)
+        ours = context.route.request_headers.set_names
+        headers = forwarding.request_headers(context.headers, received, hop, ours)
         host = context.headers.get(hdrs.HOST, upstream)
-        headers[hdrs.HOST] = upstream if host == own else host
+        headers[hdrs.HOST] = upstream if host == own and "host" not in ours else host
         tracing.set_context(headers, head.facts.attempt_span)
         headers.setdefault(REQUEST_ID, head.facts.request_id)
         return headers

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.proxy.upstreams import UpstreamGroup
 from gateway.endpoints.routing.rules import ActiveHealth, PassiveHealth, UpstreamTls
+from gateway.telemetry.request_metrics import MAX_NAMES
 
 _Key = tuple[tuple[str, ...], str, UpstreamTls | None, PassiveHealth, ActiveHealth | None]
 
@@ -17,6 +18,7 @@ class Upstreams:
     def __init__(self) -> None:
         self._groups: dict[_Key, UpstreamGroup] = {}
         self._of_routes: dict[str, tuple[Route, UpstreamGroup]] = {}
+        self._followed: tuple[tuple[UpstreamGroup, Route], ...] = ()
 
     def of_route(self, route: Route) -> UpstreamGroup:
         """Return the upstreams of a route."""
@@ -30,9 +32,19 @@ class Upstreams:
         self._of_routes[route.name] = route, group
         return group
 
-    def follow(self, routes: Iterable[Route]) -> list[UpstreamGroup]:
-        """Forget what no route in force needs; return the groups of those that are."""
+    def follow(self, routes: Iterable[Route]) -> dict[UpstreamGroup, Route]:
+        """Forget what no route in force needs; return the groups of those that are, each with one."""
         self._of_routes.clear()
-        used = {id(group): group for group in map(self.of_route, routes)}
-        self._groups = {key: group for key, group in self._groups.items() if id(group) in used}
-        return list(used.values())
+        self._followed = tuple((self.of_route(route), route) for route in routes if route.upstreams)
+        used = dict(self._followed)
+        self._groups = {key: group for key, group in self._groups.items() if group in used}
+        return used
+
+    def up(self) -> dict[tuple[str, ...], float]:
+        """Return 1 for each route and upstream that gets requests, else 0. Thread-safe."""
+        routes = self._followed[:MAX_NAMES]
+        return {
+            (route.name, upstream): float(group.is_up(upstream))
+            for group, route in routes
+            for upstream in route.upstreams
+        }

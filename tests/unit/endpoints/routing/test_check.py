@@ -214,6 +214,59 @@ def test_a_script_that_may_take_a_path_from_the_request_is_pointed_out(
     assert err.startswith("warning: x.yaml:3: this script opens or removes files") == warned
 
 
+RULED = """
+name: ruled
+upstreams: [up]
+hosts: ['*.example']
+when: {headers: {X-Version: '2'}}
+allow: [192.0.2.0/24]
+proxy: {path: /a}
+request_headers: {set: {X-User: '{principal}', X-From: '{remote}'}, remove: [Cookie]}
+response_headers: {set: {X-Id: '{request_id}'}, remove: [Server]}
+tests:
+- name: passes
+  request: {method: GET, headers: {X-Version: '2', Cookie: a, X_User: root}, principal: {name: ann}}
+  upstream: {headers: {Server: up}}
+  expect:
+    headers: {X-User: ann, X-From: 192.0.2.1, Cookie: null, X_User: null, Host: www.example}
+    response_headers: {X-Id: '0000000000000000', Server: null}
+- name: another host
+  request: {method: GET, host: 'example:80', headers: {X-Version: '2'}}
+  expect: {status: 404}
+- name: another header
+  request: {method: GET, host: a.example}
+  expect: {status: 404}
+- name: another network
+  request: {method: GET, host: 'A.example.', remote: 192.0.3.1, headers: {X-Version: '2'}}
+  expect: {status: 403, response_headers: {X-Id: null}}
+---
+redirect: 'https://new.example/{id}'
+proxy: {path: '/old/{id}', authorization: {auth: none}}
+tests:
+- name: leads to the new place
+  request: {method: GET, resources: {id: a b}, params: {x: ['1']}}
+  expect: {status: 308, response_headers: {Location: 'https://new.example/a%20b?x=1'}}
+"""
+
+
+def test_a_case_has_a_host_and_an_address_and_sees_changed_headers(check_text: Check) -> None:
+    code, out, err = check_text(RULED)
+    assert (code, err) == (0, "")
+    assert "any method *.example/a when x-version -> up (" in out
+    assert "any method /old/{id} -> 308 https://new.example/{id} (" in out
+    assert out.endswith("5 tests, 0 failed\n")
+
+
+def test_a_case_that_needs_no_header_is_told_of_it(check_text: Check) -> None:
+    text = RULED.replace("Cookie: null", "Cookie: a").replace("remote: 192.0.3.1", "remote: nowhere")
+    code, _, err = check_text(text)
+    assert code == 1
+    assert "remote` must be an IP address" in err
+    code, out, _ = check_text(text.replace("nowhere", "192.0.3.1"))
+    assert code == 1
+    assert "header Cookie is None, expected 'a'" in out
+
+
 def test_a_response_that_violates_its_schema_fails_a_case(check_text: Check) -> None:
     schema = "spec: [{method: GET, schema: {response: {body: {required: [id]}}}}]\n"
     text = route("/r", more=schema).replace("[]", "[up]", 1)

@@ -48,6 +48,7 @@ def fault(folder: Path, text: str) -> str:
         ("upstreams: [a]\nhealth: {path: '/a#b'}", "0.yaml:3: `health.path` is a path and a query"),
         ("upstreams: [a]\nhealth: {path: 'a'}", "0.yaml:3: `health.path`"),
         ("upstreams: [a]\nhealth: {path: /a, expect: [200, 100]}", "0.yaml:3: no response ends with"),
+        ("upstreams: [a]\nhealth: {path: /a, timeout: 61}", "0.yaml:3: a probe lasts 60 seconds"),
         ("upstreams: [{host: a, weight: 0}]", "0.yaml:2: `upstreams.0.weight`"),
         ("upstreams: [a]\npassive: {statuses: [404]}", "0.yaml:3: `passive.statuses.0`"),
         ("upstreams: [a]\nupstream_tls: {ca: ca.pem}", "0.yaml:3: `upstream_tls` needs TLS"),

@@ -259,7 +259,8 @@ def test_a_reload_that_leaves_the_settings_keeps_what_is_known_and_forgets_what_
     for each in (kept, gone):
         fail(upstreams.of_route(each), each.upstreams[0])
     after = replace(kept, weights=(3, 1))
-    assert upstreams.follow([after]) == [upstreams.of_route(after)]
+    assert upstreams.follow([after]) == {upstreams.of_route(after): after}
+    assert upstreams.up() == {("kept", "a"): 0, ("kept", "b"): 1}
     assert ready(upstreams.of_route(after)) == {"b"}
     assert ready(upstreams.of_route(gone)) == {"c", "d"}
 
