@@ -69,6 +69,8 @@ ROUTES = [
         "return {}",
         "hosts: [shop.example]\nwhen: {headers: {X-V: '2'}, query: {q: [a, b]}}\n",
     ),
+    "name: moved\nredirect: {url: 'https://new.example/{x}', status: 301}\n"
+    "proxy: {path: '/old/{x}', authorization: {auth: none}}\nspec: [{method: GET}]\n",
     route("/wild", "return {}", 'hosts: ["*.shop.example"]\nspec: [{method: GET}]\n'),
 ]
 
@@ -122,11 +124,11 @@ async def test_every_command_is_run_and_answered_as_the_page_says(serve: Serve) 
     routes = {
         link: outcome for link, outcome in outcomes.items() if not re.match(r"#\w+/(-|upload)/", link)
     }
-    expected = {"#put/people/%7Bid%7D": 201, "#get/people/%7Bid%7D": 201}
+    expected = {"#put/people/%7Bid%7D": 201, "#get/people/%7Bid%7D": 201, "#get/old/%7Bx%7D": 301}
     assert {link: status for link, (status, _) in routes.items()} == {
         link: expected.get(link, 200) for link in routes
     }, routes
-    assert len(routes) == 17
+    assert len(routes) == 18
     # What an upload or an event of the sample's name is not there may be 404; a notification is signed.
     wrong = {400, 401, 403, 405, 411, 413, 415, 0} | set(range(500, 600))
     ours = {link: outcome for link, outcome in outcomes.items() if link not in routes}

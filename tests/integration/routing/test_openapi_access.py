@@ -214,3 +214,15 @@ async def test_what_one_caller_was_shown_is_not_shown_to_the_next(
         assert shown(await get(gateway, DOCUMENT, token)) == set(ROUTES)
         assert shown(await get(gateway, DOCUMENT)) == {"open"}
         assert shown(await get(gateway, DOCUMENT, bearer(issuer.token()))) == {"open", "users"}
+
+
+async def test_routes_that_refuse_the_address_of_the_caller_are_not_shown(serve: Serve) -> None:
+    texts = [
+        ROUTES["open"] + "deny: [127.0.0.0/8]\n",
+        ROUTES["usual"] + "allow: [10.0.0.0/8]\n",
+        ROUTES["tokens"] + "allow: [127.0.0.1]\n",
+    ]
+    gateway = await serve(*texts, auth="none", trusted_proxies=["127.0.0.1"])
+    assert shown(await get(gateway, DOCUMENT)) == set()
+    assert shown(await get(gateway, DOCUMENT, "X-Forwarded-For: 10.1.2.3")) == {"open", "usual"}
+    assert shown(await get(gateway, DOCUMENT, "X-Forwarded-For: 192.0.2.1")) == {"open"}

@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from gateway.auth.api_keys import ApiKey
 from gateway.auth.authenticator import Auth
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.api_routes import API_ROUTES, Access, ApiRoute
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import Segments
 from gateway.endpoints.routing.model import Route
-from gateway.endpoints.routing.route_access import RouteAccess
+from gateway.endpoints.routing.route_access import RouteAccess, check_client
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
@@ -75,24 +75,26 @@ class Audience:
                 return all_operations(routes, self._settings)
         except Refusal as error:
             refusal = error
-        shown = tuple(self._routes(caller.principal, caller.key, routes))
+        remote = self._auth.proxies.client_address(incoming.remote, incoming.headers)
+        shown = tuple(self._routes(caller, remote, routes))
         files = self._files(caller.principal, caller.key)
         if refusal is not None and not shown and not files:
             raise refusal
         return VisibleOperations(shown, files, self._endpoints(caller.key, refusal is None, files))
 
     def _routes(
-        self, principal: Mapping[str, Any] | None, key: ApiKey | None, routes: Iterable[Route]
+        self, caller: Caller, remote: str | None, routes: Iterable[Route]
     ) -> Iterable[tuple[Route, tuple[str, ...]]]:
         for route in routes:
             methods = tuple(route.operations) or ANY_METHOD
-            if key is not None:
-                methods = _methods_of_key(key, methods, RouteTemplate.parse(route.path).segments)
-            if methods and self._may_call(route, principal):
+            if caller.key is not None:
+                methods = _methods_of_key(caller.key, methods, RouteTemplate.parse(route.path).segments)
+            if methods and self._may_call(route, caller.principal, remote):
                 yield route, methods
 
-    def _may_call(self, route: Route, principal: Mapping[str, Any] | None) -> bool:
+    def _may_call(self, route: Route, principal: Mapping[str, Any] | None, remote: str | None) -> bool:
         try:
+            check_client(route.clients, remote)
             self._access.check_caller(route, principal)
         except Refusal:
             return False
