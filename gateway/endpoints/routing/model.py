@@ -258,6 +258,8 @@ class RequestContext:
     """The encoded path for the upstream, if a step has set one in place of the target's."""
     raw_query: str | None = None
     """The encoded query for the upstream, if a step has set one."""
+    response_faults: Sequence[SchemaFault] = ()
+    """The rules that the response violates."""
     deadline: float | None = None
     """The time of the loop by which the response of the upstreams must have ended (`limits.total`)."""
 

@@ -11,6 +11,7 @@ from gateway.endpoints.routing.header_rules import change_request, change_respon
 from gateway.endpoints.routing.in_flight import BoundStep, RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.redirects import redirect
+from gateway.endpoints.routing.response_check import ResponseCheckStep
 from gateway.endpoints.routing.route_access import check_client
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
@@ -65,6 +66,7 @@ class RouteSteps:
             self._count_abnormal,
             change_response,
             redirect,
+            ResponseCheckStep(metrics),
             scripts.before,
             change_request,
             scripts.after,

@@ -26,14 +26,13 @@ from gateway.endpoints.routing.conditions import are_met, example_host
 from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Next, RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import AnyRoutePlugin
-from gateway.endpoints.routing.proxy.upstream_call import target_of
-from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, request_whole
 from gateway.endpoints.routing.route_builder import REQUEST, RESPONSE
 from gateway.endpoints.routing.scripts.compiler import make_script
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
 from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.stubbed_upstream import StubbedUpstream
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute
-from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, is_websocket
+from gateway.endpoints.routing.websocket.handshake import is_websocket
 from gateway.endpoints.routing.websocket.websockets import check_request
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
@@ -43,7 +42,6 @@ from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.values import Configs
 from gateway.plugins.stubs import Stubs, body_bytes, is_body
 from gateway.plugins.testing import MAX_TEST_SECONDS, TestResult, run_tests, script_failure
-from gateway.plugins.testing_models import AnswerModel
 from gateway.settings import Settings
 
 REQUEST_ID: Final = "0" * 16
@@ -57,33 +55,6 @@ NOT_AUTHORIZED: Final = (
 
 _SCRIPT_FAILURES: Final = frozenset({"internal", "gateway_timeout", "records_unavailable"})
 """Codes of refusals that a failing script causes; the exception is their cause."""
-
-
-class StubbedUpstream:
-    """An upstream that gives one response to every request. `sent`: the latest request that it got."""
-
-    def __init__(self, answer: AnswerModel) -> None:
-        self._answer = answer
-        self.sent: SentModel | None = None
-        self.body = b""
-
-    async def __call__(self, context: RequestContext) -> GatewayResponse:
-        """Return the response."""
-        status, headers, body = await self._receive(context)
-        return Response(status=status, body=body, headers=headers)
-
-    async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
-        """Return the response, for a script."""
-        request_whole(context)
-        return await self._receive(context)
-
-    async def _receive(self, context: RequestContext) -> BufferedResponse:
-        self.body = await context.request.content.read() if context.body is None else context.body
-        self.sent = SentModel(method=context.upstream_method, target=target_of(context))
-        answer, code = self._answer, self._answer.code
-        if "code" not in answer.model_fields_set and is_websocket(context.incoming.headers):
-            code = SWITCHING_PROTOCOLS
-        return BufferedResponse(code, CIMultiDict(answer.headers), body_bytes(answer.body))
 
 
 async def run_route_tests(
@@ -124,6 +95,10 @@ async def _find_failures(
     except _ScriptFailed as failed:
         return [script_failure(failed.error)]
     failures = _failures(test.expect, response, reason)
+    failures += [
+        f"the response violates its schema: {fault.pointer or 'the body'} {fault.message}"
+        for fault in context.response_faults
+    ]
     failures += _wrong_headers("header", test.expect.headers, sent_headers)
     failures += _wrong_headers("response header", test.expect.response_headers, response.headers)
     return [*failures, *_sent_failures(test.expect.sent, upstream)]

@@ -122,9 +122,9 @@ class ValidateStep:
             body = await self._bodies.read_body(context)
             large = len(body) > MAX_BYTES_ON_LOOP
             faults += (
-                await asyncio.to_thread(_json_faults, check, body, operation)
+                await asyncio.to_thread(_body_faults, check, body, operation)
                 if large
-                else _json_faults(check, body, operation)
+                else _body_faults(check, body, operation)
             )
         if faults:
             raise _schema_refusal(faults)
@@ -137,7 +137,7 @@ class ValidateStep:
         faults = _head_faults(context, operation)
         if (check := _body_check(context, operation)) is not None:
             self._bodies.hold(context)
-            faults += _json_faults(check, context.body or b"", operation)
+            faults += _body_faults(check, context.body or b"", operation)
         if faults:
             raise _schema_refusal(faults)
 
@@ -211,14 +211,17 @@ def _settle_content_type(headers: CIMultiDict[str]) -> None:
         raise Refusal("unsupported_media_type", message)
 
 
-def _json_faults(check: Check, body: bytes, operation: Operation) -> list[SchemaFault]:
+def _body_faults(check: Check, body: bytes, operation: Operation) -> list[SchemaFault]:
+    """Return the rules that a request's body violates; one in chunks may turn out to be empty."""
+    return json_faults(check, body) if body or not operation.body_optional else []
+
+
+def json_faults(check: Check, body: bytes) -> list[SchemaFault]:
     """Return the rules that the body violates; that it is JSON (RFC 8259) in UTF-8 is the first.
 
     A name that an object has twice is a violation too (section 4 there): we check the last value, and
     an upstream may take the first.
     """
-    if not body and operation.body_optional:
-        return []
     try:
         value = parse_json(body, _unique)
     except _DuplicateKeyError as error:

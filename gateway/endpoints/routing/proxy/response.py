@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -93,6 +93,19 @@ class UpstreamResponse:
             self._callbacks.callback(callback)
 
 
+class BodyCopy(Protocol):
+    """Takes a copy of a body."""
+
+    def add(self, chunk: bytes, /) -> None:
+        """Take a part of it."""
+
+    async def end(self) -> None:
+        """Take note that the body has ended well."""
+
+    def drop(self) -> None:
+        """Take note that nothing will follow."""
+
+
 def plain_reason(reason: str | None) -> str | None:
     """Return a reason phrase that can be sent; None: that of the status."""
     reason = reason or ""
@@ -116,6 +129,11 @@ class ProxyResponse(GatewayResponse):
             self.headers.popall(hdrs.CONTENT_LENGTH, None)  # of a body that is not sent
         self._upstream_response = upstream_response
         self._meter = meter
+        self._copy: BodyCopy | None = None
+
+    def copy_to(self, copy: BodyCopy) -> None:
+        """Copy the body while it is sent; it is told when the body has ended well."""
+        self._copy = copy
 
     def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call this once the response has ended at the upstream."""
@@ -161,21 +179,34 @@ class ProxyResponse(GatewayResponse):
         """Send the body, then end it; abort the client's connection if it did not end cleanly."""
         if self._eof_sent:
             return
+        copy, self._copy = self._copy, None
         try:
-            if self._must_be_empty_body:
-                await super().write_eof()
-            elif self._is_short_and_complete():
-                await super().write_eof(self._upstream_response.response.content.read_nowait())
-            else:
-                await self._stream_body()
+            await self._send_body(copy)
         except (aiohttp.ClientError, OSError) as error:
             self._eof_sent = True
             fields = {"reason": self._reason_of(error), "status": self.status}
             log.warning("proxied response aborted", extra=event("response.aborted", **fields))
             abort(self._upstream_response.request)
             drop_tracebacks(error)
+        else:
+            if copy is not None:
+                await self.discard()
+                await copy.end()
         finally:
             await self.discard()
+            if copy is not None:
+                copy.drop()
+
+    async def _send_body(self, copy: BodyCopy | None) -> None:
+        if self._must_be_empty_body:
+            await super().write_eof()
+        elif self._is_short_and_complete():
+            content = self._upstream_response.response.content.read_nowait()
+            if copy is not None:
+                copy.add(content)
+            await super().write_eof(content)
+        else:
+            await self._stream_body(copy)
 
     def _is_short_and_complete(self) -> bool:
         """Tell whether the whole body has arrived and is short: then nothing has to wait."""
@@ -184,13 +215,15 @@ class ProxyResponse(GatewayResponse):
         short = content.is_eof() and content.total_bytes <= MAX_SHORT_BYTES
         return short and transport is not None and not transport.get_write_buffer_size()
 
-    async def _stream_body(self) -> None:
+    async def _stream_body(self, copy: BodyCopy | None) -> None:
         content = self._upstream_response.response.content
         timeout = self._upstream_response.timeout
         async with timeout.limit_wait(self._upstream_response.request):
             while not content.at_eof():
                 chunk = await content.readany()
                 timeout.renew()
+                if copy is not None:
+                    copy.add(chunk)
                 await self._write_chunk(chunk)
                 timeout.renew()
             await super().write_eof()

@@ -265,3 +265,13 @@ def test_a_case_that_needs_no_header_is_told_of_it(check_text: Check) -> None:
     code, out, _ = check_text(text.replace("nowhere", "192.0.3.1"))
     assert code == 1
     assert "header Cookie is None, expected 'a'" in out
+
+
+def test_a_response_that_violates_its_schema_fails_a_case(check_text: Check) -> None:
+    schema = "spec: [{method: GET, schema: {response: {body: {required: [id]}}}}]\n"
+    text = route("/r", more=schema).replace("[]", "[up]", 1)
+    case = "tests:\n- {name: the case, request: {method: GET}, upstream: {body: BODY}, expect: {}}\n"
+    assert check_text(text + case.replace("BODY", "{id: 1}"))[0] == 0
+    code, out, _ = check_text(text + case.replace("BODY", "{name: a}"))
+    assert code == 1
+    assert 'the response violates its schema: the body "id" is a required property' in out
