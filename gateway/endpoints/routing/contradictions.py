@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -16,7 +17,7 @@ from gateway.endpoints.routing.conditions import (
 )
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.rules import RequestConditions
-from gateway.endpoints.routing.table import is_stricter
+from gateway.endpoints.routing.table import is_stricter, requires_more
 from gateway.errors import ConfigError
 from gateway.plugins import Document
 from gateway.telemetry.logs import event
@@ -47,10 +48,11 @@ def contradictions(plugins: Sequence[PlacedRoute], upload: str) -> Iterator[Conf
 def warn_of_exposed(plugins: Sequence[PlacedRoute]) -> None:
     """Warn of routes that are open to all and cover a protected route of the same upstream."""
     routes = [plugin.route for plugin in plugins]
-    protected = [route for route in routes if route.auth != "none"]
     for route in (route for route in routes if route.auth == "none"):
-        for other in protected:
-            if set(route.upstreams) & set(other.upstreams) and _exposes(route, other):
+        for other in routes:
+            if not requires_more(other, route) or not set(route.upstreams) & set(other.upstreams):
+                continue
+            if _exposes(route, other):
                 log.warning(
                     "%s: %s is open to all and covers %s, which is protected (%s): only the path, the"
                     " host or a header keeps them apart, and clients write these; give both the same"
@@ -78,11 +80,18 @@ def _raw_over_stricter(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
 
 
 def _exposes(route: Route, other: Route) -> bool:
-    """Tell whether `route` serves paths of `other`, by being more general or for other requests."""
-    if _covers(route, other):
-        return True
-    same_path = RouteTemplate.parse(route.path).shape == RouteTemplate.parse(other.path).shape
-    return same_path and _share_requests(route, other) and bool(_common_methods(route, other))
+    """Tell whether `route` serves what `other` does, by being more general or for other requests.
+
+    Host and headers are the client's choice: of routes that they set apart the targets are compared.
+    """
+    if _share_requests(route, other):
+        general, specific = _segments(route.path), _segments(other.path)
+    else:
+        general, specific = _segments(route.target), _segments(other.target)
+    if not overlap(general, specific):
+        return False
+    same = [kind for kind, _ in general] == [kind for kind, _ in specific]
+    return _more_general(general, specific) or (same and bool(_common_methods(route, other)))
 
 
 def _covers(route: Route, other: Route) -> bool:
@@ -90,10 +99,15 @@ def _covers(route: Route, other: Route) -> bool:
 
     Routes for different hosts do not cover each other, and neither do those that exclude each other.
     """
-    general, specific = (RouteTemplate.parse(each.path).segments for each in (route, other))
-    return (
-        _share_requests(route, other) and overlap(general, specific) and _more_general(general, specific)
-    )
+    if not _share_requests(route, other):
+        return False
+    general, specific = _segments(route.path), _segments(other.path)
+    return overlap(general, specific) and _more_general(general, specific)
+
+
+@functools.lru_cache(maxsize=4096)
+def _segments(path: str) -> Segments:
+    return RouteTemplate.parse(path).segments
 
 
 def _share_requests(route: Route, other: Route) -> bool:

@@ -173,12 +173,19 @@ class RouteTable:
 
 
 def requires_more(other: Route, route: Route) -> bool:
-    """Tell whether `other` requires authorization that `route` does not."""
+    """Tell whether `other` requires authorization, or an address, that `route` does not."""
     if other.auth not in {route.auth, "none"} and (other.auth != "default" or route.auth == "none"):
         return True
-    if set(other.scopes) - set(route.scopes):
+    if set(other.scopes) - set(route.scopes) or set(other.clients.deny) - set(route.clients.deny):
         return True
-    return bool(other.groups) and (not route.groups or bool(set(route.groups) - set(other.groups)))
+    return _is_among_fewer(other.groups, route.groups) or _is_among_fewer(
+        other.clients.allow, route.clients.allow
+    )
+
+
+def _is_among_fewer(others: Sequence[object], own: Sequence[object]) -> bool:
+    """Tell whether being one of `others` (none: anyone is) does not follow from being one of `own`."""
+    return bool(others) and (not own or bool(set(own) - set(others)))
 
 
 def is_stricter(other: Route, route: Route) -> bool:

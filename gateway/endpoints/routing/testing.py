@@ -190,9 +190,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     if model.host is not None or route.conditions.hosts:
         headers.setdefault(hdrs.HOST, model.host or example_host(route.conditions))
     path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
-    resources = dict(model.resources)
-    if model.path and not resources:
-        resources = RouteTemplate.parse(route.path).values_of(path)
+    resources = model.resources or RouteTemplate.parse(route.path).values_of(path)
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
     incoming.facts.request_id = REQUEST_ID
@@ -200,7 +198,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         incoming=incoming,
         route=route,
         operation=route.operation(model.method),
-        resources=resources,
+        resources=dict(resources),
         raw_resources={name: quote(value) for name, value in resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),

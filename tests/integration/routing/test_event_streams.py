@@ -14,7 +14,9 @@ EVENTS = 20
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Old: 1\r\n\r\n"
 
 
-@pytest.mark.parametrize("more", [""])
+@pytest.mark.parametrize(
+    "more", ["", "response_headers: {set: {X-Own: 'yes'}, remove: [X-Old]}\n"], ids=["plain", "ruled"]
+)
 async def test_each_event_arrives_before_the_next_one_is_sent(serve: Serve, more: str) -> None:
     read = [asyncio.Event() for _ in range(EVENTS)]
 

@@ -94,19 +94,24 @@ def _page(path: str) -> bytes:
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
 
-@pytest.mark.parametrize(
-    "server", [pytest.param(nginx_server, marks=needs_nginx), wsgi_server, aiohttp_server]
-)
+SERVERS = [pytest.param(nginx_server, marks=needs_nginx), wsgi_server, aiohttp_server]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("host", ["", "A.EXAMPLE.:80"])
 async def test_no_spelling_leads_around_the_authorization_of_a_route_below(
-    start_gateway: StartGateway, tmp_path: Path, server: Server
+    start_gateway: StartGateway, tmp_path: Path, server: Server, host: str
 ) -> None:
+    routes = ROUTES.replace("- upstreams", "- hosts: [a.example]\n  upstreams") if host else ROUTES
     async with server(tmp_path) as authority:
-        folder = write_plugin(tmp_path / "plugins", ROUTES.format(authority=authority))
+        folder = write_plugin(tmp_path / "plugins", routes.format(authority=authority))
         gateway = await start_gateway(auth="none", plugins=[str(folder)])
 
         async def fetch(rest: str) -> RawResponse:
             async with raw_connection(gateway) as connection:
-                await connection.send(request_head("GET", f"/web/{rest}", "Connection: close"))
+                head = request_head("GET", f"/web/{rest}", "Connection: close")
+                named = head.replace(b"Host: localhost", f"Host: {host or 'localhost'}".encode())
+                await connection.send(named)
                 return await connection.answer()
 
         assert (await fetch("public")).body == b"open"
