@@ -9,7 +9,9 @@ from gateway.domain.template_index import TemplateIndex
 from gateway.domain.template_segments import overlap, parse_segments
 
 TEMPLATES = st.builds(
-    lambda names, rest: "/" + "/".join([*(n.replace("#", str(at)) for at, n in enumerate(names)), *rest]),
+    lambda names, rest: (
+        "/" + "/".join([*(n.replace("#", str(at)) for at, n in enumerate(names)), *rest])
+    ),
     st.lists(st.sampled_from(["a", "b", "{v#}"]), max_size=4),
     st.sampled_from([[], [""], ["{rest:path}"]]),
 )

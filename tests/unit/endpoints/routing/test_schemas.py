@@ -8,7 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.endpoints.routing.schemas import MAX_FAULTS, MAX_LISTED_VALUES, compile_headers, compile_schema
+from gateway.endpoints.routing.schemas import (
+    MAX_FAULTS,
+    MAX_LISTED_VALUES,
+    compile_headers,
+    compile_schema,
+)
 
 
 def test_a_long_list_of_faults_is_cut() -> None:
