@@ -131,6 +131,8 @@ class RouteBuilder:
 
     def _check_websocket(self, operations: Mapping[str, Operation]) -> None:
         """A handshake is a GET that an upstream answers (RFC 6455 section 4.1)."""
+        if self.model.redirect is not None:
+            return  # without effect beside it, as `redirect_rule` tells
         if self.model.websocket and not self.model.upstreams:
             self._error("WebSocket connections need an upstream: add one", "websocket")
         if self.model.websocket and operations and "GET" not in operations:
