@@ -101,7 +101,8 @@ class ParameterReader:
             location, name = value.get("in"), value.get("name")
             if location not in _LOCATIONS or not isinstance(name, str) or not name:
                 message = "a parameter needs a `name`, and `in`: query, path, header or cookie"
-                raise self._source.error(message, parameter.place)
+                wrong = "name" if location in _LOCATIONS else "in"
+                raise self._source.error(message, (*parameter.place, wrong))
             if (location, name) in seen:
                 raise self._source.error(f"the parameter {name} is listed twice", (*place, at))
             seen.add((location, name))

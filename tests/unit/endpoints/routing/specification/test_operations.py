@@ -139,7 +139,7 @@ def test_reasons_are_told_once_with_how_many_there_are(tmp_path: Path) -> None:
         ("/pets/{pet-id}:", "/pets#x:", "/pets#x", "paths./pets#x: the path is wrong in segment 1"),
         ("/pets/{pet-id}:", "/{a}/{a}:", "/{a}/{a}:", "paths./{a}/{a}: the path has the variable {a}"),
         ("in: query, schema: {type: integer", "in: body, schema: {type: integer", "in: body",
-         "paths./pets.get.parameters.0: a parameter needs a `name`, and `in`"),
+         "paths./pets.get.parameters.0.in: a parameter needs a `name`, and `in`"),
         ("name: tag", "name: limit", "[red, blue]",
          "paths./pets.get.parameters.1: the parameter limit is listed twice"),
         ("operationId: addPet", "security: [{key: []}]", "security",
