@@ -80,11 +80,11 @@ def _protected_by_upstream(routes: Sequence[Route]) -> dict[str, TemplateIndex]:
 
 def _near(route: Route, indexes: Mapping[str, TemplateIndex]) -> list[int]:
     """Return the numbers of the protected routes that may have paths in common with a route."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for index in (indexes[upstream] for upstream in route.upstreams if upstream in indexes):
         for template in {route.path, route.target}:
-            found.update(index.overlapping(_segments(template)))
-    return sorted(found)
+            numbers.update(index.overlapping(_segments(template)))
+    return sorted(numbers)
 
 
 def shown_path(route: Route) -> str:
