@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--path", metavar="PREFIX", help="prefix of the served paths; default: the path of that server"
     )
     parser.add_argument(
-        "--target-path", metavar="PREFIX", help="prefix of the paths at the upstreams; default: the same"
+        "--target-path", metavar="PREFIX", help="prefix of the paths at the upstreams; default: that too"
     )
     parser.add_argument(
         "--skip",

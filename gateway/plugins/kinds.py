@@ -95,6 +95,10 @@ def parse(document: Document, kinds: Sequence[Kind]) -> ParsedPlugin:
     raise document.error(f"no key tells which kind of plugin this is ({keys})")
 
 
+_NO_SLASH: Final = "String should match pattern '^/'"
+"""What pydantic says of a path."""
+
+
 def _config_error(document: Document, model: type[BaseModel], detail: Mapping[str, Any]) -> ConfigError:
     where = detail["loc"]
     dotted = document.dotted(where)
@@ -103,6 +107,8 @@ def _config_error(document: Document, model: type[BaseModel], detail: Mapping[st
     if detail["type"] == "missing":
         return document.error(f"the key `{dotted}` is missing: add it", *where)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if message == _NO_SLASH:
+        message = "must begin with a slash"
     return document.error(f"`{dotted}` {message}", *where)
 
 

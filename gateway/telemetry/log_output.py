@@ -23,10 +23,12 @@ _QUOTED = frozenset(' "=\n')
 _DETAILS: Final = frozenset(
     {
         "request_id", "upload_id", "event_id", "handler", "event_type", "remote",
-        "route", "upstream", "upstream_ms", "bytes_in", "bytes_out", "user_agent",
+        "upstream_ms", "bytes_in", "bytes_out", "user_agent",
     }
 )  # fmt: skip
 """Fields that a terminal shows at the level debug only."""
+_ACCESS_DETAILS: Final = _DETAILS | {"route", "upstream"}
+"""Those of the line of a request: a failure names its upstream on a line of its own."""
 
 _RED, _GREEN, _YELLOW, _CYAN, _DIM = 31, 32, 33, 36, 2
 _LEVEL_COLOURS: Final = {"DEBUG": _DIM, "WARNING": _YELLOW, "ERROR": _RED, "CRITICAL": _RED}
@@ -158,10 +160,12 @@ class TerminalFormatter(_Masked):
         """Return the record as one line (and its traceback, if it has one)."""
         message, *rest = _printable(self.message(record)).split("\n")
         fields = self.fields(record)
+        is_request = record.name == "gateway.access"
         if not self._details:
-            fields = {name: value for name, value in fields.items() if name not in _DETAILS}
+            left_out = _ACCESS_DETAILS if is_request else _DETAILS
+            fields = {name: value for name, value in fields.items() if name not in left_out}
         text = message
-        if record.name == "gateway.access":
+        if is_request:
             text = self._request(fields, aborted=self.event(record) == "request.aborted")
         text += "".join(f" {key}={_value(value)}" for key, value in fields.items())
         if (traceback := self.traceback(record)) is not None:

@@ -119,7 +119,7 @@ def value_fault(name: str, value: str) -> str | None:
     unknown = [each for each in _PLACEHOLDER.findall(value) if each not in PLACEHOLDERS]
     if unknown:
         names = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
-        return f"there is no {{{unknown[0]}}}: {names} are replaced"
+        return f"has an unknown {{{unknown[0]}}}: only {names} are replaced"
     if name.lower() == "host" and not host_name(value):
         return "must be host or host:port"
     return fault_of(value)

@@ -131,7 +131,7 @@ class RouteBuilder:
 
     def _check_websocket(self, operations: Mapping[str, Operation]) -> None:
         """A handshake is a GET that an upstream answers (RFC 6455 section 4.1)."""
-        if self.model.websocket and not self.model.upstreams:
+        if self.model.websocket and not (self.model.upstreams or self.model.redirect):
             self._error("WebSocket connections need an upstream: add one", "websocket")
         if self.model.websocket and operations and "GET" not in operations:
             self._error("WebSocket handshakes are GET requests: add `method: GET`", "websocket")

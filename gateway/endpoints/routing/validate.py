@@ -233,7 +233,8 @@ def json_faults(check: Check, body: bytes) -> list[SchemaFault]:
 
 
 def _schema_refusal(faults: Sequence[SchemaFault]) -> Refusal:
-    refusal = Refusal("bad_schema", f"the request breaks {len(faults)} rules of its schema")
+    rules = "1 rule" if len(faults) == 1 else f"{len(faults)} rules"
+    refusal = Refusal("bad_schema", f"the request breaks {rules} of its schema")
     refusal.details = {
         "faults": [
             {"in": fault.place, "pointer": fault.pointer, "rule": fault.rule, "message": fault.message}

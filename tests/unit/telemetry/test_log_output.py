@@ -181,6 +181,15 @@ def test_a_request_is_a_short_line_whose_ids_are_for_debugging() -> None:
 
 
 @pytest.mark.usefixtures("greenwich")
+def test_a_failure_names_its_upstream_on_a_terminal_and_the_line_of_the_request_does_not() -> None:
+    formatter = log_output.TerminalFormatter(details=False, colour=False)
+    where = {"upstream": "10.0.0.5:80", "route": "api"}
+    failed = entry("the upstream cannot be reached", {"request_id": "r1", **where})
+    assert formatter.format(failed).endswith("cannot be reached upstream=10.0.0.5:80 route=api")
+    assert formatter.format(request_line(**where)) == '00:00:00 PUT 201 "/upload/a b" 36 ms'
+
+
+@pytest.mark.usefixtures("greenwich")
 def test_levels_and_statuses_have_colours_and_info_has_no_word() -> None:
     formatter = log_output.TerminalFormatter(details=False, colour=True)
     assert "\x1b[32m201\x1b[0m" in formatter.format(request_line())

@@ -37,9 +37,9 @@ export function limitTexts(model, schema) {
   const texts = [
     range(value.minimum, value.maximum, "from", "to", ""),
     range(value.exclusiveMinimum, value.exclusiveMaximum, "above", "below", ""),
-    range(value.minLength, value.maxLength, "at least", "at most", " characters"),
-    range(value.minItems, value.maxItems, "at least", "at most", " items"),
-    range(value.minProperties, value.maxProperties, "at least", "at most", " fields"),
+    range(value.minLength, value.maxLength, "at least", "at most", "character"),
+    range(value.minItems, value.maxItems, "at least", "at most", "item"),
+    range(value.minProperties, value.maxProperties, "at least", "at most", "field"),
   ];
   if (value.multipleOf !== undefined) texts.push(`a multiple of ${shown(value.multipleOf)}`);
   if (value.uniqueItems === true) texts.push("no item twice");
@@ -58,8 +58,9 @@ function choiceText(values) {
   return `one of ${values.slice(0, 50).map(shown).join(", ")}${values.length > 50 ? " and others" : ""}`;
 }
 
-function range(least, most, from, to, unit) {
+function range(least, most, from, to, noun) {
   if (least === undefined && most === undefined) return "";
+  const unit = noun && ((most ?? least) === 1 ? ` ${noun}` : ` ${noun}s`);
   if (most === undefined) return `${from} ${shown(least)}${unit}`;
   return `${least === undefined ? "" : `${from} ${shown(least)}, `}${to} ${shown(most)}${unit}`;
 }

@@ -33,7 +33,8 @@ async function load() {
 
 async function messageOf(response) {
   try {
-    return String((await response.json()).message ?? "");
+    const message = String((await response.json()).message ?? "");
+    return message.charAt(0).toUpperCase() + message.slice(1);
   } catch {
     return `It answered with the status ${response.status}.`;
   }
@@ -181,7 +182,7 @@ function overview() {
     ours.length
       ? element("p", { class: "prose" }, typeof description === "string" ? `${description}.` : "")
       : element("p", {}, "No route is loaded that you may call. Routes are plugins: a folder of YAML files, named with ",
-        element("code", {}, "--plugins"), "."),
+        element("code", { class: "flag" }, "--plugins"), "."),
     element("dl", { class: "facts" },
       element("dt", {}, "Address"), element("dd", {}, element("code", {}, BASE)),
       element("dt", {}, "Caller"), element("dd", {}, model.caller ? `${model.caller.name} (${model.caller.kind})` : "no token"),

@@ -55,8 +55,8 @@ def test_fields_of_the_connection_and_of_the_gateway_are_refused(
         ('"a\\tb"', "has a line break or another control character"),
         ('"a\\x85b"', "has a line break or another control character"),
         ('" a"', "begins or ends with a blank"),
-        ("'{user}'", "there is no {user}: {principal}, {remote}, {request_id} are replaced"),
-        ("'{principal} {Remote}'", "there is no {Remote}"),
+        ("'{user}'", "has an unknown {user}: only {principal}, {remote}, {request_id} are replaced"),
+        ("'{principal} {Remote}'", "has an unknown {Remote}"),
     ],
 )
 @pytest.mark.parametrize("key", BOTH)
