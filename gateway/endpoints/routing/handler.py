@@ -60,7 +60,9 @@ class Routing:
 
     def follow_table(self) -> None:
         """Probe the upstreams of the newest routes, and forget what is known of others."""
-        self._proxy.follow(self.table.routes)
+        routes = self.table.routes
+        self._proxy.follow(routes)
+        self.websockets.follow(routes)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -93,7 +95,7 @@ class Routing:
 
     def _context(self, incoming: IncomingRequest, match: RouteMatch) -> RequestContext:
         request = incoming.request
-        incoming.facts.route = match.route.name
+        incoming.facts.route = match.route.label
         return RequestContext(
             incoming=incoming,
             route=match.route,

@@ -27,6 +27,7 @@ from gateway.endpoints.routing.rules import (
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
 from gateway.limits import Lease, TransferMeter, client_key
+from gateway.telemetry.request_facts import ENDPOINT_NAMES
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
@@ -183,6 +184,11 @@ class Route:
     response_headers: HeaderRules = NO_RULES
     redirect: Redirect | None = None
     websocket: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name in metrics and access lines, which no endpoint has."""
+        return f"route {self.name}" if self.name in ENDPOINT_NAMES else self.name
 
     @property
     def is_plain(self) -> bool:

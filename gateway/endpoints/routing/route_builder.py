@@ -131,9 +131,7 @@ class RouteBuilder:
 
     def _check_websocket(self, operations: Mapping[str, Operation]) -> None:
         """A handshake is a GET that an upstream answers (RFC 6455 section 4.1)."""
-        if self.model.redirect is not None:
-            return  # without effect beside it, as `redirect_rule` tells
-        if self.model.websocket and not self.model.upstreams:
+        if self.model.websocket and not (self.model.upstreams or self.model.redirect):
             self._error("WebSocket connections need an upstream: add one", "websocket")
         if self.model.websocket and operations and "GET" not in operations:
             self._error("WebSocket handshakes are GET requests: add `method: GET`", "websocket")

@@ -46,7 +46,7 @@ class ShortRoutes:
         route, steps = match.route, self.parts.steps
         if route.name not in table.plain_routes or steps.cors_policy(route) is not None:
             return False
-        exchange.facts.route = route.name
+        exchange.facts.route = route.label
         received = cast(CIMultiDictProxy[str], head.headers)
         context = RequestContext(
             incoming=head,

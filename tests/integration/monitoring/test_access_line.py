@@ -58,6 +58,23 @@ async def test_a_route_tells_its_name_its_upstream_and_how_long_that_took(
     assert "hidden" not in str(line)
 
 
+async def test_a_route_with_the_name_of_an_endpoint_is_told_from_it(
+    logging_gateway: StartLogging, tmp_path: Path
+) -> None:
+    async with upstream(answer_all) as up:
+        folder = write(tmp_path / "p", leads_to([up.authority]).replace("name: orders", "name: uploads"))
+        gateway = logging_gateway("--auth", "none", "--plugins", str(folder))
+        assert (await get(gateway.process, "/r/a")).status == 200
+        assert (await gateway.line("/r/a"))["route"] == "route uploads"
+        metrics = (await get(gateway.process, "/-/metrics")).body.decode()
+    assert 'gateway_request_seconds_count{route="route uploads",status="2xx"} 1.0' in metrics
+    assert (
+        f'gateway_upstream_seconds_count{{route="route uploads",upstream="{up.authority}"}} 1.0'
+        in metrics
+    )
+    assert 'gateway_request_seconds_count{route="uploads"' not in metrics
+
+
 async def test_of_several_upstreams_the_one_that_answered_is_told(
     logging_gateway: StartLogging, tmp_path: Path
 ) -> None:

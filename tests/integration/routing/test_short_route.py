@@ -255,7 +255,7 @@ def proxy_of(gateway: Gateway) -> Proxy:
 
 def held(proxy: Proxy) -> int:
     """Return what requests hold of all shares."""
-    return proxy._connections.used + sum(share.used for share in proxy._routes.values())
+    return proxy._connections.used + proxy._routes.used
 
 
 async def serve_dialogue(

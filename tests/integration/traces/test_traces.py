@@ -18,6 +18,7 @@ from tests.support.harness import complete_lines, get, put, raw_connection, requ
 from tests.support.ports import free_port
 from tests.support.routing.api import Api, api
 from tests.support.routing.scripted import route, write
+from tests.support.routing.websocket import connecting, socket_route, socket_server
 from tests.support.traces import Collector, SeenSpan, seen
 from tests.support.webhook_receiver import WebhookReceiver, running_receiver
 
@@ -126,6 +127,17 @@ async def test_an_upload_and_what_follows_from_it_is_one_trace_to_a_real_receive
     assert called.attributes["url.full"] == f"http://{service.authority}/seen"
     assert called.attributes["http.response.status_code"] == 200
     assert told.attributes["url.full"] == receiver.url.partition("?")[0]
+
+
+async def test_the_span_of_a_websocket_handshake_has_the_status_of_its_upstream(
+    traced: StartTraced, collector: Collector
+) -> None:
+    async with socket_server() as server:
+        gateway = traced(socket_route(server))
+        async with connecting(gateway):
+            [asked] = await collector.wait_for("gateway.upstream")
+    assert asked.attributes["gateway.upstream"] == server
+    assert asked.attributes["http.response.status_code"] == 101
 
 
 @pytest.mark.both_paths

@@ -24,6 +24,7 @@ from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller
 from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
 from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
+from gateway.endpoints.routing.route_shares import RouteShares
 from gateway.endpoints.routing.websocket.handshake import NO_WEBSOCKET, is_websocket
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
@@ -58,7 +59,7 @@ class Proxy:
         self._probes = UpstreamProbes(self.caller.pool)
         self._metrics = metrics
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
-        self._routes: dict[str, FairShare] = {}
+        self._routes = RouteShares("requests to this path", MAX_ROUTE_REQUESTS)
         self._memory = FairShare("bytes of responses in memory", MAX_BUFFERED_BYTES)
 
     async def start(self) -> None:
@@ -67,6 +68,8 @@ class Proxy:
 
     def follow(self, routes: Iterable[Route]) -> None:
         """Let these routes be those in force: they keep what is known of their upstreams."""
+        routes = tuple(routes)
+        self._routes.keep({route.name for route in routes})
         self._probes.follow(self.upstreams.follow(routes).items())
 
     async def close(self) -> None:
@@ -146,7 +149,7 @@ class Proxy:
 
     def admit(self, context: RequestContext) -> Lease:
         """Count a request of a route, until the lease is closed. Raises as `FairShare.acquire`."""
-        return self._route_share(context.route.name).acquire(context.client)
+        return self._routes.share_of(context.route.name).acquire(context.client)
 
     def tries(self, context: RequestContext, *, has_body: bool) -> UpstreamTries:
         """Return which upstreams a request goes to."""
@@ -156,18 +159,14 @@ class Proxy:
     def begin(self, context: RequestContext, upstream: str) -> CountedAttempt:
         """Count a request that goes to an upstream. Raises `UpstreamFailed` where there are too many."""
         route = context.route
-        record = AttemptRecord(self._metrics, context.incoming.facts, route.name, upstream)
-        if not self._connections.would_fit(upstream):
+        record = AttemptRecord(self._metrics, context.incoming.facts, route.label, upstream)
+        try:
+            lease = self._connections.acquire(upstream)
+        except Refusal:
             record.refuse()
             busy = Refusal("overloaded", "the upstream is busy: too many requests wait for it")
-            raise UpstreamFailed(busy, connected=False)
-        lease = self._connections.acquire(upstream)
+            raise UpstreamFailed(busy, connected=False) from None
         return CountedAttempt(self.upstreams.of_route(route), route, upstream, lease, record)
-
-    def _route_share(self, route: str) -> FairShare:
-        if route not in self._routes:
-            self._routes[route] = FairShare("requests to this path", MAX_ROUTE_REQUESTS)
-        return self._routes[route]
 
 
 def set_deadline(context: RequestContext) -> None:

@@ -44,7 +44,7 @@ class Upstreams:
         """Return 1 for each route and upstream that gets requests, else 0. Thread-safe."""
         routes = self._followed[:MAX_NAMES]
         return {
-            (route.name, upstream): float(group.is_up(upstream))
+            (route.label, upstream): float(group.is_up(upstream))
             for group, route in routes
             for upstream in route.upstreams
         }

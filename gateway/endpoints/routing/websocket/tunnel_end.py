@@ -61,6 +61,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
         self._masked = masked
         self._last: bytes | None = None
         self._muted = False
+        self._eof_sent = False
 
     def begin(self) -> None:
         """Take the connection over, and pass on what it has read already."""
@@ -144,14 +145,15 @@ class TunnelEnd(asyncio.BufferedProtocol):
     # -- what is sent
 
     def write(self, data: bytes) -> None:
-        """Send bytes, unless the connection is closed."""
-        if data and not self._transport.is_closing():
+        """Send bytes, unless the connection is closed, or its end was sent."""
+        if data and not self._eof_sent and not self._transport.is_closing():
             self._transport.write(data)
 
     def send_eof(self) -> bool:
         """Send an end behind what is unsent; False where that means to close the connection."""
         if self.lost or self._transport.is_closing() or not self._transport.can_write_eof():
             return False
+        self._eof_sent = True
         self._transport.write_eof()
         return True
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from aiohttp import hdrs
 
 from gateway.auth.authenticator import AMBIENT_KINDS
-from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.model import RequestContext, Route
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.proxy.request import UpstreamTimeout
 from gateway.endpoints.routing.proxy.response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
+from gateway.endpoints.routing.route_shares import RouteShares
 from gateway.endpoints.routing.websocket.call import (
     AnsweredHandshake,
     call_upstream,
@@ -36,7 +37,7 @@ from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_foreign_origin
 from gateway.http.responses import GatewayResponse
 from gateway.http.switching import can_switch
-from gateway.limits import FairShare, Lease
+from gateway.limits import Lease
 
 MAX_ROUTE_WEBSOCKETS: Final = 4096
 """WebSocket connections of one route, of which a client may have as many as are still free."""
@@ -51,9 +52,16 @@ class WebSockets:
     def __init__(self, proxy: Proxy, default_cors: CorsPolicy | None) -> None:
         self._proxy = proxy
         self._default_cors = default_cors
-        self._shares: dict[str, FairShare] = {}
+        self._shares = RouteShares("WebSocket connections to this path", MAX_ROUTE_WEBSOCKETS)
         self._open: set[Tunnel] = set()
         self._counts: dict[tuple[str, ...], int] = {}
+
+    def follow(self, routes: Iterable[Route]) -> None:
+        """Let these routes be those in force: forget others without open connections."""
+        routes = tuple(routes)
+        self._shares.keep({route.name for route in routes})
+        labels = {(route.label,) for route in routes}
+        self._counts = {key: count for key, count in self._counts.items() if count or key in labels}
 
     @property
     def counts(self) -> Mapping[tuple[str, ...], int]:
@@ -79,7 +87,7 @@ class WebSockets:
         key = check_request(context, self._default_cors)
         if not can_switch(context.request):
             raise Refusal("bad_request", "malformed WebSocket handshake")
-        lease = self._share(context.route.name).acquire(context.client)
+        lease = self._shares.share_of(context.route.name).acquire(context.client)
         try:
             return await self._request_any(context, key, lease)
         except BaseException:
@@ -110,14 +118,14 @@ class WebSockets:
         except BaseException as error:
             attempt.fail(error)
             raise
-        attempt.close()
         status = answered.response.status
-        if not attempt.is_failure(status):
-            if attempt.succeed(status):
-                attempt.log_recovery()
-            return answered
-        attempt.reject(status)
-        if not tries.repeat():
+        failed = attempt.is_failure(status)
+        if failed:
+            attempt.reject(status)
+        elif attempt.succeed(status):
+            attempt.log_recovery()
+        attempt.close()
+        if not failed or not tries.repeat():
             return answered
         answered.connection.cancel()
         return None
@@ -129,7 +137,7 @@ class WebSockets:
         try:
             if response.status == SWITCHING_PROTOCOLS:
                 check_switch(response.headers, key)
-                track = functools.partial(self._track, route.name)
+                track = functools.partial(self._track, route.label)
                 return WebSocketResponse(answered, route, lease, track)
             timeout = UpstreamTimeout(context)
             upstream_response = UpstreamResponse(response, context.request, timeout, None)
@@ -148,11 +156,6 @@ class WebSockets:
         finally:
             self._open.discard(tunnel)
             self._counts[(route,)] -= 1
-
-    def _share(self, route: str) -> FairShare:
-        if route not in self._shares:
-            self._shares[route] = FairShare("WebSocket connections to this path", MAX_ROUTE_WEBSOCKETS)
-        return self._shares[route]
 
 
 def check_request(context: RequestContext, default_cors: CorsPolicy | None) -> str:

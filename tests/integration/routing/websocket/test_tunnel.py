@@ -245,6 +245,26 @@ async def test_half_a_close_of_the_server_lets_the_client_finish(serve: Serve) -
             assert await rest == MASKED_CLOSE
 
 
+async def test_a_client_that_has_ended_its_side_is_told_of_a_stop(serve: Serve) -> None:
+    half_closed = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b""
+        half_closed.set()
+        await asyncio.Event().wait()
+
+    async with switching(say_nothing) as up:
+        gateway = await serve(socket_route(up.authority))
+        async with raw_connection(gateway) as client:
+            await switched(client)
+            client.writer.write_eof()
+            await asyncio.wait_for(half_closed.wait(), TIMEOUT)
+            await gateway.endpoints.dispatcher.routing.websockets.stop()
+            close = await received_close(client)
+            assert (close.code, close.reason) == (1001, "the server stops")
+            assert await client.closed() == b""
+
+
 async def test_a_reset_of_the_client_ends_the_upstream(serve: Serve) -> None:
     async with switching(_wait_for_the_end) as up:
         gateway = await serve(socket_route(up.authority))
@@ -368,16 +388,33 @@ async def test_open_connections_are_counted(serve: Serve) -> None:
         await wait_until(lambda: _is_zero(gateway))
 
 
+async def test_a_route_that_is_gone_is_counted_until_its_connections_have_ended(serve: Serve) -> None:
+    async with socket_server(echo) as server:
+        gateway = await serve(socket_route(server, more="name: live\n"))
+        async with connecting(gateway):
+            [file] = gateway.resources.settings.plugins[0].iterdir()
+            file.unlink()
+            await gateway.reload()
+            assert await _gauge(gateway) == 1
+        await wait_until(lambda: _is_zero(gateway))
+        await gateway.reload()
+        assert await _samples(gateway) == []
+
+
 async def _is_zero(gateway: Gateway) -> bool:
     return await _gauge(gateway) == 0
 
 
 async def _gauge(gateway: Gateway) -> float:
+    [line] = await _samples(gateway)
+    return float(line.split()[-1])
+
+
+async def _samples(gateway: Gateway) -> list[str]:
     async with raw_connection(gateway) as client:
         await client.send(request_head("GET", "/-/metrics"))
         lines = (await client.answer()).body.decode().splitlines()
-    [line] = [line for line in lines if line.startswith('gateway_websockets{route="live"}')]
-    return float(line.split()[-1])
+    return [line for line in lines if line.startswith('gateway_websockets{route="live"}')]
 
 
 async def test_any_bytes_pass_as_they_are(serve: Serve) -> None:
