@@ -94,7 +94,7 @@ async def test_a_token_is_asked_for_where_nothing_is_open_and_is_kept_nowhere(se
         await expect(visit("#token")).to_be_focused()
         await expect(visit("#gate-error")).to_be_hidden()
         await visit.sign_in("wrong")
-        await expect(visit("#gate-error")).to_contain_text("a valid token or key is needed")
+        await expect(visit("#gate-error")).to_contain_text("A valid token or key is needed")
         await visit.sign_in("secret-alice")
         await expect(visit("#caller")).to_have_text("alice")
         kept = await visit.page.evaluate(
@@ -154,7 +154,7 @@ async def test_a_gateway_without_routes_says_so(serve: Serve) -> None:
             503,
             '{"message": "it is being stopped"}',
             "The gateway cannot show its operations",
-            "it is being stopped",
+            "It is being stopped",
         ),
         (502, "bad gateway", "The gateway cannot show its operations", "the status 502"),
     ],
@@ -191,7 +191,7 @@ async def test_a_caller_who_may_call_nothing_is_told_so_and_may_try_another_toke
         await visit.page.route("**/-/openapi.json", forbid)
         await visit.open(gateway.url)
         await expect(visit("#gate-title")).to_have_text("This token may call nothing here")
-        await expect(visit("#gate-error")).to_have_text("a key is not enough")
+        await expect(visit("#gate-error")).to_have_text("A key is not enough")
         await visit.page.unroute("**/-/openapi.json")
         await visit.sign_in("secret-alice")
         await expect(visit("#pages")).to_be_visible()
