@@ -32,16 +32,13 @@ class IdentityHeaders:
     def __init__(self, settings: Settings, proxies: Proxies) -> None:
         names = settings.identity_headers
         self._user = "" if names is None else names.user.lower()
+        self.are_set = bool(self._user)
+        """Whether the settings name any."""
         self._groups = "" if names is None or names.groups is None else names.groups.lower()
         self._names = frozenset({self._user, self._groups} - {""})
         self._variables = frozenset(map(_variable, self._names))
         self._lengths = frozenset(map(len, self._names))
         self._proxies = proxies
-
-    @property
-    def are_set(self) -> bool:
-        """Whether the settings name any."""
-        return bool(self._user)
 
     def fault(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
         """Return what is wrong with the headers of a trusted proxy, None for nothing.

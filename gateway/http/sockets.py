@@ -86,8 +86,9 @@ def descriptors_left() -> bool:
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """Return a TLS context as the files are now, None for plain HTTP. Blocking. Raises `ConfigError`.
 
-    With `tls_client_ca` each client needs a certificate. Sessions are not resumed then: they would
-    outlive the certificate.
+    With `tls_client_ca` each client needs a certificate. Sessions would outlive it: with TLS 1.3 none
+    is resumed. With TLS 1.2 they are, by their ids, which Python cannot switch off; a new context knows
+    those of no other.
     """
     if settings.tls_cert is None:
         return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from gateway.domain.path_template import RouteTemplate, UploadPathTemplate
+from gateway.domain.template_index import TemplateIndex
 from gateway.domain.template_segments import Segments, overlap
 from gateway.endpoints.routing.conditions import (
     can_share_host,
@@ -48,11 +49,10 @@ def contradictions(plugins: Sequence[PlacedRoute], upload: str) -> Iterator[Conf
 def warn_of_exposed(plugins: Sequence[PlacedRoute]) -> None:
     """Warn of routes that are open to all and cover a protected route of the same upstream."""
     routes = [plugin.route for plugin in plugins]
+    indexes = _protected_by_upstream(routes)
     for route in (route for route in routes if route.auth == "none"):
-        for other in routes:
-            if not requires_more(other, route) or not set(route.upstreams) & set(other.upstreams):
-                continue
-            if _exposes(route, other):
+        for other in (routes[number] for number in _near(route, indexes)):
+            if requires_more(other, route) and _exposes(route, other):
                 log.warning(
                     "%s: %s is open to all and covers %s, which is protected (%s): only the path, the"
                     " host or a header keeps them apart, and clients write these; give both the same"
@@ -60,6 +60,31 @@ def warn_of_exposed(plugins: Sequence[PlacedRoute]) -> None:
                     *(route.place, shown_path(route), shown_path(other), other.place),
                     extra=event("route.exposed", route=route.name, protected=other.name),
                 )
+
+
+def _protected_by_upstream(routes: Sequence[Route]) -> dict[str, TemplateIndex]:
+    """Return the routes that require anything, by upstream, by their paths and by their targets.
+
+    Thousands of routes of OpenAPI documents are too many to compare each with each.
+    """
+    indexes: dict[str, TemplateIndex] = {}
+    for number, route in enumerate(routes):
+        clients = route.clients
+        if route.auth != "none" or route.scopes or route.groups or clients.allow or clients.deny:
+            for upstream in set(route.upstreams):
+                index = indexes.setdefault(upstream, TemplateIndex())
+                for template in {route.path, route.target}:
+                    index.add(_segments(template), number)
+    return indexes
+
+
+def _near(route: Route, indexes: Mapping[str, TemplateIndex]) -> list[int]:
+    """Return the numbers of the protected routes that may have paths in common with a route."""
+    numbers: set[int] = set()
+    for index in (indexes[upstream] for upstream in route.upstreams if upstream in indexes):
+        for template in {route.path, route.target}:
+            numbers.update(index.overlapping(_segments(template)))
+    return sorted(numbers)
 
 
 def shown_path(route: Route) -> str:

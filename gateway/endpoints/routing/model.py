@@ -184,11 +184,12 @@ class Route:
     response_headers: HeaderRules = NO_RULES
     redirect: Redirect | None = None
     websocket: bool = False
+    label: str = field(init=False)
+    """The name in metrics and access lines, which no endpoint has."""
 
-    @property
-    def label(self) -> str:
-        """The name in metrics and access lines, which no endpoint has."""
-        return f"route {self.name}" if self.name in ENDPOINT_NAMES else self.name
+    def __post_init__(self) -> None:
+        label = f"route {self.name}" if self.name in ENDPOINT_NAMES else self.name
+        object.__setattr__(self, "label", label)
 
     @property
     def is_plain(self) -> bool:

@@ -28,7 +28,8 @@ class AttemptRecord:
 
     def succeed(self, status: int) -> None:
         """Note that the head of a response has come."""
-        self.span.set({"http.response.status_code": status})
+        if self.span.recorded:
+            self.span.set({"http.response.status_code": status})
         seconds = self._facts.upstream_seconds = time.monotonic() - self._started
         self._metrics.record_upstream(self._route, self._upstream, seconds)
 

@@ -103,8 +103,9 @@ class RequestMemo:
             checks = context.operation is not None and context.operation.check_headers is not None
             if len(head) <= MAX_REMEMBERED_BYTES and not checks:
                 request.connection.memo = self
-        own = {REQUEST_ID: facts.request_id, **traced} if self._ids else traced
-        lines = "".join([f"{name}: {value}\r\n" for name, value in own.items()])
+        lines = f"{REQUEST_ID}: {facts.request_id}\r\n" if self._ids else ""
+        for name, value in traced.items():
+            lines += f"{name}: {value}\r\n"
         return complete_request(head, context.upstream_method, context.body or b"", lines.encode())
 
 

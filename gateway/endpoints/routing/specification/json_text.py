@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -102,8 +103,8 @@ class JsonText:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = next(name for name in members if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        doubled = next(name for name in members if counts[name] > 1)
         raise _DoubledNameError(f"the key `{doubled}` stands in one object twice")
     return members
 

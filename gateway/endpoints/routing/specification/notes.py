@@ -12,14 +12,11 @@ class Unchecked:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._places: dict[str, list[int]] = {}
+        self._places: dict[str, set[int]] = {}
 
     def note(self, reason: str, where: Sequence[str | int]) -> None:
         """Note that something at a place passes without a check."""
-        places = self._places.setdefault(reason, [])
-        line = self._source.line(where)
-        if line not in places:
-            places.append(line)
+        self._places.setdefault(reason, set()).add(self._source.line(where))
 
     def lines(self) -> Iterator[str]:
         """Yield a line for each reason."""

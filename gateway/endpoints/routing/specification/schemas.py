@@ -18,7 +18,8 @@ Direction = Literal["request", "response"]
 """Where a schema applies: what is read-only need not be in requests, nor write-only in responses."""
 
 MAX_SCHEMAS: Final = 2_000_000
-"""Schemas of one document, with all within them: an alias of YAML may repeat others without an end."""
+"""Schemas of one document, and the values in them, with all within them: an alias of YAML may repeat
+others without an end."""
 
 MAX_DEPTH: Final = 150
 """Schemas within schemas."""
@@ -76,6 +77,7 @@ class SchemaTranslator:
         self.source = source
         self._shared: dict[tuple[Direction, str], _SharedSchema] = {}
         self._names: dict[str, str] = {}
+        self._used: set[str] = set()
         self._count = 0
 
     def translate(self, schema: Any, place: Place, direction: Direction) -> TranslatedSchema:
@@ -102,18 +104,19 @@ class SchemaTranslator:
             self.source.resolve(reference, where)
             short = reference.removeprefix("#/components/schemas/").removeprefix("#/")
             name = short = _UNPLAIN.sub("_", short)
-            used = set(self._names.values())
             number = 2
-            while name in used:
+            while name in self._used:
                 name, number = f"{short}_{number}", number + 1
+            self._used.add(name)
             self._names[reference] = name
         return self._names[reference]
 
-    def count(self, place: Place) -> None:
-        """Count a schema. Raises `ConfigError` for more than a document may have."""
-        self._count += 1
+    def count(self, place: Place, amount: int = 1) -> None:
+        """Count a schema, or a value in one. Raises `ConfigError` for more than a document may have."""
+        self._count += amount
         if self._count > MAX_SCHEMAS:
-            raise self.source.error(f"the document has more than {MAX_SCHEMAS} schemas", place)
+            message = f"the document has more than {MAX_SCHEMAS} schemas and values in them"
+            raise self.source.error(message, place)
 
     def _share(self, reference: str, direction: Direction) -> _SharedSchema:
         key = (direction, reference)
@@ -155,6 +158,7 @@ class _SchemaPart:
         if "required" in schema:
             self._leave_out_hidden(translated, schema, place)
         if "example" in schema:
+            self._count_values(schema["example"], (*place, "example"))
             translated.setdefault("examples", [schema["example"]])
         if schema.get("type") == "integer" and schema.get("format") in _RANGES:
             least, greatest = _RANGES[schema["format"]]
@@ -175,7 +179,17 @@ class _SchemaPart:
         if name in _MAPPINGS:
             members = self._source.mapping(value, place)
             return {key: self.translate(part, (*place, key)) for key, part in members.items()}
+        self._count_values(value, place)
         return value
+
+    def _count_values(self, value: Any, place: Place) -> None:
+        """Count a value of `enum` and its like, with all within it; a long text counts for several."""
+        waiting = [value]
+        while waiting:
+            each = waiting.pop()
+            self._translator.count(place, 1 + (len(each) // 100 if isinstance(each, str) else 0))
+            if isinstance(each, dict | list):
+                waiting += each.values() if isinstance(each, dict) else each
 
     def _leave_out_hidden(
         self, translated: dict[str, Any], schema: dict[str, Any], place: Place

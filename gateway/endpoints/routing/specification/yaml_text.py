@@ -18,6 +18,9 @@ _PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH: Final = 200
 """Values within values."""
 
+MAX_MERGED: Final = 1_000_000
+"""Keys that all merges (`<<`) of a document copy."""
+
 _CONSTANTS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -46,6 +49,7 @@ class YamlText:
         self._lines: dict[int, tuple[int, dict[str, int] | list[int]]] = {}
         """The first line of a mapping or sequence, and those of its keys or items, by its identity."""
         self._anchors: dict[str, Any] = {}
+        self._merged = 0
         try:
             self._events: Iterator[Any] = yaml.parse(text, _PARSER)
             self.data = self._document()
@@ -113,8 +117,11 @@ class YamlText:
                 fail(self._file, message, line)
             else:
                 data[key.value], lines[key.value] = value, line
-        for other in merged:
-            for name in other if isinstance(other, dict) else ():
+        for other in (each for each in merged if isinstance(each, dict)):
+            self._merged += len(other)
+            if self._merged > MAX_MERGED:
+                fail(self._file, f"merges (`<<`) copy more than {MAX_MERGED} keys", first)
+            for name in other:
                 data.setdefault(name, other[name])
                 lines.setdefault(name, child(self._lines[id(other)][1], name))
         return data

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import hdrs
 
+from gateway.auth.authenticator import AMBIENT_KINDS
 from gateway.endpoints.routing.model import RequestContext, Route
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.proxy import Proxy
@@ -160,10 +162,15 @@ def check_request(context: RequestContext, default_cors: CorsPolicy | None) -> s
     """Return the key of a handshake that may go to an upstream.
 
     Raises `Refusal`: `bad_request` (malformed, or the route takes none), `upgrade_required`, `forbidden`
-    for a page of another origin: browsers let any page connect, with the user's cookies.
+    for a page of another origin: browsers let any page connect, with the user's cookies. Where a browser
+    alone says who the user is, `*` names no origin: any page could act for the user.
     """
     if not context.route.websocket:
         raise Refusal("bad_request", NO_WEBSOCKET, {hdrs.CONNECTION: "close"})
     key = check_handshake(context.request)
-    refuse_foreign_origin(context.request.headers, context.route.cors or default_cors)
+    policy = context.route.cors or default_cors
+    if policy is not None and (context.principal or {}).get("kind") in AMBIENT_KINDS:
+        named = tuple(origin for origin in policy.origins if origin != "*")
+        policy = replace(policy, origins=named)
+    refuse_foreign_origin(context.request.headers, policy)
     return key

@@ -35,6 +35,23 @@ def test_cases_of_handshakes_pass(check_text: Check, fields: str, expect: str, m
     assert "ok    /live: the case\n" in out
 
 
+@pytest.mark.parametrize(
+    ("kind", "origins", "status"),
+    [
+        ("proxy", "'*'", 403), ("certificate", "'*'", 403), ("token", "'*'", 101),
+        ("proxy", "'*', 'http://page.example'", 101),
+    ],
+)  # fmt: skip
+def test_a_page_acts_for_a_user_of_a_proxy_or_certificate_only_where_its_origin_is_named(
+    check_text: Check, kind: str, origins: str, status: int
+) -> None:
+    text = TEXT.replace("auth: token", "auth: default") + f"cors: {{origins: [{origins}]}}\n"
+    principal = f"principal: {{name: ada, kind: {kind}}}, "
+    fields = f"{FIELDS}, Origin: 'http://page.example'"
+    code, out, err = check_text(text + case(fields, f"{{status: {status}}}", principal))
+    assert (code, err) == (0, ""), out
+
+
 def test_a_case_of_a_route_without_the_key_fails(check_text: Check) -> None:
     text = TEXT.replace("websocket: true\n", "")
     code, out, _ = check_text(text + case(FIELDS, "{}", "principal: {name: ada}, "))

@@ -8,12 +8,31 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.endpoints.routing.schemas import MAX_FAULTS, compile_headers, compile_schema
+from gateway.endpoints.routing.schemas import (
+    MAX_FAULTS,
+    MAX_LISTED_VALUES,
+    compile_headers,
+    compile_schema,
+)
 
 
 def test_a_long_list_of_faults_is_cut() -> None:
     check = compile_schema({"items": {"type": "string"}})
-    assert len(check(list(range(10_000)))) == MAX_FAULTS
+    assert len(check(list(range(MAX_LISTED_VALUES)))) == MAX_FAULTS
+
+
+def test_of_a_value_with_many_values_the_first_fault_alone_is_told() -> None:
+    check = compile_schema({"items": {"anyOf": [{"type": "string"}, {"type": "object"}]}})
+    wrong: list[Any] = [[number] for number in range(MAX_LISTED_VALUES)]
+    [fault] = check(["x", *wrong])
+    assert (fault.pointer, fault.rule) == ("/1", "anyOf")
+    assert check(["x"] * 100_000) == []
+
+
+def test_a_value_that_cannot_be_checked_is_a_fault_also_among_many() -> None:
+    check = compile_schema({"items": {"type": "string"}})
+    [fault] = check([float("nan"), *([{1: 2}] * MAX_LISTED_VALUES)])
+    assert fault.rule == "type"
 
 
 def test_headers_of_one_name_are_read_as_one() -> None:

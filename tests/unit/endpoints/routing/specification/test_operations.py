@@ -198,4 +198,19 @@ def test_schemas_that_an_alias_repeats_without_an_end_are_a_fault(
     body = "{content: {application/json: {schema: *x39}}}"
     text = "\n".join([HEAD, *rows, f"paths: {{/a: {{post: {{requestBody: {body}}}}}}}"])
     [fault] = faults_of(tmp_path, text)
-    assert fault.endswith("the document has more than 1000 schemas")
+    assert fault.endswith("the document has more than 1000 schemas and values in them")
+
+
+@pytest.mark.parametrize(
+    ("first", "keyword"),
+    [("[a, b]", "enum: *x39"), ("{a: b}", "example: *x39"), (f"[{'a' * 100_000}]", "default: *x1")],
+)
+def test_values_that_an_alias_repeats_without_an_end_are_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, keyword: str
+) -> None:
+    monkeypatch.setattr("gateway.endpoints.routing.specification.schemas.MAX_SCHEMAS", 1000)
+    rows = [f"x0: &x0 {first}", *(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]" for n in range(1, 40))]
+    body = f"{{content: {{application/json: {{schema: {{{keyword}}}}}}}}}"
+    text = "\n".join([HEAD, *rows, f"paths: {{/a: {{post: {{requestBody: {body}}}}}}}"])
+    [fault] = faults_of(tmp_path, text)
+    assert fault.endswith("the document has more than 1000 schemas and values in them")

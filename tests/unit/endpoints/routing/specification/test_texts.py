@@ -116,6 +116,22 @@ def test_what_cannot_be_read_is_told_with_its_line(
     assert str(caught.value).removeprefix(f"{tmp_path}/{name}:").lstrip().startswith(fault)
 
 
+def test_merges_that_copy_more_and_more_keys_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.endpoints.routing.specification.yaml_text.MAX_MERGED", 1000)
+    rows = ["x0: &x0 {a: 1}", *(f"x{n}: &x{n} {{<<: *x{n - 1}, k{n}: 1}}" for n in range(1, 60))]
+    with pytest.raises(ConfigError, match=r"x:46: merges \(`<<`\) copy more than 1000 keys"):
+        YamlText("x", "\n".join(rows))
+    assert len(YamlText("x", "\n".join(rows[:20])).data["x19"]) == 20
+
+
+def test_the_second_of_very_many_names_is_found() -> None:
+    names = [f'"k{number}": 1' for number in range(100_000)]
+    with pytest.raises(ConfigError, match="the key `k99999` stands in one object twice"):
+        JsonText("x", "{" + ",".join([*names, names[-1]]) + "}")
+
+
 def test_a_file_that_is_too_large_or_missing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
