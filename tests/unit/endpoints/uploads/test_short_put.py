@@ -47,6 +47,7 @@ class Exchange:
     def __init__(self, *lines: tuple[str, str], content: bytes = CONTENT, query: str = "") -> None:
         headers = CIMultiDict([("Host", "localhost"), ("Content-Length", str(len(content))), *lines])
         self.head = RequestHead("PUT", f"/upload/x{query}", headers, "192.0.2.1")
+        self.facts = self.head.facts
         self.body = content
         self.log_fields: dict[str, object] = {}
         self.began = 0
