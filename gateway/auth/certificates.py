@@ -13,7 +13,7 @@ def certificate_name(certificate: Mapping[str, Any] | None) -> str | None:
 
     `certificate` is as `ssl.SSLSocket.getpeercert` returns it, None where the client sent none. Of
     several common names the last counts, the most specific one. None for a name that is too long or not
-    printable: such a client is nobody.
+    printable: such a client has no principal.
     """
     names = list(_names(certificate or {}))
     if not names or len(names[0]) > MAX_NAME_CHARS or not names[0].isprintable():

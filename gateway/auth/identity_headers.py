@@ -60,9 +60,9 @@ class IdentityHeaders:
         return None
 
     def removed(self, peer: str | None, headers: Mapping[str, str]) -> frozenset[str]:
-        """Return the names of headers to remove, in lower case: those that nobody may believe.
+        """Return the names of headers to remove, in lower case: those that do not count.
 
-        Without a user the groups are nobody's.
+        Groups without a user do not count either.
         """
         alike = {name.lower() for name in headers if self._resembles(name)}
         if not alike:

@@ -229,10 +229,10 @@ class Committer:
             )
         failpoints.hit("before answer")
         _report([_outcome(job, result) for job in jobs])
-        if tracing.is_on():
-            _end_spans(jobs, result)
         if result.event_ids:
             self._release(result.event_ids)
+        if tracing.is_on():
+            _end_spans(jobs, result)
 
     def _release(self, event_ids: list[str]) -> None:
         """Let the deliveries run. A mistake there must not end the thread: all uploads would wait."""

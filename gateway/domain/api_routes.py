@@ -18,7 +18,7 @@ class Access(Enum):
         " --downloads serves"
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
-    CALLER = "whoever may call something: each caller sees what it may call"
+    CALLER = "a caller of any operation: each sees what it may call"
     UPLOADER = "as OPERATOR; with an API key, its own uploads"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 

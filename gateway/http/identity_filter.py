@@ -1,4 +1,4 @@
-"""Removes the identity headers that nobody may believe, as soon as a request's head has arrived."""
+"""Removes the identity headers that do not count, as soon as a request's head has arrived."""
 
 from __future__ import annotations
 

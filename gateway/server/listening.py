@@ -27,9 +27,14 @@ class PublicPort:
         stay, and those that wait in the kernel are served by the new one.
         """
         former = self._site
-        if former is not None:
-            self._socket = self._socket.dup()
-        self._site = web.SockSite(self._runner, self._socket, ssl_context=tls, backlog=BACKLOG)
-        await self._site.start()
+        bound = self._socket if former is None else self._socket.dup()
+        site = web.SockSite(self._runner, bound, ssl_context=tls, backlog=BACKLOG)
+        try:
+            await site.start()
+        except BaseException:
+            if former is not None:
+                bound.close()
+            raise
+        self._site, self._socket = site, bound
         if former is not None:
             await former.stop()

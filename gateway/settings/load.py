@@ -163,7 +163,7 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
             yield sources["stored_path"].error(str(error))
     if settings.identity_headers is not None and not settings.trusted_proxies:
         yield sources["identity_headers"].error(
-            "nobody may send them yet: add --trusted-proxies with the addresses of your proxy"
+            "no client may send them yet: add --trusted-proxies with the addresses of your proxy"
         )
     yield from _repeated_tokens(settings, sources)
     yield from _wrong_quotas(settings, sources)

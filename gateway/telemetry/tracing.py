@@ -96,7 +96,7 @@ def read_headers(headers: Mapping[str, str]) -> TraceContext | None:
 
 
 class Span:
-    """A span that is not recorded: what a tracer returns where nobody samples, and `NO_SPAN`.
+    """A span that is not recorded: what a tracer returns for a trace that is not sampled, and `NO_SPAN`.
 
     `context` is what is told to other services, None without a tracer.
     """
@@ -221,7 +221,7 @@ def set_current(span: Span) -> None:
 def outgoing(headers: Mapping[str, str], span: Span) -> dict[str, str]:
     """Return the headers of a request that `span` sends: those given, and its own context.
 
-    Without a tracer a context that somebody else has set stays.
+    Without a tracer a context that is among `headers` stays.
     """
     if span.context is None:
         return dict(headers)

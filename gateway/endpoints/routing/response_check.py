@@ -58,7 +58,7 @@ class ResponseCheckStep:
         if not faults or self._metrics is None:
             return
         name, first = context.route.name, faults[0]
-        self._metrics.abnormal_answers.labels(name).inc()
+        self._metrics.abnormal_answers.labels(context.route.label).inc()
         log.warning(
             "response that violates its schema",
             extra=event(

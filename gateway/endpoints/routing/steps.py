@@ -104,11 +104,10 @@ class RouteSteps:
             return  # normal for every route that takes WebSocket connections
         normal = context.operation.normal_codes if context.operation else frozenset()
         if self._metrics is not None and normal and status not in normal:
-            name = context.route.name
-            self._metrics.abnormal_answers.labels(name).inc()
+            self._metrics.abnormal_answers.labels(context.route.label).inc()
             log.warning(
                 "response with a status that the route does not list as normal",
-                extra=event("response.unexpected", route=name, status=status),
+                extra=event("response.unexpected", route=context.route.name, status=status),
             )
 
     async def _upstream(self, context: RequestContext) -> GatewayResponse:

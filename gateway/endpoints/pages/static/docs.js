@@ -6,7 +6,7 @@ import { operationView, pathPieces } from "./docs-operation.js";
 
 const SOURCE = new URL("openapi.json", location.href);
 const BASE = new URL("..", SOURCE).href;
-const SEARCH_DELAY = 80; // milliseconds: nobody waits for it, and fast typing searches once
+const SEARCH_DELAY = 80; // milliseconds: not noticed, and fast typing searches once
 
 let token = ""; // in memory alone: pages of upstreams share this origin, and could read what is stored
 let model = null;

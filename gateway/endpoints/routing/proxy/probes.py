@@ -22,6 +22,7 @@ from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.endpoints.routing.proxy.upstreams import UpstreamGroup
 from gateway.endpoints.routing.rules import ActiveHealth
 from gateway.http.tracebacks import drop_tracebacks
+from gateway.storage.waiting import cancel_and_wait
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
@@ -59,7 +60,8 @@ class UpstreamProbes:
         """Stop. Connections are closed at once."""
         tasks = [task for probed in self._probed.values() for task in probed.cancel()]
         self._probed = {}
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            await cancel_and_wait(task)
 
 
 class _ProbedGroup:
