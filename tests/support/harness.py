@@ -334,6 +334,20 @@ def leftovers(directory: Path) -> list[str]:
     return [name for _, _, names in os.walk(directory / ".gateway" / "incoming") for name in names]
 
 
+async def wait_decided(gateway: Gateway | GatewayProcess, *, seconds: float = TIMEOUT) -> None:
+    """Wait until every held upload is published or rejected.
+
+    The folder of held bodies does not tell: while one is being published its body is in `incoming/`.
+    """
+
+    async def none_is_held() -> bool:
+        lines = (await get(gateway, "/-/metrics")).body.decode().splitlines()
+        held = [line for line in lines if line.startswith("gateway_held_uploads")]
+        return bool(held) and all(line.endswith(" 0.0") for line in held)
+
+    await wait_until(none_is_held, seconds=seconds)
+
+
 async def wait_settled(gateway: Gateway | GatewayProcess) -> None:
     """Wait until no delivery is held, waiting or running."""
     deadline = time.monotonic() + TIMEOUT

@@ -24,6 +24,7 @@ from tests.support.harness import (
     GatewayProcess,
     files_below,
     leftovers,
+    wait_decided,
     wait_settled,
     wait_until,
     write_plugin,
@@ -196,7 +197,8 @@ async def test_every_held_upload_is_decided_exactly_once_in_a_storm_of_kills(
     await asyncio.gather(reader, *clients)
 
     last = await asyncio.to_thread(gateway_process, *recorder.flags)
-    await wait_until(lambda: not os.listdir(data / ".gateway/held"), seconds=120)
+    await wait_decided(last, seconds=120)
+    await wait_until(lambda: not os.listdir(data / ".gateway/held"))  # rejected ones are being removed
     await wait_settled(last)
     assert last.terminate() == 0
     assert leftovers(data) == []
