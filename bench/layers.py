@@ -68,13 +68,13 @@ LAYERS: Final[Mapping[str, Sequence[str]]] = {
     "read a file in memory": ["gateway.storage.local.cached_read:CachedReader.read"],
     "forward to an upstream": [
         "gateway.endpoints.routing.handler:Routing.take_short",
-        "gateway.endpoints.routing.short_route:ShortRoutes.take",
-        "gateway.endpoints.routing.short_route:ShortForward.start",
+        "gateway.endpoints.routing.short_path.short_route:ShortRoutes.take",
+        "gateway.endpoints.routing.short_path.short_route:ShortForward.start",
     ],
     "send to an upstream": ["gateway.endpoints.routing.proxy.connection:UpstreamConnection.send"],
     "response of an upstream": [
         "gateway.endpoints.routing.proxy.connection:UpstreamConnection.data_received",
-        "gateway.endpoints.routing.short_route:ShortForward._answer",
+        "gateway.endpoints.routing.short_path.short_route:ShortForward._answer",
     ],
     "respond, count, log": ["gateway.endpoints.short_path:ShortExchange.respond"],
     "run a script": ["gateway.plugins.scripting.executor_thread:ExecutorThread._start_submitted"],

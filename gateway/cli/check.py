@@ -15,10 +15,10 @@ from typing import Final
 from gateway.cli import print_missing
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.routing.plugin import routing_kind
-from gateway.endpoints.routing.route_builder import NO_ISSUER
-from gateway.endpoints.routing.script_faults import routes_of, script_faults
-from gateway.endpoints.routing.testing import run_route_tests
+from gateway.endpoints.routing.loading.plugin import routing_kind
+from gateway.endpoints.routing.loading.route_builder import NO_ISSUER
+from gateway.endpoints.routing.loading.script_faults import routes_of, script_faults
+from gateway.endpoints.routing.loading.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.loader import NO_FILES

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.endpoints.routing.openapi_plugin import compile_operation
+from gateway.endpoints.routing.loading.openapi_plugin import compile_operation
 from gateway.endpoints.routing.specification.operations import Expansion, SpecifiedOperation
 from gateway.endpoints.routing.specification.paths import server_authority
 from gateway.endpoints.routing.specification.source import read_source

@@ -1,6 +1,6 @@
 """Which keys a routing plugin's YAML may have, and of which type.
 
-`endpoints.routing.plugin` gives them their meaning.
+`endpoints.routing.loading.plugin` gives them their meaning.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.pages.handler import PagesEndpoint
 from gateway.endpoints.routing.handler import Routing
-from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
-from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.steps.in_flight import RouteCounters
+from gateway.endpoints.routing.steps.route_steps import RouteSteps
 from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver

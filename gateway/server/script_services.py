@@ -9,8 +9,8 @@ from typing import Final
 
 from gateway.auth.installation import Installation
 from gateway.auth.links import SignedUrlFactory
-from gateway.endpoints.routing.plugin import routing_kind
-from gateway.endpoints.routing.script_faults import script_faults
+from gateway.endpoints.routing.loading.plugin import routing_kind
+from gateway.endpoints.routing.loading.script_faults import script_faults
 from gateway.files.service import FilesService
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services

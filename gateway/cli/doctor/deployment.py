@@ -67,7 +67,7 @@ def records(settings: Settings) -> Iterator[Finding]:
 
 def plugins(settings: Settings) -> Iterator[Finding]:
     """Every plugin is valid and compiles. `gateway check` also runs their tests."""
-    from gateway.endpoints.routing.plugin import routing_kind
+    from gateway.endpoints.routing.loading.plugin import routing_kind
     from gateway.plugins import KINDS, Plugins
     from gateway.plugins.scripting.namespace import Services
     from gateway.plugins.secrets import secret_keys

@@ -10,12 +10,12 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
+from gateway.endpoints.routing.loading.plugin import KIND
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.openapi.handler import OpenApiEndpoint
-from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy.proxy import Proxy
-from gateway.endpoints.routing.short_route import ShortRoutes
-from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.short_path.short_route import ShortRoutes
+from gateway.endpoints.routing.steps.route_steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute, RouteMatch, RouteTable
 from gateway.endpoints.routing.websocket.websockets import WebSockets
 from gateway.endpoints.short_path import ShortExchange

@@ -30,8 +30,8 @@ from gateway.endpoints.routing.conditions import (
     request_holds,
     suffixes,
 )
+from gateway.endpoints.routing.forwarding import has_dot_segment
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.proxy.forwarding import has_dot_segment
 from gateway.errors import Refusal
 
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f\\\\]")

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.tokens import token_digest
-from gateway.endpoints.routing import short_forward
 from gateway.endpoints.routing.proxy.proxy import Proxy
-from gateway.endpoints.routing.short_forward import ShortForward
+from gateway.endpoints.routing.short_path import short_forward
+from gateway.endpoints.routing.short_path.short_forward import ShortForward
 from gateway.http.short_request import Respond, ShortRequest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway

@@ -18,12 +18,12 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.endpoints.access_log import AccessLog, LoggedRequest
-from gateway.endpoints.routing.in_flight import RouteCounters
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
-from gateway.endpoints.routing.short_route import ShortRoutes
-from gateway.endpoints.routing.steps import RouteSteps
+from gateway.endpoints.routing.short_path.short_route import ShortRoutes
+from gateway.endpoints.routing.steps.in_flight import RouteCounters
+from gateway.endpoints.routing.steps.route_steps import RouteSteps
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.serving import ServingCount
 from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take

@@ -9,7 +9,7 @@ from pathlib import Path
 from multidict import CIMultiDict
 
 from gateway.auth.request import RequestHead
-from gateway.endpoints.routing.plugin import KIND, routing_kind
+from gateway.endpoints.routing.loading.plugin import KIND, routing_kind
 from gateway.endpoints.routing.table import RouteMatch, RouteTable
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services

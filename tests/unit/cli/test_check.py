@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.cli.check import check, run
-from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.loading.plugin import routing_kind
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.model import UPLOADED
-from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.loading.plugin import routing_kind
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services, script_names
 from gateway.server.script_services import load_plugins

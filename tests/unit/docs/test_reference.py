@@ -28,8 +28,8 @@ from gateway.endpoints.admin import events as events_api
 from gateway.endpoints.downloads import archive
 from gateway.endpoints.downloads import handler as downloads
 from gateway.endpoints.notifications import handler as notifications
-from gateway.endpoints.routing import validate
 from gateway.endpoints.routing.proxy import proxy
+from gateway.endpoints.routing.validation import request_check
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
@@ -191,7 +191,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"together, {proxy.MAX_CONNECTIONS:,}, each"),
         ("how-to/handle-full-disks-and-limits.md", f"routes | {proxy.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"| archives | {archive.MAX_ARCHIVES}, "),
-        ("how-to/handle-full-disks-and-limits.md", f"| {validate.MAX_BUFFERED_BYTES >> 20} MiB |"),
+        ("how-to/handle-full-disks-and-limits.md", f"| {request_check.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"show | {notifications.MAX_CONCURRENT} |"),
         ("how-to/handle-full-disks-and-limits.md", f"genuine | {notifications.MAX_UNKNOWN} |"),
         ("how-to/handle-full-disks-and-limits.md", f"{disk.MAX_RESERVED_BYTES >> 30} GiB of each"),

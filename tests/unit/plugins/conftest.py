@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import Delivery
-from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.loading.plugin import routing_kind
 from gateway.plugins import KINDS
 from gateway.plugins.delivery_runs import DeliveryOutcome
 from gateway.plugins.hooks import Hooks

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.model import UPLOADED, UPLOADING, RetryPolicy
-from gateway.endpoints.routing.plugin import routing_kind
+from gateway.endpoints.routing.loading.plugin import routing_kind
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Handler, PluginErrors, Plugins
 from gateway.plugins.scripting.decision import Handle

@@ -25,7 +25,7 @@ from gateway.endpoints.routing.proxy.upstream_groups import Upstreams
 from gateway.endpoints.routing.proxy.upstreams import UpstreamTries
 from gateway.endpoints.routing.proxy.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.endpoints.routing.route_shares import RouteShares
-from gateway.endpoints.routing.websocket.handshake import NO_WEBSOCKET, is_websocket
+from gateway.endpoints.routing.websocket_handshake import NO_WEBSOCKET, is_websocket
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, Lease

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import aiohttp
 from aiohttp import hdrs, web
 
+from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.proxy.connection import PlainResponse
-from gateway.endpoints.routing.proxy.forwarding import response_headers
 from gateway.endpoints.routing.proxy.request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort, facts_of
 from gateway.http.responses import GatewayResponse, is_unread

@@ -20,8 +20,9 @@ from yarl import URL
 
 from gateway.auth.request import RequestHead
 from gateway.auth.request_ids import REQUEST_ID
+from gateway.endpoints.routing import forwarding
+from gateway.endpoints.routing.forwarding import Hop
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.proxy import forwarding
 from gateway.endpoints.routing.proxy.connection import MAX_FIELD_BYTES, READ_BUFFER_BYTES, PlainResponse
 from gateway.endpoints.routing.proxy.errors import (
     FINAL_STATUSES,
@@ -30,7 +31,6 @@ from gateway.endpoints.routing.proxy.errors import (
     too_long,
     unreachable,
 )
-from gateway.endpoints.routing.proxy.forwarding import Hop
 from gateway.endpoints.routing.proxy.plain_call import (
     MAX_PLAIN_BODY_BYTES,
     PlainCall,

@@ -12,8 +12,8 @@ import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.model import RequestContext
-from gateway.endpoints.routing.proxy import forwarding
 from gateway.endpoints.routing.proxy.request import mapped_error
 from gateway.endpoints.routing.proxy.response import UpstreamResponse
 from gateway.endpoints.routing.proxy.unpack import UnpackError, codings, unpack

@@ -15,8 +15,8 @@ from urllib.parse import quote, unquote, urlencode
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from gateway.endpoints.routing.forwarding import has_dot_segment
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
-from gateway.endpoints.routing.proxy.forwarding import has_dot_segment
 from gateway.endpoints.routing.proxy.unpack import (
     TooLargeError,
     UnpackError,

@@ -30,7 +30,7 @@ from gateway.endpoints.routing.scripts.values import (
     response_of,
     response_of_error,
 )
-from gateway.endpoints.routing.websocket.handshake import is_websocket
+from gateway.endpoints.routing.websocket_handshake import is_websocket
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.handler_spans import begin_script, fail_at

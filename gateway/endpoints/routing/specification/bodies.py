@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.endpoints.routing.media_types import ANY_TYPE, is_json, plain_type
 from gateway.endpoints.routing.specification.notes import Unchecked
 from gateway.endpoints.routing.specification.places import Place
 from gateway.endpoints.routing.specification.schemas import (
@@ -15,6 +14,7 @@ from gateway.endpoints.routing.specification.schemas import (
     TranslatedSchema,
 )
 from gateway.endpoints.routing.specification.source import Source
+from gateway.endpoints.routing.validation.media_types import ANY_TYPE, is_json, plain_type
 
 _STATUSES: Final = {*map(str, range(100, 600)), *(f"{digit}XX" for digit in range(1, 6)), "default"}
 

@@ -14,7 +14,7 @@ from gateway.endpoints.routing.specification.notes import Unchecked
 from gateway.endpoints.routing.specification.places import Place
 from gateway.endpoints.routing.specification.schemas import SchemaTranslator, TranslatedSchema
 from gateway.endpoints.routing.specification.source import Located, Source
-from gateway.endpoints.routing.text_values import DELIMITER, schema_types
+from gateway.endpoints.routing.validation.text_values import DELIMITER, schema_types
 
 ParameterPlace = Literal["query", "path", "headers"]
 

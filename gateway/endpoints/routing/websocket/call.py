@@ -17,7 +17,7 @@ from gateway.endpoints.routing.proxy.errors import UpstreamFailed, not_http, sil
 from gateway.endpoints.routing.proxy.plain_call import encode_head
 from gateway.endpoints.routing.proxy.tls import tls_of
 from gateway.endpoints.routing.proxy.upstream_call import UpstreamCaller, target_of
-from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, UPGRADE, VERSION
+from gateway.endpoints.routing.websocket_handshake import SWITCHING_PROTOCOLS, UPGRADE, VERSION
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.protocol import on_disconnect
 from gateway.http.tracebacks import drop_tracebacks

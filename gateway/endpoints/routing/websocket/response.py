@@ -13,13 +13,13 @@ from typing import cast
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.model import Route
-from gateway.endpoints.routing.proxy.forwarding import response_headers
 from gateway.endpoints.routing.proxy.response import NOT_ADDED, plain_reason
 from gateway.endpoints.routing.websocket.call import AnsweredHandshake
-from gateway.endpoints.routing.websocket.handshake import SWITCHING_PROTOCOLS, UPGRADE
 from gateway.endpoints.routing.websocket.tunnel import Tunnel
 from gateway.endpoints.routing.websocket.tunnel_end import SwitchedConnection
+from gateway.endpoints.routing.websocket_handshake import SWITCHING_PROTOCOLS, UPGRADE
 from gateway.http.responses import GatewayResponse
 from gateway.http.switching import take_received
 from gateway.limits import Lease

@@ -24,15 +24,15 @@ from gateway.endpoints.routing.websocket.call import (
     call_upstream,
     encode_handshake,
 )
-from gateway.endpoints.routing.websocket.handshake import (
+from gateway.endpoints.routing.websocket.response import WebSocketResponse
+from gateway.endpoints.routing.websocket.tunnel import STOP_TIMEOUT, Tunnel
+from gateway.endpoints.routing.websocket_handshake import (
     NO_WEBSOCKET,
     SWITCHING_PROTOCOLS,
     check_handshake,
     check_switch,
     is_websocket,
 )
-from gateway.endpoints.routing.websocket.response import WebSocketResponse
-from gateway.endpoints.routing.websocket.tunnel import STOP_TIMEOUT, Tunnel
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_foreign_origin
 from gateway.http.responses import GatewayResponse

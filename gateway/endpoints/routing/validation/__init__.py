@@ -1,0 +1,1 @@
+"""JSON Schemas of routes: compiled at load, and checked for requests and for JSON in responses."""
