@@ -71,6 +71,8 @@ def fact_lines(facts: Json, now: float) -> Iterator[Line]:
     yield "events", facts["events"], ""
     yield from _upload_lines(facts["uploads"])
     yield from _plugin_lines(facts.get("plugins"))
+    for down in facts.get("upstreams_down", ()):
+        yield "upstream", _upstream_text(down, facts["processes"]), "bad"
     yield from _delivery_lines(facts.get("deliveries"), now)
     for handler in facts.get("paused", ()):
         yield "paused", f"{handler}: resume with gateway events resume --handler {handler}", "warn"
@@ -132,6 +134,11 @@ def _delivery_lines(deliveries: Sequence[Json] | None, now: float) -> Iterator[L
         oldest = duration(now - min(unix_time(row["oldest"]) for row in rows))
         dead = any(row["state"] == "dead" for row in rows)
         yield "handler", f"{handler}: {counts}, the oldest {oldest} old", "bad" if dead else ""
+
+
+def _upstream_text(down: Json, processes: int) -> str:
+    shown = f"{down['upstream']} of {down['route']} is out: it fails, or its probes do"
+    return shown if processes == 1 else f"{shown} (in {down['processes']} of {processes} processes)"
 
 
 def _quota_text(quota: Json) -> str:

@@ -103,7 +103,8 @@ async def open_endpoints(
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     operators = open_operator_api(
-        OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status)
+        OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
+        routing.upstreams_down,
     )
     api: dict[str, ApiHandler] = {
         **operators.handlers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -43,11 +43,12 @@ class FactSources(NamedTuple):
     inflight: Inflight
     metrics: Metrics
     reload: ReloadEndpoint
+    upstreams_down: Callable[[], Sequence[tuple[str, str]]]
 
 
 def facts_endpoint(sources: FactSources, processes: ProcessClients) -> FactsEndpoint:
     """Return the endpoint of one process."""
-    resources, queue, ledger, inflight, metrics, reload = sources
+    resources, queue, ledger, inflight, metrics, reload, down = sources
     settings, held = resources.settings, resources.journal.held_log
     own_url = public_url(settings, resources.base.installation.own)
     fixed = {
@@ -69,7 +70,7 @@ def facts_endpoint(sources: FactSources, processes: ProcessClients) -> FactsEndp
         "quotas": resources.quotas.quotas.near_limits,
         "keys": partial(_expiring_keys, settings),
     }
-    return FactsEndpoint(fixed, partial(_uploads, inflight, held, metrics), shared, processes)
+    return FactsEndpoint(fixed, partial(_uploads, inflight, held, metrics), down, shared, processes)
 
 
 async def _uploads(inflight: Inflight, held: HeldLog, metrics: Metrics) -> Mapping[str, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
@@ -50,8 +50,10 @@ class OperatorApi(NamedTuple):
     reload: ReloadEndpoint
 
 
-def open_operator_api(context: OperatorContext) -> OperatorApi:
-    """Open the endpoints."""
+def open_operator_api(
+    context: OperatorContext, upstreams_down: Callable[[], Sequence[tuple[str, str]]]
+) -> OperatorApi:
+    """Open the endpoints; `upstreams_down` returns route and upstream of those without requests."""
     resources, delivery, processes = context.resources, context.delivery, context.processes
     settings, journal, slot = resources.settings, resources.journal, resources.base.state.slot
     space, backend = resources.base.disk.space, resources.parts.backend
@@ -63,7 +65,13 @@ def open_operator_api(context: OperatorContext) -> OperatorApi:
     streams, reload = UploadStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
     sources = FactSources(
-        resources, delivery.queue_name, whole, context.inflight, context.metrics, reload
+        resources,
+        delivery.queue_name,
+        whole,
+        context.inflight,
+        context.metrics,
+        reload,
+        upstreams_down,
     )
     facts = facts_endpoint(sources, processes)
     handlers: dict[str, ApiHandler] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,11 +29,13 @@ class FactsEndpoint:
     """Serves `/-/status`.
 
     `fixed` are facts that do not change while the gateway runs. `own` returns what each process counts
-    of itself, which is added up. `shared` are facts that every process knows alike, by name.
+    of itself, which is added up. `down` returns route and name of the upstreams that get no requests of
+    a process. `shared` are facts that every process knows alike, by name.
     """
 
     fixed: Mapping[str, Any]
     own: Callable[[], Awaitable[Mapping[str, int | None]]]
+    down: Callable[[], Sequence[tuple[str, str]]]
     shared: Mapping[str, ReadFact]
     processes: ProcessClients
 
@@ -43,15 +46,18 @@ class FactsEndpoint:
     async def _get(self, incoming: IncomingRequest) -> Response:
         unknown: dict[str, str] = {}
         own = await _attempt("uploads", self.own, unknown)
+        down = [list(names) for names in self.down()]
         if this_process_only(incoming):
-            return json_response({"uploads": own})
+            return json_response({"uploads": own, "upstreams_down": down})
         counts, silent = [own], list[int]()
         if self.processes.sessions:
             for slot, body in (await self.processes.get_all("/-/status")).items():
                 if body is None:
                     silent.append(slot)
                 else:
-                    counts.append(json.loads(body)["uploads"])
+                    answer = json.loads(body)
+                    counts.append(answer["uploads"])
+                    down += answer["upstreams_down"]
         values = await asyncio.gather(
             *(_attempt(name, read, unknown) for name, read in self.shared.items())
         )
@@ -61,7 +67,7 @@ class FactsEndpoint:
         if silent:
             unknown["uploads"] = f"process {', '.join(map(str, silent))} does not answer"
         facts = {**self.fixed, "silent_processes": silent, "uploads": _added(counts), **shared}
-        return json_response({**facts, "unknown": unknown})
+        return json_response({**facts, "upstreams_down": _merged(down), "unknown": unknown})
 
 
 async def _attempt(name: str, read: ReadFact, unknown: dict[str, str]) -> Any:
@@ -82,3 +88,12 @@ def _added(counts: Sequence[Mapping[str, int | None] | None]) -> dict[str, int]:
             if count is not None:
                 sums[name] = sums.get(name, 0) + count
     return sums
+
+
+def _merged(down: Sequence[Sequence[str]]) -> list[Facts]:
+    """Return each upstream that gets no requests, and of how many processes."""
+    counted = Counter((route, upstream) for route, upstream in down)
+    return [
+        {"route": route, "upstream": upstream, "processes": count}
+        for (route, upstream), count in sorted(counted.items())
+    ]

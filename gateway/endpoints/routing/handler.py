@@ -64,6 +64,11 @@ class Routing:
         self._proxy.follow(routes)
         self.websockets.follow(routes)
 
+    def upstreams_down(self) -> list[tuple[str, str]]:
+        """Return route and upstream of those that get no requests of this process."""
+        gauge = self._proxy.upstreams.up()
+        return [(route, upstream) for (route, upstream), is_up in gauge.items() if not is_up]
+
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return self._openapi.handlers()

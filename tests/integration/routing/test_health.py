@@ -232,12 +232,15 @@ async def test_each_process_probes_for_itself(gateway_process: StartProcess, tmp
             return len(lines) == 2 and all(line.endswith(" 0.0") for line in lines)
 
         await wait_until(is_out_everywhere)
+        (down,) = (await get(gateway, "/-/status")).json["upstreams_down"]
+        assert (down["upstream"], down["processes"]) == (up.authority, 2)
         sick.status = "200 OK"
 
         async def is_up_everywhere() -> bool:
             return await gauge(gateway) == {up.authority: 2}
 
         await wait_until(is_up_everywhere)
+        assert (await get(gateway, "/-/status")).json["upstreams_down"] == []
 
 
 async def test_an_upstream_that_requests_have_suspended_is_shown_as_down_and_is_back_after_a_probe(

@@ -53,6 +53,7 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
         paused=["thumbs"],
         disk={"free": 1000, "kept_free": 2000, "accepts_uploads": False},
         plugins={"set": 2, "files": 0, "faults": ["p.yaml:3: no"], "reloaded": "1970-01-12T13:46:00Z"},
+        upstreams_down=[{"route": "orders", "upstream": "http://10.0.0.7:80", "processes": 2}],
         quotas=[{"rule": "principal ann", "what": "bytes_per_day", "used": 9_000, "limit": 10_000}],
         keys=[{"name": "backup", "expires": "1970-01-14T13:46:40Z"}],
     )
@@ -63,6 +64,8 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
     assert shown["paused"][0].endswith("gateway events resume --handler thumbs")
     assert shown["disk"] == ("1.0 kB free: uploads are refused", "bad")
     assert shown["last reload"][0].endswith(": p.yaml:3: no")
+    text = "http://10.0.0.7:80 of orders is out: it fails, or its probes do (in 2 of 3 processes)"
+    assert shown["upstream"] == (text, "bad")
     assert shown["quota"] == ("principal ann: 9.0 kB of 10.0 kB a day (90 %)", "warn")
     assert shown["key"][0].startswith("backup expires in 2d (")
 
