@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ from gateway.cli import main
 from gateway.cli.check import check
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
-from tests.support import PROJECT
 from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
+from tests.support.spawner import start_forked
+
+SECONDS = 60.0
+"""In which a verb ends."""
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
 Check = Callable[[str], tuple[int, str, str]]
@@ -25,9 +27,13 @@ Check = Callable[[str], tuple[int, str, str]]
 
 def run_verb(directory: Path, *words: str) -> tuple[int, str, str]:
     """Run `gateway WORDS --directory DIRECTORY` as a process; return its code and what it printed."""
-    command = [sys.executable, "-m", "gateway", *words, "--directory", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
-    return done.returncode, done.stdout, done.stderr
+    with tempfile.TemporaryFile() as errors:
+        process = start_forked(["never", *words, "--directory", str(directory)], errors.fileno())
+        with process.stdout as output:
+            printed = output.read().decode()
+        code = process.wait(SECONDS)
+        errors.seek(0)
+        return code, printed, errors.read().decode()
 
 
 def fill(journal: Journal) -> None:

