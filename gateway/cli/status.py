@@ -137,8 +137,8 @@ def _delivery_lines(deliveries: Sequence[Json] | None, now: float) -> Iterator[L
 
 
 def _upstream_text(down: Json, processes: int) -> str:
-    shown = f"{down['upstream']} of {down['route']} is out: it fails, or its probes do"
-    return shown if processes == 1 else f"{shown} (in {down['processes']} of {processes} processes)"
+    where = "" if processes == 1 else f" in {down['processes']} of {processes} processes"
+    return f"{down['route']}: {down['upstream']} is out{where}: requests or probes fail"
 
 
 def _quota_text(quota: Json) -> str:

@@ -25,6 +25,9 @@ from tests.support.spawner import ForkedProcess, start_executed, start_forked
 TIMEOUT = 30.0
 """Seconds in which anything that must happen does."""
 
+KILL_TIMEOUT = 90.0
+"""Seconds in which a killed process is gone: the kernel lets it finish what it writes to the disk."""
+
 
 def write_plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
     """Write a plugin file and return its folder."""
@@ -108,7 +111,7 @@ class GatewayProcess:
         if self.process.poll() is None:
             self.process.kill()
         try:
-            self.process.wait(TIMEOUT)
+            self.process.wait(KILL_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"killed, and not gone: {_state_of(self.process.pid)}") from error
         if self.process.stdout is not None:

@@ -64,7 +64,7 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
     assert shown["paused"][0].endswith("gateway events resume --handler thumbs")
     assert shown["disk"] == ("1.0 kB free: uploads are refused", "bad")
     assert shown["last reload"][0].endswith(": p.yaml:3: no")
-    text = "http://10.0.0.7:80 of orders is out: it fails, or its probes do (in 2 of 3 processes)"
+    text = "orders: http://10.0.0.7:80 is out in 2 of 3 processes: requests or probes fail"
     assert shown["upstream"] == (text, "bad")
     assert shown["quota"] == ("principal ann: 9.0 kB of 10.0 kB a day (90 %)", "warn")
     assert shown["key"][0].startswith("backup expires in 2d (")
