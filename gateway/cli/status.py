@@ -138,7 +138,9 @@ def _delivery_lines(deliveries: Sequence[Json] | None, now: float) -> Iterator[L
 
 def _upstream_text(down: Json, processes: int) -> str:
     where = "" if processes == 1 else f" in {down['processes']} of {processes} processes"
-    return f"{down['route']}: {down['upstream']} is out{where}: requests or probes fail"
+    names, left = ", ".join(down["routes"]), down["route_count"] - len(down["routes"])
+    more = f" and {left} more" if left else ""
+    return f"{down['upstream']} is out{where}: requests or probes fail; routes {names}{more}"
 
 
 def _quota_text(quota: Json) -> str:

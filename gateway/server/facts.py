@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ from gateway import __version__
 from gateway.auth.installation import public_url
 from gateway.auth.key_store import KeyStore
 from gateway.domain.units import iso_time
-from gateway.endpoints.admin.facts import FactsEndpoint, ReadFact
+from gateway.endpoints.admin.facts import FactsEndpoint, ReadFact, UpstreamRoutes
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.inflight import Inflight
@@ -43,7 +43,7 @@ class FactSources(NamedTuple):
     inflight: Inflight
     metrics: Metrics
     reload: ReloadEndpoint
-    upstreams_down: Callable[[], Sequence[tuple[str, str]]]
+    upstreams_down: Callable[[], UpstreamRoutes]
 
 
 def facts_endpoint(sources: FactSources, processes: ProcessClients) -> FactsEndpoint:

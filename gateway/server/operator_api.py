@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
@@ -51,9 +52,9 @@ class OperatorApi(NamedTuple):
 
 
 def open_operator_api(
-    context: OperatorContext, upstreams_down: Callable[[], Sequence[tuple[str, str]]]
+    context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
 ) -> OperatorApi:
-    """Open the endpoints; `upstreams_down` returns route and upstream of those without requests."""
+    """Open the endpoints; `upstreams_down` returns those that get no requests of this process."""
     resources, delivery, processes = context.resources, context.delivery, context.processes
     settings, journal, slot = resources.settings, resources.journal, resources.base.state.slot
     space, backend = resources.base.disk.space, resources.parts.backend

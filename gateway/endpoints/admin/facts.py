@@ -18,7 +18,13 @@ from gateway.http.responses import ApiHandler, Response, json_response
 FACT_TIMEOUT: Final = 5.0
 """Seconds that one fact may take; after that it is not known."""
 
+MAX_ROUTES: Final = 5
+"""Routes that are named with an upstream; a plugin with `openapi` may have a thousand."""
+
 Facts = dict[str, Any]
+UpstreamRoutes = Mapping[str, Sequence[str]]
+"""Upstreams, each with the names of routes."""
+
 ReadFact = Callable[[], Awaitable[Any]]
 
 _NOT_KNOWN: Final = (ConfigError, EventEngineUnavailable, Refusal, OSError, sqlite3.Error, TimeoutError)
@@ -29,13 +35,13 @@ class FactsEndpoint:
     """Serves `/-/status`.
 
     `fixed` are facts that do not change while the gateway runs. `own` returns what each process counts
-    of itself, which is added up. `down` returns route and name of the upstreams that get no requests of
-    a process. `shared` are facts that every process knows alike, by name.
+    of itself, which is added up. `down` returns the upstreams that get no requests of a process.
+    `shared` are facts that every process knows alike, by name.
     """
 
     fixed: Mapping[str, Any]
     own: Callable[[], Awaitable[Mapping[str, int | None]]]
-    down: Callable[[], Sequence[tuple[str, str]]]
+    down: Callable[[], UpstreamRoutes]
     shared: Mapping[str, ReadFact]
     processes: ProcessClients
 
@@ -46,10 +52,9 @@ class FactsEndpoint:
     async def _get(self, incoming: IncomingRequest) -> Response:
         unknown: dict[str, str] = {}
         own = await _attempt("uploads", self.own, unknown)
-        down = [list(names) for names in self.down()]
         if this_process_only(incoming):
-            return json_response({"uploads": own, "upstreams_down": down})
-        counts, silent = [own], list[int]()
+            return json_response({"uploads": own, "upstreams_down": self.down()})
+        counts, down, silent = [own], [self.down()], list[int]()
         if self.processes.sessions:
             for slot, body in (await self.processes.get_all("/-/status")).items():
                 if body is None:
@@ -57,7 +62,7 @@ class FactsEndpoint:
                 else:
                     answer = json.loads(body)
                     counts.append(answer["uploads"])
-                    down += answer["upstreams_down"]
+                    down.append(answer["upstreams_down"])
         values = await asyncio.gather(
             *(_attempt(name, read, unknown) for name, read in self.shared.items())
         )
@@ -65,7 +70,8 @@ class FactsEndpoint:
             name: value for name, value in zip(self.shared, values, strict=True) if value is not None
         }
         if silent:
-            unknown["uploads"] = f"process {', '.join(map(str, silent))} does not answer"
+            reason = f"process {', '.join(map(str, silent))} does not answer"
+            unknown |= {"uploads": reason, "upstreams_down": reason}
         facts = {**self.fixed, "silent_processes": silent, "uploads": _added(counts), **shared}
         return json_response({**facts, "upstreams_down": _merged(down), "unknown": unknown})
 
@@ -90,10 +96,20 @@ def _added(counts: Sequence[Mapping[str, int | None] | None]) -> dict[str, int]:
     return sums
 
 
-def _merged(down: Sequence[Sequence[str]]) -> list[Facts]:
-    """Return each upstream that gets no requests, and of how many processes."""
-    counted = Counter((route, upstream) for route, upstream in down)
+def _merged(down: Sequence[UpstreamRoutes]) -> list[Facts]:
+    """Return each upstream that gets no requests: of how many processes, and of which routes."""
+    processes: Counter[str] = Counter()
+    routes: dict[str, set[str]] = {}
+    for each in down:
+        processes.update(each.keys())
+        for upstream, names in each.items():
+            routes.setdefault(upstream, set()).update(names)
     return [
-        {"route": route, "upstream": upstream, "processes": count}
-        for (route, upstream), count in sorted(counted.items())
+        {
+            "upstream": upstream,
+            "processes": processes[upstream],
+            "routes": sorted(names)[:MAX_ROUTES],
+            "route_count": len(names),
+        }
+        for upstream, names in sorted(routes.items())
     ]

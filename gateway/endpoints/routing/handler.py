@@ -64,10 +64,9 @@ class Routing:
         self._proxy.follow(routes)
         self.websockets.follow(routes)
 
-    def upstreams_down(self) -> list[tuple[str, str]]:
-        """Return route and upstream of those that get no requests of this process."""
-        gauge = self._proxy.upstreams.up()
-        return [(route, upstream) for (route, upstream), is_up in gauge.items() if not is_up]
+    def upstreams_down(self) -> dict[str, list[str]]:
+        """Return the upstreams that get no requests of this process, each with its routes."""
+        return self._proxy.upstreams.down()
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""

@@ -22,6 +22,7 @@ from gateway.server.supervisor import Supervisor
 from gateway.settings import usable_cores
 from tests.conftest import StartProcess
 from tests.support import PROJECT
+from tests.support.cli import run_verb
 from tests.support.harness import (
     TIMEOUT,
     GatewayProcess,
@@ -595,6 +596,9 @@ async def test_a_process_that_hangs_is_named_by_all_that_tell_of_the_gateway(
     listed = await asyncio.to_thread(list_events, gateway)
     assert (listed.returncode, listed.stdout) == (1, "[]\n")
     assert listed.stderr == f"gateway: process {slot} does not answer: its deliveries are missing\n"
+    facts = json.loads((await asyncio.to_thread(run_verb, gateway.directory, "status", "--json"))[1])
+    assert facts["silent_processes"] == [slot]
+    assert set(facts["unknown"]) == {"deliveries", "uploads", "upstreams_down"}
     victim.resume()
     assert (await wait_until(lambda: readiness(ready=True))).status == 200
     assert [line["slot"] for line in logged(gateway, "process.recovered")] == [slot]

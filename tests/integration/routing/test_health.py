@@ -232,8 +232,9 @@ async def test_each_process_probes_for_itself(gateway_process: StartProcess, tmp
             return len(lines) == 2 and all(line.endswith(" 0.0") for line in lines)
 
         await wait_until(is_out_everywhere)
-        (down,) = (await get(gateway, "/-/status")).json["upstreams_down"]
-        assert (down["upstream"], down["processes"]) == (up.authority, 2)
+        shown = (await get(gateway, "/-/status")).json["upstreams_down"]
+        out = {"upstream": up.authority, "processes": 2, "routes": ["/r"], "route_count": 1}
+        assert shown == [out]
         sick.status = "200 OK"
 
         async def is_up_everywhere() -> bool:

@@ -53,7 +53,9 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
         paused=["thumbs"],
         disk={"free": 1000, "kept_free": 2000, "accepts_uploads": False},
         plugins={"set": 2, "files": 0, "faults": ["p.yaml:3: no"], "reloaded": "1970-01-12T13:46:00Z"},
-        upstreams_down=[{"route": "orders", "upstream": "http://10.0.0.7:80", "processes": 2}],
+        upstreams_down=[
+            {"upstream": "10.0.0.7:80", "processes": 2, "routes": ["orders", "users"], "route_count": 9}
+        ],
         quotas=[{"rule": "principal ann", "what": "bytes_per_day", "used": 9_000, "limit": 10_000}],
         keys=[{"name": "backup", "expires": "1970-01-14T13:46:40Z"}],
     )
@@ -64,8 +66,8 @@ def test_what_needs_attention_is_shown_with_what_to_do() -> None:
     assert shown["paused"][0].endswith("gateway events resume --handler thumbs")
     assert shown["disk"] == ("1.0 kB free: uploads are refused", "bad")
     assert shown["last reload"][0].endswith(": p.yaml:3: no")
-    text = "orders: http://10.0.0.7:80 is out in 2 of 3 processes: requests or probes fail"
-    assert shown["upstream"] == (text, "bad")
+    out = "10.0.0.7:80 is out in 2 of 3 processes: requests or probes fail"
+    assert shown["upstream"] == (f"{out}; routes orders, users and 7 more", "bad")
     assert shown["quota"] == ("principal ann: 9.0 kB of 10.0 kB a day (90 %)", "warn")
     assert shown["key"][0].startswith("backup expires in 2d (")
 

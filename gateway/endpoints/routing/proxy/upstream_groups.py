@@ -48,3 +48,12 @@ class Upstreams:
             for group, route in routes
             for upstream in route.upstreams
         }
+
+    def down(self) -> dict[str, list[str]]:
+        """Return the upstreams that get no requests now, each with the routes that it is missing in."""
+        routes: dict[str, list[str]] = {}
+        for group, route in self._followed:
+            for upstream in route.upstreams:
+                if not group.is_up(upstream):
+                    routes.setdefault(upstream, []).append(route.label)
+        return routes

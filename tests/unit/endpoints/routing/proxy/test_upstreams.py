@@ -265,6 +265,13 @@ def test_a_reload_that_leaves_the_settings_keeps_what_is_known_and_forgets_what_
     assert ready(upstreams.of_route(gone)) == {"c", "d"}
 
 
+def test_an_upstream_that_is_down_is_told_with_all_its_routes_however_many() -> None:
+    upstreams, names = Upstreams(), [f"r{number}" for number in range(1200)]
+    fail(upstreams.of_route(route(names[0])), "a")
+    upstreams.follow([route(name) for name in names])
+    assert upstreams.down() == {"a": names}
+
+
 # -- the tries of one request
 
 
