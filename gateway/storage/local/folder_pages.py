@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from gateway.domain import paths
 from gateway.errors import Refusal
 from gateway.storage.local.directory import Inode, inode
+from gateway.storage.local.entries import scan
 from gateway.storage.local.listing import PAGE_SIZE, listed_file, sort_name
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import NO_ATTRIBUTES, FileAttributes, read_attributes
@@ -109,7 +110,7 @@ class FolderPages:
 
 
 def _first_names(fd: int, after: str, count: int) -> list[str]:
-    with os.scandir(fd) as entries:
+    with scan(fd) as entries:
         names = (sort_name(entry) for entry in entries)
         return heapq.nsmallest(count, (name for name in names if name > after))
 

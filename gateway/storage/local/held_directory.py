@@ -13,6 +13,8 @@ import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from gateway.storage.local.entries import entry_names
+
 
 class HeldDirectory:
     """The folder. `durable` is False where a power loss may take what is in it. Thread-safe."""
@@ -43,9 +45,7 @@ class HeldDirectory:
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""
-        with os.scandir(self.fd) as entries:
-            for entry in entries:
-                yield entry.name
+        return entry_names(self.fd)
 
     def take(self, incoming_fd: int, upload_id: str) -> None:
         """Move a body here from the folder of a slot; `sync` makes that durable. Raises `OSError`."""

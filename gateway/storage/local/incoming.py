@@ -17,6 +17,7 @@ from typing import Final
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
 from gateway.storage.local.body_digests import BodyDigests
+from gateway.storage.local.entries import entry_names
 from gateway.storage.local.held_directory import HeldDirectory
 from gateway.storage.local.partial_directory import PartialDirectory
 from gateway.storage.local.xattrs import write_xattr
@@ -61,9 +62,7 @@ class IncomingDirectory:
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the uploads whose bodies are here."""
-        with os.scandir(self.fd) as entries:
-            for entry in entries:
-                yield entry.name
+        return entry_names(self.fd)
 
     def attach(self, upload_id: str, fd: int, size: int) -> IncomingFile:
         """Return a body that is in this folder already, open as `fd`, with `size` bytes."""

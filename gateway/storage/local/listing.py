@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from gateway.domain import paths
 from gateway.errors import Refusal
+from gateway.storage.local.entries import scan
 from gateway.storage.local.tree import DirectoryTree
 
 PAGE_SIZE: Final = 20_000
@@ -102,7 +103,7 @@ def _open_subfolder(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> int
 
 def _page(fd: int, base: str, keys: _KeyFilter, last: str) -> list[str]:
     """Return a folder's first names behind `last`, in order; those of folders end with a slash."""
-    with os.scandir(fd) as entries:
+    with scan(fd) as entries:
         names = (sort_name(entry) for entry in entries)
         return heapq.nsmallest(
             PAGE_SIZE, (name for name in names if name and name > last and keys.matches(base + name))

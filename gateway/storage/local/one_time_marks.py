@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import Refusal
+from gateway.storage.local.entries import entry_names
 
 CONSUME_TTL: Final = 24 * 3600
 """Seconds after the expiry of a URL in which an upload that began before may still consume it."""
@@ -128,7 +129,7 @@ class OneTimeMarks:
 
     def _marks(self) -> Iterator[tuple[str, int, str]]:
         """Iterate over the marks: nonce, expiry of the URL, upload id."""
-        for nonce in os.listdir(self._fd):
+        for nonce in entry_names(self._fd):
             with contextlib.suppress(OSError, ValueError):
                 expires, _, upload_id = os.readlink(nonce, dir_fd=self._fd).partition(" ")
                 yield nonce, int(expires), upload_id

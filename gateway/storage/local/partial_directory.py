@@ -25,6 +25,7 @@ from gateway.domain.partial_heads import head_from_json, head_to_json
 from gateway.domain.upload_fields import is_upload_id
 from gateway.errors import OUT_OF_DESCRIPTORS
 from gateway.storage.local import partial_cells
+from gateway.storage.local.entries import entry_names
 from gateway.storage.local.partial_identities import PartialIdentities
 from gateway.telemetry.logs import event
 
@@ -101,9 +102,7 @@ class PartialDirectory:
 
     def names(self) -> Iterator[str]:
         """Iterate over all entries, in no order."""
-        with os.scandir(self.fd) as entries:
-            for entry in entries:
-                yield entry.name
+        return entry_names(self.fd)
 
     def upload_ids(self) -> Iterator[str]:
         """Iterate over the ids of the partial uploads."""

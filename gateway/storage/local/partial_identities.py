@@ -16,6 +16,7 @@ from typing import Final
 
 from gateway.domain.partial import COMPLETED_TTL, check_identity_order
 from gateway.domain.upload_fields import is_upload_id
+from gateway.storage.local.entries import scan
 
 MAX_ENDED: Final = 100_000
 """Identities that ended, remembered from one sweep to the next one; the rest follows later."""
@@ -74,7 +75,7 @@ class PartialIdentities:
         Only those that the call before found ended too: a machine may start with its clock ahead.
         """
         ended: set[str] = set()
-        with os.scandir(self._fd) as entries:
+        with scan(self._fd) as entries:
             for entry in entries:
                 if len(ended) < MAX_ENDED and self._is_ended(entry.name, now):
                     ended.add(entry.name)
