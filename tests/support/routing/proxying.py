@@ -196,16 +196,18 @@ class Upstream:
 async def upstream(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     """Start a server whose connections are served by `serve`; what it reads is recorded."""
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        writers.append(writer)
         record = bytearray()
         recorded.received.append(record)
         try:
             await serve(_Recorded(reader, record), writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             recorded.ended.set()
@@ -220,6 +222,10 @@ async def upstream(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIter
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # what its client does not read would keep it open
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
