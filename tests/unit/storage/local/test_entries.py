@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ Folder = PartialDirectory | IncomingDirectory | HeldDirectory
 @pytest.mark.parametrize(
     ("opened", "suffix"), [(PartialDirectory, HEAD), (IncomingDirectory, ""), (HeldDirectory, "")]
 )
-def test_uploads_are_listed_whole_while_another_thread_lists_them(
+def test_uploads_are_listed_whole_while_another_list_of_them_goes_on(
     opened: Callable[[Path], Folder], suffix: str, tmp_path: Path
 ) -> None:
     folder = opened(tmp_path / "folder")
@@ -73,12 +74,14 @@ def test_uploads_are_listed_whole_while_another_thread_lists_them(
     folder.close()
 
 
-async def test_the_root_is_listed_whole_while_another_request_lists_it(tmp_path: Path) -> None:
+async def test_the_root_is_listed_whole_wherever_another_reader_of_its_descriptor_is(
+    tmp_path: Path,
+) -> None:
     for name in "abc":
         (tmp_path / name).touch()
     tree = DirectoryTree(tmp_path, [])
     fd = tree.open_folder(())
-    with os.scandir(fd) as other:  # as another thread does in the middle of a listing
+    with os.scandir(fd) as other:  # moves the position that duplicates of the root's descriptor share
         next(other)
         assert {stat.path async for stat in LocalStorage(tree).list("")} == {"/a", "/b", "/c"}
         page = await LocalStorage(tree).list_folder("/")
@@ -87,10 +90,11 @@ async def test_the_root_is_listed_whole_while_another_request_lists_it(tmp_path:
     tree.close()
 
 
-def test_no_other_module_scans_a_folder() -> None:
-    scanning = [
+def test_no_other_module_reads_a_folder_by_its_descriptor() -> None:
+    by_descriptor = re.compile(r"os\.scandir\(|os\.listdir\([\w.]*fd\)")
+    reading = [
         str(path.relative_to(PROJECT))
         for path in (PROJECT / "gateway").rglob("*.py")
-        if "os.scandir(" in path.read_text()
+        if by_descriptor.search(path.read_text())
     ]
-    assert scanning == ["gateway/storage/local/entries.py"]
+    assert reading == ["gateway/storage/local/entries.py"]
