@@ -49,7 +49,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
-    ApiRoute("GET", "/-/pages/{name}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
+    ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -31,7 +30,7 @@ from gateway.endpoints.uploads.resumable.places import UploadPlace
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, preflight_method, preflight_response, set_cors_headers
 from gateway.http.protocol import FACTS, RATE_LIMITS, abort, client_certificate
-from gateway.http.responses import ApiHandler, GatewayResponse, error_response, json_response
+from gateway.http.responses import GatewayResponse, error_response, json_response
 from gateway.http.short_request import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
@@ -51,7 +50,7 @@ UNTRACED: Final = frozenset({"/-/health", "/-/ready", "/-/metrics"})
 
 
 class Dispatcher:
-    """Dispatches requests; `api` has handlers by endpoint. While `stopping`, requests are refused."""
+    """Dispatches requests; `api` serves those below `/-/`. While `stopping`, requests are refused."""
 
     def __init__(
         self,
@@ -59,13 +58,13 @@ class Dispatcher:
         auth: Auth,
         files: FileHandlers,
         routing: Routing,
-        api: Mapping[str, ApiHandler],
+        api: OwnApi,
         metrics: Metrics,
     ) -> None:
         self.auth = auth
         self.files = files
         self.routing = routing
-        self.api = OwnApi(auth, api)
+        self.api = api
         self.metrics = metrics
         self.stopping = False
         self.serving = ServingCount()
@@ -236,6 +235,9 @@ class Dispatcher:
             return await self.routing.serve_route(incoming)
         except NoRoute:
             usage, method = self._template.usage, incoming.request.method
+            page = self.api.pages.page(incoming)
+            if page is not None:
+                return page
             if incoming.raw_path == "/" and method in {"GET", "HEAD"}:
                 return json_response({"message": f"uploads go to {usage}", "docs": "/-/docs"})
             if method == "PUT":

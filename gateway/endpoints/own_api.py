@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import IncomingRequest
@@ -13,15 +13,29 @@ from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse
 
 
-class OwnApi:
-    """Dispatches to `handlers`, which are named as the endpoints of `API_ROUTES`."""
+class Pages(Protocol):
+    """Has the pages for people."""
 
-    def __init__(self, auth: Auth, handlers: Mapping[str, ApiHandler]) -> None:
+    def page(self, incoming: IncomingRequest) -> GatewayResponse | None:
+        """Return the page of a request that a browser sends for a person, None for any other one."""
+
+
+class OwnApi:
+    """Dispatches to `handlers`, which are named as the endpoints of `API_ROUTES`.
+
+    A browser that opens the path of an endpoint for a person gets the page of it.
+    """
+
+    def __init__(self, auth: Auth, handlers: Mapping[str, ApiHandler], pages: Pages) -> None:
         self._auth = auth
         self.handlers = dict(handlers)
+        self.pages = pages
 
     async def serve(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
+        page = self.pages.page(incoming)
+        if page is not None:
+            return page
         match = match_api_route(paths.decode(incoming.raw_path))
         if match is not None and match.access is Access.SIGNED_OR_PEER:
             match = None  # `/-/objects` in another spelling: only the plain one is served

@@ -17,6 +17,7 @@ from gateway.commit.local_writer import LocalWriter
 from gateway.commit.quotas.writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.console.handler import PagesEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -30,7 +31,7 @@ from gateway.endpoints.notifications.processor import (
 )
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
-from gateway.endpoints.pages.handler import PagesEndpoint
+from gateway.endpoints.own_api import OwnApi
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy.proxy import Proxy
 from gateway.endpoints.routing.scripts.steps import ScriptSteps
@@ -106,16 +107,18 @@ async def open_endpoints(
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
     )
-    api: dict[str, ApiHandler] = {
+    pages = PagesEndpoint(settings)
+    handlers: dict[str, ApiHandler] = {
         **operators.handlers,
         **ReleaseEndpoint(None if partials is None else partials.requests.running).handlers(),
         **notifications.handlers(),
         **routing.handlers(),
-        **PagesEndpoint().handlers(),
+        **pages.handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
+    api = OwnApi(auth, handlers, pages)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
 

@@ -1,7 +1,7 @@
 """The table of settings: a field is a flag, an environment variable, a file key and a line of docs.
 
 Name, type, default and help of a setting stand in its field and nowhere else. The groups of uploads,
-access, events and storage are in `uploads`, `access` and `events`.
+access, pages, events and storage are in `uploads`, `access`, `web` and `events`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
 from gateway.settings.quotas import LIMITS, QuotaSettings
 from gateway.settings.uploads import DOWNLOADS, UPLOADS, UploadSettings
+from gateway.settings.web import CONSOLE, OIDC, WebSettings
 
 STATE_FOLDER: Final = ".gateway"
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
@@ -31,10 +32,12 @@ _LISTENING: Final = "Listening"
 _FILES: Final = "Folders and files"
 _LOGS: Final = "Logs"
 _TRACES: Final = "Traces"
-_GROUPS: Final = (_LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, LIMITS, EVENTS, _LOGS, _TRACES)
+_GROUPS: Final = (
+    _LISTENING, _FILES, UPLOADS, DOWNLOADS, ACCESS, JWT, CONSOLE, OIDC, LIMITS, EVENTS, _LOGS, _TRACES,
+)  # fmt: skip
 
 
-class Settings(UploadSettings, AccessSettings, EventAndStorageSettings, QuotaSettings):
+class Settings(UploadSettings, AccessSettings, WebSettings, EventAndStorageSettings, QuotaSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default;

@@ -17,6 +17,7 @@ from gateway.endpoints.file_requests import FileAuthorizer
 from gateway.endpoints.listing.html import HTML_HEADERS, PageOptions, page_html
 from gateway.endpoints.listing.page import ListedPage, ListQuery, page_json, read_page
 from gateway.errors import Refusal
+from gateway.http.accept import prefers_html
 from gateway.http.responses import GatewayResponse, Response
 from gateway.limits import FairShare
 from gateway.plugins.hooks import Hooks
@@ -61,7 +62,7 @@ class ListingHandler:
                 if refusal.code != "not_found" or not _is_top(folder) or query.after is not None:
                     raise
                 page = ListedPage(listing.path, (), None)
-            respond = self._html if _prefers_html(incoming) else self._json
+            respond = self._html if prefers_html(incoming.headers) else self._json
             return await asyncio.to_thread(respond, incoming, folder, page, query)
 
     def _json(
@@ -89,10 +90,3 @@ class ListingHandler:
 def _is_top(folder: PathMatch) -> bool:
     """Tell whether a folder is that of all uploads of its template: no name of it is a variable's."""
     return "" in folder.resources.values()
-
-
-def _prefers_html(incoming: IncomingRequest) -> bool:
-    """Tell whether a client would rather have HTML: a browser names it, a program seldom does."""
-    accepted = ",".join(incoming.request.headers.getall("Accept", ())).lower()
-    kinds = [part.partition(";")[0].strip() for part in accepted.split(",")]
-    return "text/html" in kinds and "application/json" not in kinds

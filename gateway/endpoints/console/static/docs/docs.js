@@ -1,8 +1,8 @@
 // The page /-/docs: fetches /-/openapi.json as its user, lists the operations, and shows one of them.
 
-import { announce, byId, element } from "./dom.js";
-import { Model } from "./docs-model.js";
-import { operationView, pathPieces } from "./docs-operation.js";
+import { announce, byId, element } from "../dom.js";
+import { Model } from "./model.js";
+import { operationView, pathPieces } from "./operation.js";
 
 const SOURCE = new URL("openapi.json", location.href);
 const BASE = new URL("..", SOURCE).href;

@@ -1,7 +1,7 @@
 // Schemas for people: the type in a line, its limits, and the fields of objects, opened one by one.
 
-import { element, lazyDetails } from "./dom.js";
-import { isObject } from "./docs-model.js";
+import { element, lazyDetails } from "../dom.js";
+import { isObject } from "./model.js";
 
 const MAX_FIELDS = 100;
 const OPEN_DEPTH = 2;

@@ -1,6 +1,6 @@
 // The curl command of an operation, with sample values that its schemas accept. No token is ever in it.
 
-import { isObject } from "./docs-model.js";
+import { isObject } from "./model.js";
 
 const BEARERS = new Set(["bearer", "jwt"]);
 const MAX_DEPTH = 6;

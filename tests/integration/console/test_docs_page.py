@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.integration.pages.visits import OPEN, PEOPLE, SEARCH, visiting_docs
+from tests.integration.console.visits import OPEN, PEOPLE, SEARCH, visiting_docs
 from tests.support.routing.scripted import Serve, route
 
 pytestmark = pytest.mark.slow

@@ -1,9 +1,9 @@
 // One operation: what it takes, what it answers, who may call it, and the command that calls it.
 
-import { copyButton, element, lazyDetails } from "./dom.js";
-import { curlCommand } from "./docs-curl.js";
-import { isObject } from "./docs-model.js";
-import { limitTexts, prose, schemaView, shown, typeText } from "./docs-schema.js";
+import { copyButton, element, lazyDetails } from "../dom.js";
+import { curlCommand } from "./curl.js";
+import { isObject } from "./model.js";
+import { limitTexts, prose, schemaView, shown, typeText } from "./schema.js";
 
 const ERROR = "#/components/schemas/Error";
 const PLACES = [["path", "Path"], ["query", "Query"], ["header", "Headers"], ["cookie", "Cookies"]];

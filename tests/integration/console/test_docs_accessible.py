@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.integration.pages.visits import OPEN, PEOPLE, SEARCH, visiting_docs
+from tests.integration.console.visits import OPEN, PEOPLE, SEARCH, visiting_docs
 from tests.support.browser import assert_accessible
 from tests.support.node import node_modules
 from tests.support.routing.scripted import Serve

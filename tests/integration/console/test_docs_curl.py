@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import expect
 
 from gateway.server.app import Gateway
-from tests.integration.pages.visits import PEOPLE, SEARCH, DocsVisit, visiting_docs
+from tests.integration.console.visits import PEOPLE, SEARCH, DocsVisit, visiting_docs
 from tests.support.routing.scripted import Serve, route
 
 pytestmark = pytest.mark.slow
