@@ -106,6 +106,7 @@ async def open_endpoints(
     operators = open_operator_api(
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
+        routing.facts(),
     )
     pages = PagesEndpoint(settings)
     handlers: dict[str, ApiHandler] = {

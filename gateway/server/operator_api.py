@@ -10,12 +10,14 @@ from gateway.auth.links import StoredUrls
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
+from gateway.endpoints.admin.plugins import PluginsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.routing.route_facts import RouteFacts
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -52,7 +54,7 @@ class OperatorApi(NamedTuple):
 
 
 def open_operator_api(
-    context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
+    context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes], routes: RouteFacts
 ) -> OperatorApi:
     """Open the endpoints; `upstreams_down` returns those that get no requests of this process."""
     resources, delivery, processes = context.resources, context.delivery, context.processes
@@ -75,11 +77,13 @@ def open_operator_api(
         upstreams_down,
     )
     facts = facts_endpoint(sources, processes)
+    plugins = PluginsEndpoint(resources.plugins, settings.plugins, reload, routes, processes)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
         **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
+        **plugins.handlers(),
         **operator_endpoints(
             resources,
             context.existing,
