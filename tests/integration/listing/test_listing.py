@@ -279,7 +279,7 @@ async def test_a_hundred_thousand_files_come_in_pages_in_little_memory(
 
 async def test_listings_at_the_same_time_are_bounded(start_gateway: StartGateway, stored: Path) -> None:
     gateway = await start_gateway(listing=True)
-    listings = gateway.endpoints.dispatcher.files.folders.listing._listings
+    listings = gateway.endpoints.dispatcher.files.folders.listing.lists.listings
     held = [listings.acquire(f"client {number}") for number in range(listings.total)]
     answer = await get(gateway, "/upload/")
     assert (answer.status, answer.json["error"]) == (503, "overloaded")
