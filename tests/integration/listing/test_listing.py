@@ -88,7 +88,8 @@ async def test_the_folder_of_all_uploads_is_empty_before_the_first_one(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(listing=True)
-    assert (await get(gateway, "/upload/")).json == {"path": "/upload/", "entries": [], "next": None}
+    page = (await get(gateway, "/upload/")).json
+    assert page == {"path": "/upload/", "url": f"{gateway.url}/upload/", "entries": [], "next": None}
     assert (await get(gateway, "/upload/none/")).status == 404
 
 
