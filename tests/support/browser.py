@@ -157,8 +157,8 @@ async def visiting_as(kind: type[Kind], **how: Any) -> AsyncIterator[Kind]:
 async def check_looks(visit: BrowserVisit, *, keep: str = "") -> None:
     """Look at the state that the page shows now: wide and narrow, light and dark.
 
-    axe has no violation and nothing is wider than the page. With the environment's `SHOTS=FOLDER`, pictures
-    `<keep>-<width>-<scheme>.png` of it stay there. The page must be open with `bypass_csp=True`.
+    axe has no violation and nothing is wider than the page. With the environment's `SHOTS=FOLDER`,
+    pictures `<keep>-<width>-<scheme>.png` of it stay there. The context needs `bypass_csp=True`.
     """
     page, size = visit.page, visit.page.viewport_size
     assert size is not None
@@ -211,7 +211,8 @@ def _rules(width: int, scheme: str) -> str | None:
 
 _WIDEST: Final = """() => {
     const edge = document.documentElement.clientWidth + 1;
-    const wider = [...document.body.querySelectorAll("*")].find(one => one.getBoundingClientRect().right > edge);
+    const all = [...document.body.querySelectorAll("*")];
+    const wider = all.find(one => one.getBoundingClientRect().right > edge);
     return [document.documentElement.scrollWidth, wider?.outerHTML.slice(0, 200)];
 }"""
 """How wide the page is, and for the message an element that reaches beyond its edge."""

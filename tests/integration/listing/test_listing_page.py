@@ -23,9 +23,8 @@ async def test_the_page_is_accessible_and_fits(start_gateway: StartGateway, tmp_
         for target in ("/upload/", "/upload/?limit=2", "/upload/empty/"):
             await visit.page.goto(gateway.url + target)
             await check_looks(visit)
-    async with visiting() as visit:  # its own policy lets its style apply
-        for scheme, back in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")):
-            await visit.page.emulate_media(color_scheme=scheme)
+    for scheme, back in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")):
+        async with visiting(color_scheme=scheme) as visit:  # its own policy lets its style apply
             await visit.page.goto(f"{gateway.url}/upload/")
             color = await visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (color, visit.said) == (back, [])
