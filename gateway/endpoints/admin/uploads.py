@@ -33,6 +33,8 @@ from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_r
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
+MAX_IDS: Final = 50
+"""Uploads that are asked for by their ids at once: each is several reads of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class UploadsEndpoint:
 
     async def _list(self, incoming: IncomingRequest) -> Response:
         params = incoming.params
+        if "id" in params:
+            return json_response({"uploads": await self._named(incoming, params["id"]), "next": None})
         selection, alone = _read_selection(params), this_process_only(incoming)
         limit = _read_limit(params)
         before = params.get("cursor", [NEWEST])[0]
@@ -99,6 +103,26 @@ class UploadsEndpoint:
             rows = [row for row in rows if row["state"] == selection.state]
         body: Json = {"uploads": rows, "next": after}
         return json_response(body | ({"unavailable": unavailable} if unavailable else {}))
+
+
+    async def _named(self, incoming: IncomingRequest, ids: Sequence[str]) -> list[Json]:
+        """Describe uploads by their ids, with their handlers, those that the sender may see."""
+        if len(ids) > MAX_IDS:
+            raise Refusal("bad_request", f"id may be there up to {MAX_IDS} times")
+        wanted = dict.fromkeys(ids)
+        described = await asyncio.gather(
+            *(self.status.describe_by_id(incoming, upload_id) for upload_id in wanted),
+            return_exceptions=True,
+        )
+        rows: list[Json] = []
+        for status in described:
+            if not isinstance(status, BaseException):
+                rows.append(status)
+            elif not isinstance(status, Refusal) or status.code != "not_found":
+                raise status
+        if not this_process_only(incoming):
+            await self.removals.mark(rows)
+        return rows
 
 
 def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
