@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter

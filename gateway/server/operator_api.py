@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
