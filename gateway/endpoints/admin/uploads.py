@@ -104,7 +104,6 @@ class UploadsEndpoint:
         body: Json = {"uploads": rows, "next": after}
         return json_response(body | ({"unavailable": unavailable} if unavailable else {}))
 
-
     async def _named(self, incoming: IncomingRequest, ids: Sequence[str]) -> list[Json]:
         """Describe uploads by their ids, with their handlers, those that the sender may see."""
         if len(ids) > MAX_IDS:

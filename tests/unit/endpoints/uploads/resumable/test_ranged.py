@@ -104,7 +104,9 @@ def test_with_a_key_a_range_may_be_a_piece() -> None:
     assert (response.headers["Upload-Offset"], response.headers["Upload-Complete"]) == ("9", "?0")
 
 
-@pytest.mark.parametrize(("text", "content_length"), [("bytes 0-8/10", 10), ("bytes 0-9/10", 6), ("bytes 4-9/10", 10)])
+@pytest.mark.parametrize(
+    ("text", "content_length"), [("bytes 0-8/10", 10), ("bytes 0-9/10", 6), ("bytes 4-9/10", 10)]
+)
 def test_a_range_and_a_body_of_another_length_are_refused(text: str, content_length: int) -> None:
     with pytest.raises(Refusal) as caught:
         ranged(text, content_length)
