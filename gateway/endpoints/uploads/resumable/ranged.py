@@ -43,7 +43,7 @@ _OTHER_PROTOCOLS: Final = frozenset(
 
 
 @dataclass(slots=True, frozen=True)
-class ByteRange:
+class SentRange:
     """The bytes from `first` up to `end`, exclusive, of a file of `length` bytes."""
 
     first: int
@@ -101,7 +101,7 @@ def is_piece(lines: Lines) -> bool:
     return sent is not None and not sent.reaches_end
 
 
-def _read_range(lines: Lines) -> ByteRange | None:
+def _read_range(lines: Lines) -> SentRange | None:
     if "content-range" not in lines:
         return None
     texts = lines["content-range"]
@@ -112,7 +112,7 @@ def _read_range(lines: Lines) -> ByteRange | None:
     # curl -C N -T -, which does not know the length, says N-(N-2)/(N-1).
     if last >= length or first > last + 1 or (first == last + 1 and first != length):
         raise _bad_range()
-    return ByteRange(first, last + 1, length)
+    return SentRange(first, last + 1, length)
 
 
 def _bad_range() -> Refusal:
