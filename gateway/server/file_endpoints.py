@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.endpoints.admin.event_stream import EventStreams
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.quotas import QuotasEndpoint

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.domain.units import iso_time
 from gateway.endpoints.admin.event_stream import (
@@ -180,11 +181,9 @@ class LiveEndpoint:
         head.certificate = incoming.certificate
         try:
             caller = await self._auth.authenticate(head, jwt=self._auth.mode == JWT)
-            if caller.key is None:
-                self._auth.operator(caller.principal)
         except Refusal as refusal:
             return refusal.status not in {401, 403}
-        return viewer_of(head) == viewer
+        return self._auth.role(caller) is not None and viewer_of(head) == viewer
 
     async def _part(self, incoming: IncomingRequest) -> Response:
         try:

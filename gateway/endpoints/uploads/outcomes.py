@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.held import HandlerRefusal, Held, shown_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
