@@ -117,8 +117,8 @@ async def _list(files: _Files, query: Mapping[str, str], *, as_json: bool) -> in
     if as_json:
         print("\n]" if count else "[]")
     elif not count:
-        found = "is empty" if "search" not in query else "has no such name"
-        print(f"{printable(query['path'])} {found}")
+        outcome = "is empty" if "search" not in query else "has no such name"
+        print(f"{printable(query['path'])} {outcome}")
     return 0
 
 

@@ -256,7 +256,7 @@ async def test_a_folder_that_leads_elsewhere_is_refused(stocked: Stocked, folder
 # -- search
 
 
-async def found(stocked: Stocked, folder: str, text: str, limit: int = 1000) -> list[str]:
+async def search_all(stocked: Stocked, folder: str, text: str, limit: int = 1000) -> list[str]:
     """Search to the end, part by part."""
     names, after = list[str](), None
     for _ in range(100):
@@ -290,9 +290,9 @@ async def test_a_search_has_each_matching_file_and_folder_below_once(
         "/a/reports/2/report",
         "/a/x/old reports/",
     ]
-    assert sorted(await found(stocked, "/a/", "rEPort", limit)) == matching
-    assert await found(stocked, "/a/", "none", limit) == []
-    assert await found(stocked, "/none/", "x", limit) == []
+    assert sorted(await search_all(stocked, "/a/", "rEPort", limit)) == matching
+    assert await search_all(stocked, "/a/", "none", limit) == []
+    assert await search_all(stocked, "/none/", "x", limit) == []
 
 
 async def test_a_search_that_is_cut_off_goes_on_where_it_ended(
@@ -303,11 +303,11 @@ async def test_a_search_that_is_cut_off_goes_on_where_it_ended(
     monkeypatch.setattr(listing_search, "MAX_SEARCHED_FILES", 3)
     first = await search(stocked.storage, "/a/", "x", after=None, limit=10)
     assert (first.searched, first.reached) == (3, "/a/2/x")
-    assert await found(stocked, "/a/", "x") == [f"/a/{number}/x" for number in range(7)]
+    assert await search_all(stocked, "/a/", "x") == [f"/a/{number}/x" for number in range(7)]
 
 
 async def test_what_belongs_to_the_gateway_is_in_no_folder(stocked: Stocked) -> None:
     await stocked.put("/.gateway/probe", b"")
     await stocked.put("/a", b"")
     assert names((await folder_pages(stocked, "/"))[0]) == ["/a"]
-    assert await found(stocked, "/", "probe") == []
+    assert await search_all(stocked, "/", "probe") == []
