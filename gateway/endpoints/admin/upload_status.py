@@ -104,8 +104,6 @@ class UploadStatusEndpoint:
 
 
 def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:
-    """Tell whether an upload is none of the caller's, who has a key and sees no others."""
-    caller = incoming.caller
-    if incoming.owner or caller is None or caller.key is None:
-        return False
-    return bool(status["principal"] != named_principal(caller.principal))
+    """Tell whether an upload is none of an uploader's, who sees no others."""
+    uploader = incoming.uploader
+    return uploader is not None and bool(status["principal"] != named_principal(uploader))
