@@ -19,7 +19,7 @@ class Access(Enum):
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
     CALLER = "a caller of any operation: each sees what it may call"
-    UPLOADER = "as OPERATOR; with an API key, its own uploads"
+    UPLOADER = "as OPERATOR; all others whom the default authorization accepts, for their own uploads"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -49,10 +49,13 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/plugins", Access.OPERATOR, "plugins", "Plugins in force, and their upstreams"),
     ApiRoute("GET", "/-/plugins/routes", Access.OPERATOR, "plugins.routes", "Routes of plugins"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
+    ApiRoute("GET", "/-/live", Access.UPLOADER, "live", "What goes on now, each second"),
+    ApiRoute("POST", "/-/live/process", Access.OWNER, "live.process", "The part of one process of it"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
-    ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
+    ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
+    ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),
