@@ -76,18 +76,11 @@ def open_operator_api(
     )
     streams, reload = EventStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
-    sources = FactSources(
-        resources,
-        delivery.queue_name,
-        whole,
-        context.inflight,
-        context.metrics,
-        reload,
-        upstreams_down,
-    )
+    inflight, metrics, queue = context.inflight, context.metrics, delivery.queue_name
+    sources = FactSources(resources, queue, whole, inflight, metrics, reload, upstreams_down)
     facts = facts_endpoint(sources, processes)
     plugins = PluginsEndpoint(resources.plugins, settings.plugins, reload, routes, processes)
-    feed = LiveFeed(slot, context.inflight, context.metrics, processes, whole)
+    feed = LiveFeed(slot, inflight, metrics, processes, whole)
     sampling = asyncio.create_task(feed.sampler.run())
     stack.callback(sampling.cancel)
     handlers: dict[str, ApiHandler] = {
