@@ -19,7 +19,7 @@ class Access(Enum):
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
     CALLER = "a caller of any operation: each sees what it may call"
-    UPLOADER = "as OPERATOR; with an API key, its own uploads"
+    UPLOADER = "as OPERATOR; all others whom the default authorization accepts, for their own uploads"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -53,7 +53,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
-    ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
+    ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),

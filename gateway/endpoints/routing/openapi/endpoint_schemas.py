@@ -34,7 +34,8 @@ def _limit(maximum: int, what: str) -> dict[str, Any]:
 
 API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
     ("GET", "/-/uploads"): [
-        query_parameter("principal", _TEXT, "Only uploads of this principal"),
+        query_parameter("principal", _TEXT, "Only uploads of principals of this name"),
+        query_parameter("kind", _TEXT, "Only uploads of principals of this kind, such as key or oidc"),
         query_parameter("since", _TEXT, "Only uploads since then: ISO 8601, or a Unix time"),
         query_parameter("state", _TEXT, "Only uploads in this state"),
         query_parameter("id", _TEXT, "This upload, with its handlers; may be repeated up to 50 times"),
