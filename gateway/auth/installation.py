@@ -26,6 +26,7 @@ from gateway.signing.keys import (
     TrustedCall,
     UploadSecrets,
 )
+from gateway.signing.sign_in import SignInSigner
 from gateway.signing.urls import UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
@@ -40,7 +41,8 @@ class Installation:
     """This gateway among its peers. `bound` is the address that it listens on.
 
     The first of `keys` signs, all of them verify. `urls` signs and verifies URLs, `marks` the objects
-    of a bucket that others may write too; `secrets` are those of partial uploads.
+    of a bucket that others may write too; `secrets` are those of partial uploads, `sign_in`
+    signs for people.
     """
 
     def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
@@ -48,6 +50,7 @@ class Installation:
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
         self.secrets = UploadSecrets(keys)
+        self.sign_in = SignInSigner(keys)
         self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
