@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from gateway.auth.authenticator import Auth
 from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest
+from gateway.auth.roles import UPLOADER
 from gateway.domain import paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.errors import Refusal
@@ -65,6 +66,7 @@ class OwnApi:
             return None
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT)
         incoming.reject_unenforceable_grant()
-        if caller.key is not None and access is Access.UPLOADER:
+        if access is Access.UPLOADER and self._auth.role(caller) == UPLOADER:
+            incoming.uploader = caller.principal
             return None
         return self._auth.operator(caller.principal)

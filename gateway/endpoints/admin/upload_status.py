@@ -40,7 +40,10 @@ class UploadStatusEndpoint:
 
     async def describe(self, incoming: IncomingRequest) -> dict[str, Any]:
         """Describe the upload of a request. Raises `Refusal`: `not_found`, `process_unavailable`."""
-        upload_id = incoming.variables["upload_id"]
+        return await self.describe_by_id(incoming, incoming.variables["upload_id"])
+
+    async def describe_by_id(self, incoming: IncomingRequest, upload_id: str) -> dict[str, Any]:
+        """Describe an upload to the sender of a request. Raises as `describe`."""
         if this_process_only(incoming):
             status = await self._own_status(upload_id)
         else:
