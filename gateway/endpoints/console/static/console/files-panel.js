@@ -9,7 +9,7 @@ import { uploadBehind } from "./files-source.js";
 import { t } from "./texts.js";
 
 export class FilePanel {
-  /** `on` has `close()`, `step(entry, by)`, `remove(entry)`; `authorization` is that of the session. */
+  /** `on` has `close()`, `beside(entry, by)`, `step(entry, by)`, `remove(entry)`; `authorization` is that of the session. */
   constructor(source, authorization, on) {
     Object.assign(this, { source, authorization, on });
     this.place = element("div", { class: "files-panel-content" });
@@ -65,12 +65,13 @@ export class FilePanel {
   }
 
   head(entry) {
-    const button = (label, mark, act) => element("button", { type: "button", class: "plain files-mark", "aria-label": label, title: label, onclick: act }, mark);
+    const button = (label, mark, act, disabled = false) =>
+      element("button", { type: "button", class: "plain files-mark", "aria-label": label, title: label, onclick: act, disabled }, mark);
     return element("div", { class: "files-panel-head" },
       element("h2", { id: "file-title", tabindex: "-1" }, nameElement(entry.name)),
       element("div", { class: "row" },
-        button(t("Previous file"), "‹", () => this.on.step(entry, -1)),
-        button(t("Next file"), "›", () => this.on.step(entry, 1)),
+        button(t("Previous file"), "‹", () => this.on.step(entry, -1), !this.on.beside(entry, -1)),
+        button(t("Next file"), "›", () => this.on.step(entry, 1), !this.on.beside(entry, 1)),
         button(t("Close"), "×", () => this.close())));
   }
 

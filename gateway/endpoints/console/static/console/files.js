@@ -41,6 +41,7 @@ class FilesPage {
     });
     this.panel = new FilePanel(source, session.authorization, {
       close: () => this.closed(),
+      beside: (entry, by) => this.beside(entry, by),
       step: (entry, by) => this.step(entry, by),
       remove: (entry) => this.removeShown(entry),
     });
@@ -112,7 +113,7 @@ class FilesPage {
     this.crumbs.replaceChildren(...parts.slice(0, -1).map((part) => element("li", {}, link(part))));
     this.title.replaceChildren(element("bdi", {}, place.search ? t("Search in {folder}", { folder: quotedName(parts.at(-1)[0]) }) : parts.at(-1)[0]));
     document.title = `${parts.at(-1)[0]} · Upload Gateway`;
-    const zip = this.list.folder && this.list.rows.entries.length ? this.source.zipUrl(this.list.folder) : null;
+    const zip = !place.search && this.list.folder && this.list.rows.entries.length ? this.source.zipUrl(this.list.folder) : null;
     this.tools.replaceChildren(...[
       zip && element("a", { class: "button plain", href: zip, download: true }, t("Download as zip")),
       ...folderLinks(this.session, place.path),
@@ -166,9 +167,15 @@ class FilesPage {
     if (!this.list.rows.focusPath(file.path)) this.list.rows.focus(this.list.rows.active);
   }
 
-  step(entry, by) {
+  /** Return the file before or behind another one, undefined at the end and for one that is not shown. */
+  beside(entry, by) {
     const files = this.list.rows.entries.filter(({ kind }) => kind === "file");
-    const next = files[files.findIndex(({ path }) => path === entry.path) + by];
+    const index = files.findIndex(({ path }) => path === entry.path);
+    return index < 0 ? undefined : files[index + by];
+  }
+
+  step(entry, by) {
+    const next = this.beside(entry, by);
     if (!next) return;
     this.place = { ...this.place, file: next.name };
     history.replaceState(null, "", urlOf(this.place));
