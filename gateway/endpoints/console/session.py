@@ -64,11 +64,12 @@ class SessionEndpoint:
         holder, end = await self._sign_in.holder_of(token.strip(), address)
         secure = client_is_secure(self._settings, self._auth, incoming)
         with sessions_are_kept():
-            secret, _ = await self._access.sessions.begin(
+            secret, session = await self._access.sessions.begin(
                 holder, secure=secure, replaced=session_of(incoming.headers), end=end
             )
         response = Response(status=204)
-        response.headers[hdrs.SET_COOKIE] = self._access.cookie.issue(secret, self._settings.session_ttl)
+        seconds = session.expires - session.created
+        response.headers[hdrs.SET_COOKIE] = self._access.cookie.issue(secret, seconds)
         return _uncached(response)
 
     async def _end(self, incoming: IncomingRequest) -> Response:

@@ -27,7 +27,7 @@ from gateway.settings import Settings, Token
 from tests.support.incoming import head_of
 
 NAME = "upload-gateway-00000000"
-TOKEN, OTHER_TOKEN, KEY = "secret-a", "secret-b", "ugk_" + "k" * 43  # noqa: S105
+TOKEN, OTHER_TOKEN, KEY = "secret-a", "secret-b", "ugk_" + "k" * 43
 TOKENS = (
     Token(name="alice", sha256=token_digest(TOKEN)),
     Token(name="bob", sha256=token_digest(OTHER_TOKEN)),
