@@ -18,7 +18,7 @@ from gateway.auth.authenticator import INTERNAL, JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
-from gateway.domain.held import limit_to_grant
+from gateway.domain.held import limit_to_credential
 from gateway.domain.metadata import metadata_of_headers, normalize_metadata
 from gateway.domain.model import RECEIVED, UPLOADING, Upload, created_at
 from gateway.domain.partial import ResumableProtocol
@@ -201,7 +201,7 @@ class Admission:
             _apply_terms(terms, upload)
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
-            limit_to_grant(upload)
+            limit_to_credential(upload)
         if caller.key is not None:
             _apply_key(caller.key, upload)
         return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
@@ -234,7 +234,7 @@ class Admission:
 
     def accept(self, upload: Upload, match: PathMatch) -> None:
         """Check path and size as the handlers left them. Raises `Refusal`."""
-        limit_to_grant(upload)
+        limit_to_credential(upload)
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
