@@ -50,6 +50,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
+    ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

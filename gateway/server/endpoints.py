@@ -18,6 +18,7 @@ from gateway.commit.quotas.writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.console.handler import PagesEndpoint
+from gateway.endpoints.console.session import SessionEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -114,6 +115,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
         **pages.handlers(),
+        **SessionEndpoint(settings, auth).handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
