@@ -65,6 +65,6 @@ class OwnApi:
             return None
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT)
         incoming.reject_unenforceable_grant()
-        if caller.key is not None and access is Access.UPLOADER:
+        if (caller.key is not None or caller.link is not None) and access is Access.UPLOADER:
             return None
         return self._auth.operator(caller.principal)

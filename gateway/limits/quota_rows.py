@@ -48,8 +48,8 @@ class CountedFile:
 
 @dataclass(slots=True, frozen=True)
 class QuotaReservation:
-    """An upload on its way. `keys` has `STORED`, `DAILY` and `EVER` by key; `slot` is that of the gateway `node`
-    which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
+    """An upload on its way. `keys` has `STORED`, `DAILY` and `EVER` by key; `slot` is that of the gateway
+    `node` which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
 
     upload_id: str
     node: str

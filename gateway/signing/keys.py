@@ -1,4 +1,4 @@
-"""Keys of an installation, and what they sign beside URLs: credentials, marks, secrets of uploads, links. Pure.
+"""Keys of an installation, and what they sign beside URLs. Pure.
 
 An installation key signs nothing itself: every signature uses a key derived for its purpose (RFC 5869
 gives the reason). Each signer makes with the first of its `keys` and verifies with all of them; it

@@ -25,7 +25,7 @@ _ANY_NAME: Final = "name"
 _READING: Final = frozenset({"GET", "HEAD"})
 _CREATING: Final = frozenset({"PUT", "POST"})
 _CONTINUING: Final = frozenset({"HEAD", "GET", "PATCH", "DELETE"})
-_CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since")
+_CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
 def check_link_request(link: Link, head: RequestHead, template: UploadPathTemplate) -> None:

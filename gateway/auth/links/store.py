@@ -83,10 +83,10 @@ class LinkStore:
         self._make_file()
         with self._transaction() as db:
             _evict(db, link.created)
+            terms = (link.kind, link.folder, link.created, link.expires, link.max_files, link.max_bytes)
             db.execute(
                 "INSERT INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (link.id, digest, link.kind, link.folder, link.created, link.expires)
-                + (link.max_files, link.max_bytes, link.password, link.creator),
+                (link.id, digest, *terms, link.password, link.creator),
             )
             _next_revision(db)
 

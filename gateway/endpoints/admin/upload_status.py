@@ -20,6 +20,11 @@ from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.plugins.hooks import Hooks
 
+_FOR_LINKS: Final = frozenset({
+    "upload_id", "state", "bytes", "content_length", "mime", "created", "committed", "error", "result",
+    "offset", "length", "expires",
+})  # fmt: skip
+
 _ENDED_IN_MEMORY: Final = frozenset({"failed", "rejected"})
 
 
@@ -103,9 +108,16 @@ class UploadStatusEndpoint:
         return {**row, "handlers": handlers}
 
 
+def shown_to(incoming: IncomingRequest, status: dict[str, Any]) -> dict[str, Any]:
+    """Return what a caller is told of its upload: through a link not where it is, and who handles it."""
+    if incoming.caller is None or incoming.caller.link is None:
+        return status
+    return {name: value for name, value in status.items() if name in _FOR_LINKS}
+
+
 def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:
-    """Tell whether an upload is none of the caller's, who has a key and sees no others."""
+    """Tell whether an upload is none of the caller's, who has a key or a link and sees no others."""
     caller = incoming.caller
-    if incoming.owner or caller is None or caller.key is None:
+    if incoming.owner or caller is None or (caller.key is None and caller.link is None):
         return False
     return bool(status["principal"] != named_principal(caller.principal))
