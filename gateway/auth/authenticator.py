@@ -76,12 +76,13 @@ class Auth:
     async def authenticate(self, head: RequestHead, *, jwt: bool = False) -> Caller:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
 
-        A signed URL comes first, then a link. Then a known token in `Authorization: Bearer T` (RFC 6750
-        section 2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the former, then
-        the internal credential of a gateway of this installation, which is valid for exactly one method
-        and target. The token precedes the credential: a script that passes on its user's token acts
-        for that user. A key or a link is nobody's for a request that it is not for, whatever else decides
-        about it: that is refused (`forbidden`), and so is a key above its rate (`too_many_requests`).
+        A signed URL comes first, then a link. Then a known token in `Authorization: Bearer T` (RFC
+        6750 section 2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the
+        former, then the internal credential of a gateway of this installation, which is valid for
+        exactly one method and target. The token precedes the credential: a script that passes on its
+        user's token acts for that user. A key or a link is nobody's for a request that it is not for,
+        whatever else decides about it: that is refused (`forbidden`), and so is a key above its rate
+        (`too_many_requests`).
 
         With `jwt` a JSON Web Token that is not accepted is refused with the reason (Refusal
         `unauthorized`), else its sender is unknown. Waits, and raises `issuer_unavailable`, only

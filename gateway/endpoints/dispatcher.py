@@ -266,6 +266,8 @@ class Dispatcher:
                 return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
+            if self.auth.links is not None:
+                self.auth.links.count_download(incoming)
             return await self.files.downloads.serve(incoming, match.path, caller.grant)
         if request.method == "DELETE" and caller.principal == INTERNAL:
             return await self.files.stored.delete_object(request, match.path)

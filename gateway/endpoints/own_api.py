@@ -65,6 +65,8 @@ class OwnApi:
             return None
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT)
         incoming.reject_unenforceable_grant()
+        if access is Access.LINK:
+            return None
         if (caller.key is not None or caller.link is not None) and access is Access.UPLOADER:
             return None
         return self._auth.operator(caller.principal)

@@ -48,7 +48,7 @@ class CountedFile:
 
 @dataclass(slots=True, frozen=True)
 class QuotaReservation:
-    """An upload on its way. `keys` has `STORED`, `DAILY` and `EVER` by key; `slot` is that of the gateway
+    """An upload on its way. `keys` has `STORED`, `DAILY`, `EVER` by key; `slot` is that of the gateway
     `node` which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
 
     upload_id: str

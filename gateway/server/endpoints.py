@@ -105,6 +105,7 @@ async def open_endpoints(
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     operators = open_operator_api(
+        stack,
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
     )

@@ -46,3 +46,10 @@ class LinkAccess:
     def check_grant(self, link_id: str) -> None:
         """Refuse a signed URL whose link is not in force any more. Raises `Refusal`."""
         self.holders.in_force(link_id)
+
+    def count_download(self, head: RequestHead) -> None:
+        """Count a file or an archive that is fetched by a URL that names a link: once, not by range."""
+        grant = None if head.caller is None else head.caller.grant
+        goes_on = not head.headers.get("Range", "bytes=0-").startswith("bytes=0-")
+        if grant is not None and grant.link is not None and head.method == "GET" and not goes_on:
+            self.holders.count_download(grant.link)

@@ -36,7 +36,7 @@ _HASHER: Final = PasswordHasher(time_cost=3, memory_cost=32 << 10, parallelism=1
 
 
 def hash_password(password: str) -> str:
-    """Return what is kept of a password. Blocking. Raises `ValueError` for one that is too long or empty."""
+    """Return what is kept of a password. Blocking. Raises `ValueError` for an empty or a long one."""
     if not 0 < len(password) <= MAX_PASSWORD_CHARS:
         raise ValueError(f"a password has 1 to {MAX_PASSWORD_CHARS} characters")
     try:

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain.units import unix_time
+from gateway.endpoints.admin.event_stream import EventStreams, accepts_stream
 from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import (
@@ -27,12 +28,14 @@ from gateway.endpoints.admin.upload_sources import (
     merge_pages,
 )
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint, shown_to
-from gateway.endpoints.admin.upload_stream import UploadStreams, accepts_stream
+from gateway.endpoints.admin.upload_stream import stream_upload
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
+MAX_IDS: Final = 50
+"""Uploads that are asked for by their ids at once: each is several reads of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class UploadsEndpoint:
     own: Sequence[UploadSource]
     processes: ProcessClients
     removals: Removals
-    streams: UploadStreams
+    streams: EventStreams
     shared: Sequence[UploadSource] = field(default_factory=tuple)
 
     def handlers(self) -> dict[str, ApiHandler]:
@@ -57,7 +60,7 @@ class UploadsEndpoint:
         read = partial(self._describe, incoming)
         status = await read()
         if incoming.method == "GET" and accepts_stream(incoming.headers):
-            return self.streams.respond(incoming, status, read)
+            return stream_upload(self.streams, incoming, status, read)
         return json_response(status)
 
     async def _describe(self, incoming: IncomingRequest) -> Json:
@@ -68,6 +71,8 @@ class UploadsEndpoint:
 
     async def _list(self, incoming: IncomingRequest) -> Response:
         params = incoming.params
+        if "id" in params:
+            return json_response({"uploads": await self._named(incoming, params["id"]), "next": None})
         selection, alone = _read_selection(params), this_process_only(incoming)
         limit = _read_limit(params)
         before = params.get("cursor", [NEWEST])[0]
@@ -99,6 +104,25 @@ class UploadsEndpoint:
             rows = [row for row in rows if row["state"] == selection.state]
         body: Json = {"uploads": rows, "next": after}
         return json_response(body | ({"unavailable": unavailable} if unavailable else {}))
+
+    async def _named(self, incoming: IncomingRequest, ids: Sequence[str]) -> list[Json]:
+        """Describe uploads by their ids, with their handlers, those that the sender may see."""
+        if len(ids) > MAX_IDS:
+            raise Refusal("bad_request", f"id may be there up to {MAX_IDS} times")
+        wanted = dict.fromkeys(ids)
+        described = await asyncio.gather(
+            *(self.status.describe_by_id(incoming, upload_id) for upload_id in wanted),
+            return_exceptions=True,
+        )
+        rows: list[Json] = []
+        for status in described:
+            if not isinstance(status, BaseException):
+                rows.append(status)
+            elif not isinstance(status, Refusal) or status.code != "not_found":
+                raise status
+        if not this_process_only(incoming):
+            await self.removals.mark(rows)
+        return rows
 
 
 def _read_selection(params: dict[str, list[str]]) -> UploadSelection:

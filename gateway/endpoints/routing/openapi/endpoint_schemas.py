@@ -37,6 +37,7 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
         query_parameter("principal", _TEXT, "Only uploads of this principal"),
         query_parameter("since", _TEXT, "Only uploads since then: ISO 8601, or a Unix time"),
         query_parameter("state", _TEXT, "Only uploads in this state"),
+        query_parameter("id", _TEXT, "This upload, with its handlers; may be repeated up to 50 times"),
         _limit(1000, "Uploads of a page"),
         CURSOR,
     ],
