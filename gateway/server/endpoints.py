@@ -54,6 +54,7 @@ from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
 from gateway.server.file_endpoints import open_existing_files
+from gateway.server.links import open_links
 from gateway.server.operator_api import OperatorApi, OperatorContext, open_operator_api
 from gateway.server.quotas import upload_rates
 from gateway.server.resources import Resources
@@ -117,6 +118,7 @@ async def open_endpoints(
         **routing.handlers(),
         **pages.handlers(),
         **SessionEndpoint(settings, auth).handlers(),
+        **open_links(stack, resources, auth, urls, existing),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
