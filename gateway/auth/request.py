@@ -37,7 +37,8 @@ class RequestHead:
     `raw_target`, `raw_path` and `raw_query` are still encoded. `remote` is the address of the peer.
     `owner` tells that the request came over the owner's Unix socket. `caller` is filled by
     `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
-    may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. `whole_lengths`
+    may use operators' endpoints, or `uploader`, the principal that sees its own uploads alone, and
+    `variables`, those of the matched `ApiRoute`. `whole_lengths`
     are the lengths of the whole file where the body may be a part of it, in digits: none where it is not
     told; None where Content-Length has it. `facts` are told of it when it has ended. `certificate` is
     the name in the client's certificate. `origins` are those whose pages may act for a user, None:
@@ -46,7 +47,7 @@ class RequestHead:
 
     __slots__ = (
         "_params", "caller", "certificate", "facts", "headers", "method", "operator", "origins", "owner",
-        "raw_path", "raw_query", "raw_target", "remote", "variables", "whole_lengths",
+        "raw_path", "raw_query", "raw_target", "remote", "uploader", "variables", "whole_lengths",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class RequestHead:
         self.remote = remote
         self.owner = owner
         self.operator: Mapping[str, Any] | None = None
+        self.uploader: Mapping[str, Any] | None = None
         self.variables: Mapping[str, str] = {}
         self.raw_path, self.raw_query = paths.split_target(raw_target)
         self.facts = RequestFacts() if facts is None else facts

@@ -14,6 +14,9 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 
 Role = Literal["operator", "uploader"]
 
+OPERATOR: Final = "operator"
+UPLOADER: Final = "uploader"
+
 _OF_GROUPS: Final = frozenset({JWT, PROXY, OIDC})
 """Kinds of principals that are of many, and operators only by a group of `--jwt-operators`."""
 
@@ -79,5 +82,5 @@ class Roles:
                 self.authorize(principal)
             except Refusal:
                 return None
-            return "uploader" if kind in _OF_GROUPS or kind in _OF_ONE else None
-        return "operator"
+            return UPLOADER if kind in _OF_GROUPS or kind in _OF_ONE else None
+        return OPERATOR

@@ -19,7 +19,7 @@ class Access(Enum):
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
     CALLER = "a caller of any operation: each sees what it may call"
-    UPLOADER = "as OPERATOR; with an API key, its own uploads"
+    UPLOADER = "as OPERATOR; all others whom the default authorization accepts, for their own uploads"
     LINK = "a share link, or a URL that was signed for one"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
@@ -46,7 +46,9 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/health", Access.PUBLIC, "health", "Whether the process lives"),
     ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
-    ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
+    ApiRoute("POST", "/-/reload", Access.OPERATOR, "reload", "Load plugins, tokens, certificates anew"),
+    ApiRoute("GET", "/-/plugins", Access.OPERATOR, "plugins", "Plugins in force, and their upstreams"),
+    ApiRoute("GET", "/-/plugins/routes", Access.OPERATOR, "plugins.routes", "Routes of plugins"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
     ApiRoute("GET", "/-/live", Access.UPLOADER, "live", "What goes on now, each second"),
     ApiRoute("POST", "/-/live/process", Access.OWNER, "live.process", "The part of one process of it"),
@@ -54,7 +56,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
-    ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
+    ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),
@@ -102,6 +104,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
     ApiRoute("GET", "/-/events/queue", Access.OPERATOR, "events.queue", "Where events are queued"),
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
+    ApiRoute("GET", "/-/events/errors", Access.OPERATOR, "events.errors", "Failed deliveries by error"),
     ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),
     ApiRoute("POST", "/-/events/retry", Access.OPERATOR, "events.retry", "Retry deliveries now"),
     ApiRoute("POST", "/-/events/drop", Access.OPERATOR, "events.drop", "Delete unfinished deliveries"),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from gateway.auth.authenticator import Auth
 from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest
+from gateway.auth.roles import UPLOADER
 from gateway.domain import paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.errors import Refusal
@@ -67,6 +68,8 @@ class OwnApi:
         incoming.reject_unenforceable_grant()
         if access is Access.LINK:
             return None
-        if (caller.key is not None or caller.link is not None) and access is Access.UPLOADER:
+        is_uploader = caller.link is not None or self._auth.role(caller) == UPLOADER
+        if access is Access.UPLOADER and is_uploader:
+            incoming.uploader = caller.principal
             return None
         return self._auth.operator(caller.principal)

@@ -109,6 +109,7 @@ async def open_endpoints(
         stack,
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
+        routing.facts(),
     )
     pages = PagesEndpoint(settings)
     handlers: dict[str, ApiHandler] = {

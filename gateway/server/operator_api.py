@@ -14,11 +14,13 @@ from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
 from gateway.endpoints.admin.live import LiveEndpoint, LiveFeed
+from gateway.endpoints.admin.plugins import PluginsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.routing.route_facts import RouteFacts
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -55,7 +57,10 @@ class OperatorApi(NamedTuple):
 
 
 def open_operator_api(
-    stack: AsyncExitStack, context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
+    stack: AsyncExitStack,
+    context: OperatorContext,
+    upstreams_down: Callable[[], UpstreamRoutes],
+    routes: RouteFacts,
 ) -> OperatorApi:
     """Open the endpoints, until `stack` closes them.
 
@@ -71,17 +76,11 @@ def open_operator_api(
     )
     streams, reload = EventStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
-    sources = FactSources(
-        resources,
-        delivery.queue_name,
-        whole,
-        context.inflight,
-        context.metrics,
-        reload,
-        upstreams_down,
-    )
+    inflight, metrics, queue = context.inflight, context.metrics, delivery.queue_name
+    sources = FactSources(resources, queue, whole, inflight, metrics, reload, upstreams_down)
     facts = facts_endpoint(sources, processes)
-    feed = LiveFeed(slot, context.inflight, context.metrics, processes, whole)
+    plugins = PluginsEndpoint(resources.plugins, settings.plugins, reload, routes, processes)
+    feed = LiveFeed(slot, inflight, metrics, processes, whole)
     sampling = asyncio.create_task(feed.sampler.run())
     stack.callback(sampling.cancel)
     handlers: dict[str, ApiHandler] = {
@@ -89,6 +88,7 @@ def open_operator_api(
         **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
+        **plugins.handlers(),
         **LiveEndpoint(feed, streams, context.auth).handlers(),
         **operator_endpoints(
             resources,

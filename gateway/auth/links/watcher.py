@@ -97,8 +97,13 @@ def _log_changes(before: LinkTable, after: LinkTable) -> None:
             log.info(
                 "link %s: created",
                 link_id,
-                extra=event("link.created", link=link_id, kind=link.kind, folder=link.folder)
-                | {"creator": link.creator},
+                extra=event(
+                    "link.created",
+                    link=link_id,
+                    kind=link.kind,
+                    folder=link.folder,
+                    creator=link.creator,
+                ),
             )
         elif link.revoked is not None and old.revoked is None:
             log.info("link %s: revoked", link_id, extra=event("link.revoked", link=link_id))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -29,6 +29,7 @@ from gateway.endpoints.admin.upload_sources import (
 )
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint, shown_to
 from gateway.endpoints.admin.upload_stream import stream_upload
+from gateway.endpoints.admin.viewers import viewer_of
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 
@@ -74,6 +75,8 @@ class UploadsEndpoint:
         if "id" in params:
             return json_response({"uploads": await self._named(incoming, params["id"]), "next": None})
         selection, alone = _read_selection(params), this_process_only(incoming)
+        if (viewer := viewer_of(incoming)) is not None:
+            selection = replace(selection, principal=viewer.name, kind=viewer.kind)
         limit = _read_limit(params)
         before = params.get("cursor", [NEWEST])[0]
         sources: list[tuple[str, UploadSource]] = [("", source) for source in self.own]
@@ -126,7 +129,8 @@ class UploadsEndpoint:
 
 
 def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
-    values = {name: params[name][0] for name in ("principal", "since", "state") if name in params}
+    names = ("principal", "kind", "since", "state")
+    values = {name: params[name][0] for name in names if name in params}
     if values.get("state", STATES[0]) not in STATES:
         raise Refusal("bad_request", f"state is one of {', '.join(STATES)}")
     try:
@@ -134,7 +138,7 @@ def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
     except ValueError:
         message = "since is a time such as 2026-11-28T08:00:00Z, or a Unix time"
         raise Refusal("bad_request", message) from None
-    return UploadSelection(values.get("principal"), since, values.get("state"))
+    return UploadSelection(values.get("principal"), since, values.get("state"), values.get("kind"))
 
 
 def _read_limit(params: dict[str, list[str]]) -> int:
