@@ -56,9 +56,8 @@ else, a share link is for reading a folder. A running server takes each change w
 as you would send a key. FOLDER is written as `gateway files list` shows it. Nothing that is sent
 replaces a file; what is removed counts all the same.
 
---expires    lifetime, such as 12h or 30d; `never` for no end (default: 7d)
---max-bytes  bytes that may be sent in all, such as 5G
---password   asked for on a terminal, else read from standard input
+--expires   lifetime, such as 12h or 30d; `never` for no end (default: 7d)
+--password  asked for on a terminal, else read from standard input
 
 Exit codes: 0; 2 for invalid arguments, and for an id that no link has."""
 

@@ -54,7 +54,7 @@ class LinksEndpoint:
         return {
             "links": self._list,
             "links.create": self._create,
-            "link": self._one,
+            "link": self._describe,
             "link.revoke": self._revoke,
         }
 
@@ -70,7 +70,7 @@ class LinksEndpoint:
         is_last = start + limit >= len(links)
         return json_response({"links": rows, "next": None if is_last else page[-1].id})
 
-    async def _one(self, incoming: IncomingRequest) -> Response:
+    async def _describe(self, incoming: IncomingRequest) -> Response:
         link = _find(await self._table(), incoming.variables["link_id"])
         counts = await self._counts.of([link])
         return json_response(shown_link(link, counts.get(link.id), time.time()))

@@ -55,15 +55,15 @@ class LinkOpening:
         if not holder.is_open:
             password = await _read_password(incoming)
             if password is None:
-                return _answer(_told_to_all(link, needs_password=True))
+                return _answer(_common_fields(link, needs_password=True))
             remote = self.auth.proxies.client_address(incoming.remote, incoming.headers)
             await self.passwords.check(link, password, client_network(remote or ""))
             bearer = self.access.holders.exchange(self.access.holders.in_force(link.id))
         log.info("link %s: opened", link.id, extra=event("link.opened", link=link.id))
-        body = _told_to_all(link, needs_password=False) | {"folder": link.folder_name}
-        return _answer(body | _shown_bearer(bearer) | await self._told_of_drop(link))
+        body = _common_fields(link, needs_password=False) | {"folder": link.folder_name}
+        return _answer(body | _shown_bearer(bearer) | await self._drop_fields(link))
 
-    async def _told_of_drop(self, link: Link) -> dict[str, Any]:
+    async def _drop_fields(self, link: Link) -> dict[str, Any]:
         """Return where uploads go, and what may come. Raises `Refusal("records_unavailable")`."""
         if link.kind != "drop":
             return {}
@@ -84,7 +84,7 @@ class LinkOpening:
         }
 
 
-def _told_to_all(link: Link, *, needs_password: bool) -> dict[str, Any]:
+def _common_fields(link: Link, *, needs_password: bool) -> dict[str, Any]:
     """Return what is told before the password, too."""
     return {
         "kind": link.kind,
