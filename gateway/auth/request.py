@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from gateway.auth.api_keys import ApiKey
+from gateway.auth.links.link import Link
 from gateway.auth.principals import AMBIENT_KINDS
 from gateway.auth.sessions.session import Session
 from gateway.domain import paths
@@ -22,13 +23,14 @@ class Caller(NamedTuple):
 
     `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
     allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key, also where it
-    has signed in with it; `session` that of a browser which has signed in.
+    has signed in with it; `session` that of a browser which has signed in; `link` its link.
     """
 
     principal: dict[str, Any] | None
     grant: Grant | None = None
     rejected: Refusal | None = None
     key: ApiKey | None = None
+    link: Link | None = None
     session: Session | None = None
 
     @property
