@@ -143,12 +143,7 @@ class Auth:
             if principal is None:
                 return None
         principal = principal or self._peer(head)
-        if principal is None and self.sessions is not None and session_of(head.headers) is not None:
-            if not self.sessions.sessions.are_current:
-                return None
-            if (caller := self._session_caller(head, self.sessions)) is not None:
-                return None if caller.key is not None and caller.key.rate is not None else caller
-        return self._ambient_caller(head) if principal is None else Caller(principal)
+        return self._implied_caller(head) if principal is None else Caller(principal)
 
     async def _verified_caller(self, head: RequestHead) -> Caller:
         """Return the sender of a key that counts requests, of a JSON Web Token, or of a session.
@@ -168,14 +163,13 @@ class Auth:
                     raise
                 rejected = refusal
         principal = principal or self._peer(head)
-        if principal is None and self.sessions is not None and session_of(head.headers) is not None:
+        if principal is not None:
+            return Caller(principal, None, rejected)
+        if self.sessions is not None and session_of(head.headers) is not None:
             await self.sessions.sessions.refresh()
-            caller = self._session_caller(head, self.sessions)
-            if caller is not None:
-                if caller.key is not None and self._keys is not None:
-                    self._keys.count_request(caller.key)
-                return caller
-        caller = self._ambient_caller(head) if principal is None else Caller(principal)
+        caller = self._session_caller(head) or self._ambient_caller(head)
+        if caller.key is not None and self._keys is not None:
+            self._keys.count_request(caller.key)
         return caller._replace(rejected=rejected)
 
     def _verified_grant(self, head: RequestHead) -> Grant | None:
@@ -215,9 +209,21 @@ class Auth:
             return None
         return self._keys.find(presented_tokens(head.headers))
 
-    def _session_caller(self, head: RequestHead, access: SessionAccess) -> Caller | None:
-        """Return who has signed in, None where the session has ended. Raises `Refusal`."""
-        found = access.find(head, self.tokens)
+    def _implied_caller(self, head: RequestHead) -> Caller | None:
+        """Return who sends a request without a credential of its own for us.
+
+        None where sessions have to be read, or the request counted. Raises `Refusal`.
+        """
+        if self.sessions is not None and session_of(head.headers) is not None:
+            if not self.sessions.sessions.are_current:
+                return None
+            if (caller := self._session_caller(head)) is not None:
+                return None if caller.key is not None and caller.key.rate is not None else caller
+        return self._ambient_caller(head)
+
+    def _session_caller(self, head: RequestHead) -> Caller | None:
+        """Return who has signed in, None where no session counts. Raises `Refusal`."""
+        found = None if self.sessions is None else self.sessions.find(head, self.tokens)
         if found is None:
             return None
         self._refuse_foreign_page(head)
@@ -226,7 +232,7 @@ class Auth:
         return Caller(found.principal, key=found.key, session=found.session)
 
     def _ambient_caller(self, head: RequestHead) -> Caller:
-        """Return who sends a request without a credential of its own for us. Raises `Refusal`."""
+        """Return whom a proxy or a certificate names, if any. Raises `Refusal`."""
         principal = self._ambient(head)
         if principal is not None:
             self._refuse_foreign_page(head)

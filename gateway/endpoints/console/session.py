@@ -20,8 +20,8 @@ from gateway.auth.sessions.cookie import session_of
 from gateway.auth.sessions.sign_in import SignIn
 from gateway.domain.template_segments import LITERAL, REST, Segments
 from gateway.domain.units import iso_time
-from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.inflight import named_principal
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import ConfigError, Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.settings import Settings
