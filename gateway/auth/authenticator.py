@@ -223,13 +223,13 @@ class Auth:
 
     def _session_caller(self, head: RequestHead) -> Caller | None:
         """Return who has signed in, None where no session counts. Raises `Refusal`."""
-        found = None if self.sessions is None else self.sessions.find(head, self.tokens)
-        if found is None:
+        signed_in = None if self.sessions is None else self.sessions.find(head, self.tokens)
+        if signed_in is None:
             return None
         self._refuse_foreign_page(head)
-        if found.key is not None:
-            _check_scope(found.key, head)
-        return Caller(found.principal, key=found.key, session=found.session)
+        if signed_in.key is not None:
+            _check_scope(signed_in.key, head)
+        return Caller(signed_in.principal, key=signed_in.key, session=signed_in.session)
 
     def _ambient_caller(self, head: RequestHead) -> Caller:
         """Return whom a proxy or a certificate names, if any. Raises `Refusal`."""

@@ -1,4 +1,4 @@
-"""What is taken from a request as soon as its head has arrived: false identities, and our cookies."""
+"""What is bare_headers from a request as soon as its head has arrived: false identities, and our cookies."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def head_filter(identity: IdentityHeaders, cookie: SessionCookie | None) -> Filt
             message = _without_identities(identity, peer, message)
         if cookie is None or hdrs.COOKIE not in message.headers:
             return message
-        taken = cookie.take(message.headers)
+        bare_headers = cookie.take(message.headers)
         # The raw lines stay: by them a connection tells whether a request is the same as the last one,
         # and one of another session is not.
-        return message if taken is None else message._replace(headers=taken)
+        return message if bare_headers is None else message._replace(headers=bare_headers)
 
     return filter_head
 

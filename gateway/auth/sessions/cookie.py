@@ -63,12 +63,12 @@ class SessionCookie:
                 kept.add(name, value)
             elif rest := "; ".join(self._others(value, values)):
                 kept.add(name, rest)
-        taken = CookieHeaders(kept)
-        taken.session = self._session(values)
-        taken.pending = _single(values.get(self._pending_name(secure=True), ())) or _single(
+        bare = CookieHeaders(kept)
+        bare.session = self._session(values)
+        bare.pending = _single(values.get(self._pending_name(secure=True), ())) or _single(
             values.get(self._pending_name(secure=False), ())
         )
-        return taken
+        return bare
 
     def _others(self, line: str, values: dict[str, list[str]]) -> Iterator[str]:
         """Yield the cookies of a line that are not ours; ours go into `values`, by name."""

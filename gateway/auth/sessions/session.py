@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Holder(NamedTuple):
+class SessionHolder(NamedTuple):
     """Who has signed in, and with what: the session ends when `source` does.
 
     `kind` and `name` are those of the principal, and `principal` is it as JSON. `source` is the SHA-256
@@ -24,7 +24,7 @@ class Session:
     """A session: the SHA-256 of its secret, its holder, and when it began and ends (Unix times)."""
 
     digest: str
-    holder: Holder
+    holder: SessionHolder
     created: float
     expires: float
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.auth.sessions.session import Holder, Session
+from gateway.auth.sessions.session import Session, SessionHolder
 from gateway.auth.sessions.store import NO_SESSIONS, SessionStore
 from gateway.auth.tokens import new_token, token_digest
 from gateway.errors import ConfigError
@@ -89,7 +89,12 @@ class Sessions:
         return session if session is not None and session.is_valid(self._clock()) else None
 
     async def begin(
-        self, holder: Holder, *, secure: bool, replaced: str | None = None, end: float = float("inf")
+        self,
+        holder: SessionHolder,
+        *,
+        secure: bool,
+        replaced: str | None = None,
+        end: float = float("inf"),
     ) -> tuple[str, Session]:
         """Begin a session, which ends by the Unix time `end`; that of the secret `replaced` ends now.
 

@@ -11,7 +11,7 @@ from gateway.auth.api_keys import KEY_PREFIX, ApiKeys
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.principals import API_KEY, JWT, TOKEN
 from gateway.auth.roles import CHALLENGE
-from gateway.auth.sessions.session import Holder
+from gateway.auth.sessions.session import SessionHolder
 from gateway.auth.tokens import AcceptedTokens, token_digest
 from gateway.errors import Refusal
 from gateway.limits import FixedWindowCounters, client_network
@@ -31,10 +31,10 @@ class VerifiesTokens(Protocol):
         """Return the principal of a token. Raises `Refusal`."""
 
 
-class NewHolder(NamedTuple):
+class SignedIn(NamedTuple):
     """Who signs in, and until when at most (Unix time)."""
 
-    holder: Holder
+    holder: SessionHolder
     end: float = float("inf")
 
 
@@ -73,7 +73,7 @@ class SignIn:
         self._limit = limit
         self._verifier = verifier if settings.auth == JWT else None
 
-    async def holder_of(self, token: str, address: str | None) -> NewHolder:
+    async def holder_of(self, token: str, address: str | None) -> SignedIn:
         """Return whose a token is, by the address of the client that sends it.
 
         Raises Refusal: `unauthorized`, `too_many_requests`; `issuer_unavailable`.
@@ -86,28 +86,28 @@ class SignIn:
                 self._limit.count(address)
             raise
 
-    async def _find(self, token: str) -> NewHolder:
+    async def _find(self, token: str) -> SignedIn:
         if len(token) <= MAX_TOKEN_CHARS:
             digest = token_digest(token)
             if token.startswith(KEY_PREFIX):
                 key = self._keys.find_digest(digest)
                 if key is not None:
-                    return NewHolder(
-                        Holder(API_KEY, key.name, "{}", digest), key.expires or float("inf")
+                    return SignedIn(
+                        SessionHolder(API_KEY, key.name, "{}", digest), key.expires or float("inf")
                     )
             elif (accepted := self._tokens.find_digest(digest)) is not None:
                 named = {"name": accepted.name, "kind": TOKEN}
-                return NewHolder(_holder(named, accepted.sha256))
+                return SignedIn(_holder(named, accepted.sha256))
             elif self._verifier is not None:
                 principal = await self._verifier.verify(token)
-                return NewHolder(_holder(principal, self._issuer), principal["claims"]["exp"])
+                return SignedIn(_holder(principal, self._issuer), principal["claims"]["exp"])
         what = "token, key or JSON Web Token" if self._verifier is not None else "token or key"
         raise Refusal("unauthorized", f"this {what} is not valid here", CHALLENGE)
 
 
-def _holder(principal: Mapping[str, Any], source: str) -> Holder:
+def _holder(principal: Mapping[str, Any], source: str) -> SessionHolder:
     text = json.dumps(truncated_principal(dict(principal)))
-    return Holder(principal["kind"], principal["name"], text, source)
+    return SessionHolder(principal["kind"], principal["name"], text, source)
 
 
 def _key(address: str | None) -> tuple[str, str]:

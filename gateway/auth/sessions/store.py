@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.auth.database import SharedDatabase
-from gateway.auth.sessions.session import Holder, Session
+from gateway.auth.sessions.session import Session, SessionHolder
 
 SESSIONS_FILE: Final = "sessions.db"
 
@@ -85,7 +85,7 @@ class SessionStore:
             db.execute("DELETE FROM sessions WHERE expires <= ?", (session.created,))
             if replaced is not None:
                 db.execute("DELETE FROM sessions WHERE digest = ?", (replaced,))
-            _make_room(db, session.holder)
+            _limit_sessions(db, session.holder)
             removed = before - _count(db)
             values = (session.digest, *session.holder, session.created, session.expires)
             db.execute(
@@ -118,7 +118,7 @@ class SessionStore:
 def _session(
     digest: str, kind: str, name: str, principal: str, source: str, created: float, expires: float
 ) -> Session:
-    return Session(digest, Holder(kind, name, principal, source), created, expires)
+    return Session(digest, SessionHolder(kind, name, principal, source), created, expires)
 
 
 def _count(db: sqlite3.Connection) -> int:
@@ -129,7 +129,7 @@ def _note_removal(db: sqlite3.Connection) -> None:
     db.execute("UPDATE file SET removals = removals + 1")
 
 
-def _make_room(db: sqlite3.Connection, holder: Holder) -> None:
+def _limit_sessions(db: sqlite3.Connection, holder: SessionHolder) -> None:
     """End the oldest sessions of a principal that has too many, and of others where the file is full."""
     _keep_newest(db, holder.kind, holder.name, MAX_OF_PRINCIPAL - 1)
     while _count(db) >= MAX_SESSIONS:

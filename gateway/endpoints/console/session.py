@@ -123,9 +123,9 @@ def sessions_are_kept() -> Iterator[None]:
 
 def client_is_secure(settings: Settings, auth: Auth, head: RequestHead) -> bool:
     """Tell whether the client speaks HTTPS, so that its cookies need it."""
-    told = auth.proxies.client_speaks_https(head.remote, head.headers)
-    if told is not None:
-        return told
+    of_proxy = auth.proxies.client_speaks_https(head.remote, head.headers)
+    if of_proxy is not None:
+        return of_proxy
     return settings.tls_cert is not None or urlsplit(settings.public_url or "").scheme == "https"
 
 

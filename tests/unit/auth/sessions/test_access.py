@@ -15,7 +15,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.request import Caller
 from gateway.auth.sessions.access import SessionAccess
 from gateway.auth.sessions.cookie import SessionCookie
-from gateway.auth.sessions.session import Holder
+from gateway.auth.sessions.session import SessionHolder
 from gateway.auth.sessions.sessions import ChangeMark, Sessions
 from gateway.auth.sessions.sign_in import MAX_FAILURES, FailureLimit, SignIn
 from gateway.auth.sessions.store import SessionStore
@@ -212,7 +212,7 @@ async def test_failed_sign_ins_of_one_client_are_limited_and_others_go_on(world:
 
 
 async def begin_as(world: World, principal: dict[str, Any], source: str) -> str:
-    holder = Holder(principal["kind"], principal["name"], json.dumps(principal), source)
+    holder = SessionHolder(principal["kind"], principal["name"], json.dumps(principal), source)
     return (await world.sessions.begin(holder, secure=False))[0]
 
 

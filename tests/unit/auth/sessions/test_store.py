@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.sessions import store as module
-from gateway.auth.sessions.session import Holder, Session
+from gateway.auth.sessions.session import Session, SessionHolder
 from gateway.auth.sessions.store import NO_SESSIONS, SESSIONS_FILE, SessionStore
 from gateway.errors import ConfigError
 
@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 def session(
     digest: str, name: str = "alice", *, created: float = 10.0, expires: float = 100.0
 ) -> Session:
-    return Session(digest, Holder("token", name, '{"a": 1}', "source"), created, expires)
+    return Session(digest, SessionHolder("token", name, '{"a": 1}', "source"), created, expires)
 
 
 @pytest.fixture
