@@ -4,7 +4,7 @@
 //   await offerLink({ kind: "share", folder: "/upload/report/" });   // "drop": for uploads into the folder
 
 import { copyButton, element } from "../dom.js";
-import { API, post } from "./api.js";
+import { post } from "./api.js";
 import { ask, openDialog } from "./dialog.js";
 import { bytes, moment } from "./format.js";
 import { qrCode } from "./link-qr.js";
@@ -106,7 +106,7 @@ function terms(link) {
 
 /** The style of the dialog, on whichever page it opens. */
 function loadStyle() {
-  const href = new URL("pages/console/link-dialog.css", API).href;
+  const href = new URL("link-dialog.css", import.meta.url).href;
   if (document.querySelector(`link[href="${href}"]`)) return;
   document.head.append(element("link", { rel: "stylesheet", href }));
 }
