@@ -1,8 +1,9 @@
 // The page `drop`: for the person who got a drop link. Files go in, and nothing of what is there is shown.
 
 import { element } from "../dom.js";
-import { bytes, moment } from "./format.js";
+import { bytes } from "./format.js";
 import { askForPassword, hasEnded, openGuestPage, showTrouble } from "./guest.js";
+import { dayAndHour } from "./link-words.js";
 import { t, tn } from "./texts.js";
 import { AwayBanner, LeftBanner } from "./upload-banners.js";
 import { Chooser } from "./upload-chooser.js";
@@ -163,7 +164,7 @@ class DropPage {
     const { left, expires } = this.#told;
     const isFull = left.files === 0 || left.bytes === 0;
     const lines = [
-      expires ? [t("Ends"), " ", moment(expires)] : null,
+      expires ? [t("Until"), " ", dayAndHour(expires)] : null,
       left.files !== null && left.files > 0 && tn("{count} more file may be sent", "{count} more files may be sent", left.files),
       left.bytes !== null && left.bytes > 0 && t("{size} left", { size: bytes(left.bytes) }),
       isFull && t("This link is full: nothing more can be sent."),

@@ -6,8 +6,9 @@
 import { copyButton, element } from "../dom.js";
 import { post } from "./api.js";
 import { ask, openDialog } from "./dialog.js";
-import { bytes, moment } from "./format.js";
+import { bytes } from "./format.js";
 import { qrCode } from "./link-qr.js";
+import { dayAndHour } from "./link-words.js";
 import { t, tn } from "./texts.js";
 
 const WORDS = {
@@ -97,7 +98,7 @@ function show(link) {
 
 function terms(link) {
   return [
-    link.expires ? [t("Ends"), " ", moment(link.expires)] : t("Ends when it is revoked"),
+    link.expires ? [t("Ends"), " ", dayAndHour(link.expires)] : t("Ends when it is revoked"),
     link.max_files && tn("{count} file in all", "{count} files in all", link.max_files),
     link.max_bytes && t("{size} in all", { size: bytes(link.max_bytes) }),
     link.password && t("Asks for its password"),

@@ -5,6 +5,7 @@ import { get, remove } from "./api.js";
 import { confirm } from "./dialog.js";
 import { bytes, moment } from "./format.js";
 import { offerLink } from "./link-dialog.js";
+import { dayAndHour } from "./link-words.js";
 import { notify, openPage } from "./shell.js";
 import { rows } from "./table.js";
 import { number, t, tn } from "./texts.js";
@@ -122,7 +123,7 @@ function endOf(link) {
   const [kind, word] = STATES[link.state]();
   const tag = element("span", { class: `tag ${kind}` }, word);
   const when = link.state === "revoked" ? link.revoked : link.expires;
-  const line = when ? moment(when) : t("when it is revoked");
+  const line = when ? dayAndHour(when) : t("when it is revoked");
   return element("div", {}, tag, element("p", { class: "muted" }, line));
 }
 

@@ -5,6 +5,7 @@ import { API, call } from "./api.js";
 import { openDialog } from "./dialog.js";
 import { bytes, moment } from "./format.js";
 import { hasEnded, openGuestPage, showTrouble } from "./guest.js";
+import { dayAndHour } from "./link-words.js";
 import { notify } from "./shell.js";
 import { rows } from "./table.js";
 import { t } from "./texts.js";
@@ -64,7 +65,7 @@ class SharePage {
     const paths = names.map((_, at) => steps.slice(0, at).map((name) => `${name}/`).join(""));
     this.#head.replaceChildren(
       element("div", { class: "toolbar" }, element("h2", { tabindex: "-1" }, element("bdi", {}, names.at(-1))), this.#all),
-      element("p", { class: "facts-of-link" }, this.#told.expires && [t("This link ends"), " ", moment(this.#told.expires)]),
+      element("p", { class: "facts-of-link" }, this.#told.expires && [t("Until"), " ", dayAndHour(this.#told.expires)]),
       steps.length > 0 && element("nav", { class: "row", "aria-label": t("Folders") },
         names.map((name, at) => step(name, paths[at], at === names.length - 1))));
   }
