@@ -1,4 +1,4 @@
-"""What is bare_headers from a request as soon as its head has arrived: false identities, and our cookies."""
+"""What is removed from a request as soon as its head has arrived: false identities, our cookies."""
 
 from __future__ import annotations
 
