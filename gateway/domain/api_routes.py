@@ -49,6 +49,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/plugins", Access.OPERATOR, "plugins", "Plugins in force, and their upstreams"),
     ApiRoute("GET", "/-/plugins/routes", Access.OPERATOR, "plugins.routes", "Routes of plugins"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
+    ApiRoute("GET", "/-/doctor", Access.OPERATOR, "doctor", "What the checks of `gateway doctor` find"),
     ApiRoute("GET", "/-/live", Access.UPLOADER, "live", "What goes on now, each second"),
     ApiRoute("POST", "/-/live/process", Access.OWNER, "live.process", "The part of one process of it"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),

@@ -161,6 +161,9 @@ class Dispatcher:
                 response.force_close()
         if response is not None and RATE_LIMITS in request:
             response.headers.update(request[RATE_LIMITS])
+        if response is not None and facts.route in {API, NO_ROUTE}:
+            raw_path = request.raw_path.partition("?")[0]
+            self.api.pages.set_vary(request.method, raw_path, response.headers)
         if response is not None and policy is not None:
             set_cors_headers(request.headers, policy, response.headers)
         return response

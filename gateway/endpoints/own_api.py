@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol
 
 from gateway.auth.authenticator import Auth
@@ -20,6 +20,9 @@ class Pages(Protocol):
 
     def page(self, incoming: IncomingRequest) -> GatewayResponse | None:
         """Return the page of a request that a browser sends for a person, None for any other one."""
+
+    def set_vary(self, method: str, raw_path: str, headers: MutableMapping[str, str]) -> None:
+        """Tell caches that the path of a page has another answer for a program."""
 
 
 class OwnApi:

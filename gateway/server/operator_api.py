@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.signed_urls import StoredUrls
+from gateway.endpoints.admin.doctor import DoctorEndpoint
 from gateway.endpoints.admin.event_stream import EventStreams
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
@@ -80,16 +81,13 @@ def open_operator_api(
     sources = FactSources(resources, queue, whole, inflight, metrics, reload, upstreams_down)
     facts = facts_endpoint(sources, processes)
     plugins = PluginsEndpoint(resources.plugins, settings.plugins, reload, routes, processes)
-    feed = LiveFeed(slot, inflight, metrics, processes, whole)
-    sampling = asyncio.create_task(feed.sampler.run())
-    stack.callback(sampling.cancel)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
         **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
+        **_live_and_doctor(stack, context, streams, whole),
         **plugins.handlers(),
-        **LiveEndpoint(feed, streams, context.auth).handlers(),
         **operator_endpoints(
             resources,
             context.existing,
@@ -103,6 +101,20 @@ def open_operator_api(
         **EventsEndpoint(journal.ledger, whole, redaction, delivery.queue_name).handlers(),
     }
     return OperatorApi(handlers, metrics_endpoint, streams, reload)
+
+
+def _live_and_doctor(
+    stack: AsyncExitStack, context: OperatorContext, streams: EventStreams, whole: Ledger
+) -> dict[str, ApiHandler]:
+    """Open what shows the running gateway, and what checks it."""
+    base, settings = context.resources.base, context.resources.settings
+    feed = LiveFeed(base.state.slot, context.inflight, context.metrics, context.processes, whole)
+    sampling = asyncio.create_task(feed.sampler.run())
+    stack.callback(sampling.cancel)
+    _, port = base.shared.address
+    doctor = DoctorEndpoint(settings.model_copy(update={"port": port}))
+    stack.callback(doctor.stop)
+    return {**LiveEndpoint(feed, streams, context.auth).handlers(), **doctor.handlers()}
 
 
 def _whole_ledger(
