@@ -3,7 +3,7 @@
 import { announce, copyButton, element, lazyDetails } from "../dom.js";
 import { API, get, onReturn } from "./api.js";
 import { actionName, change } from "./events-actions.js";
-import { CHANGES, listAddress, stateTag, summary } from "./events-model.js";
+import { CHANGES, listAddress, readable, stateTag, summary } from "./events-model.js";
 import { duration, moment } from "./format.js";
 import { openPage } from "./shell.js";
 import { number, t, tn } from "./texts.js";
@@ -50,13 +50,14 @@ openPage(() => t("Event"), async (main) => {
   function draw(event) {
     const focus = document.activeElement?.dataset.key;
     const open = new Set([...content.querySelectorAll("details[open]")].map((each) => each.dataset.key));
-    content.replaceChildren(
-      element("h2", {}, element("bdi", {}, event.path ?? event.type)),
+    content.replaceChildren(...[
+      element("h2", {}, element("bdi", {}, readable(event.path ?? event.type))),
       facts(event),
       ...event.handlers.map((delivery) => section(event, delivery, open, refresh)),
       event.handlers.length === 0 && element("p", { class: "muted" }, t("It has no handlers any more.")),
       keyed("body", open, t("Body of the event, as handlers get it"), () =>
-        element("pre", { tabindex: "0" }, JSON.stringify(event.body, null, 2))));
+        element("pre", { tabindex: "0" }, readable(JSON.stringify(event.body, null, 2)))),
+    ].filter(Boolean));
     if (focus) [...content.querySelectorAll("[data-key]")].find((each) => each.dataset.key === focus)?.focus();
   }
 
@@ -95,7 +96,7 @@ function section(event, delivery, open, refresh) {
     job,
     state === "dead" && runs.length === 0 && delivery.error && traceback(delivery.error),
     runList(handler, runs, open),
-    result && keyed(`result ${handler}`, open, t("Result for the client"), () => element("pre", { tabindex: "0" }, JSON.stringify(result, null, 2))));
+    result && keyed(`result ${handler}`, open, t("Result for the client"), () => element("pre", { tabindex: "0" }, readable(JSON.stringify(result, null, 2)))));
 }
 
 /** Return the runs, the latest first; the error of the latest is open. */
@@ -129,7 +130,7 @@ function outcomeTag(outcome) {
 }
 
 function traceback(error) {
-  return element("pre", { class: "traceback", tabindex: "0" }, error);
+  return element("pre", { class: "traceback", tabindex: "0" }, readable(error));
 }
 
 function seconds(value) {

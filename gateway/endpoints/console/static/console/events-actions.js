@@ -3,6 +3,7 @@
 import { announce, element } from "../dom.js";
 import { post } from "./api.js";
 import { confirm } from "./dialog.js";
+import { readable } from "./events-model.js";
 import { notify } from "./notify.js";
 import { number, t, tn } from "./texts.js";
 
@@ -71,7 +72,7 @@ async function agreed(verb, { total, atLeast, handlers, error }) {
   const text = [
     names && (handlers.length === 1 ? t("Handler: {name}", { name: names }) : t("Handlers: {names}", { names })),
     atLeast && t("There are more than {count}.", { count: number(atLeast) }),
-    error && element("p", {}, element("code", {}, error)),
+    error && element("p", {}, element("code", {}, readable(error))),
     EFFECTS[verb](),
   ].filter(Boolean);
   const action = total === null ? actionName(verb) : TITLES[verb](total).replace(/[?？]\s*$/, "");

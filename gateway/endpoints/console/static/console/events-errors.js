@@ -3,7 +3,7 @@
 import { element } from "../dom.js";
 import { get } from "./api.js";
 import { actionName, change } from "./events-actions.js";
-import { deliveries, eventAddress, listAddress } from "./events-model.js";
+import { deliveries, eventAddress, listAddress, readable } from "./events-model.js";
 import { moment } from "./format.js";
 import { number, t, tn } from "./texts.js";
 
@@ -83,7 +83,7 @@ export function deadLetters({ choose, changed }) {
     return element("li", { class: "card group" },
       element("p", { class: "count" }, element("strong", {}, number(group.count)), element("bdi", { class: "muted" }, group.handler)),
       element("div", { class: "what" },
-        element("code", { class: "error" }, element("bdi", {}, group.error || t("No error is noted"))),
+        element("code", { class: "error" }, element("bdi", {}, readable(group.error) || t("No error is noted"))),
         element("p", { class: "muted" },
           t("newest"), " ", moment(group.newest), " · ", t("oldest"), " ", moment(group.oldest), " · ",
           element("a", { href: eventAddress(group.event_id) }, t("one of them")), " · ",

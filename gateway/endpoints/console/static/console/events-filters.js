@@ -1,7 +1,7 @@
 // The filters of the list: they stand in the address of the page, so that a view can be bookmarked.
 
 import { element } from "../dom.js";
-import { listAddress, STATES, stateName } from "./events-model.js";
+import { listAddress, readable, STATES, stateName } from "./events-model.js";
 import { t } from "./texts.js";
 
 const HOURS = { "1h": 1, "24h": 24, "7d": 168 };
@@ -42,7 +42,7 @@ export function filterForm(onChange) {
     since.show(values.since ?? "");
     error = values.error ?? undefined;
     chip.hidden = error === undefined;
-    chip.replaceChildren(t("Error:"), " ", element("code", {}, element("bdi", {}, error || t("No error is noted"))), " ",
+    chip.replaceChildren(t("Error:"), " ", element("code", {}, element("bdi", {}, readable(error ?? "") || t("No error is noted"))), " ",
       element("button", { type: "button", class: "quiet small", onclick: () => {
         form.set({ ...form.values(), error: undefined });
         state.input.focus();

@@ -4,13 +4,13 @@ import { element } from "../dom.js";
 import { get } from "./api.js";
 import { actionName, change } from "./events-actions.js";
 import { filterForm } from "./events-filters.js";
-import { CHANGES, deliveries, eventAddress, stateName, stateTag, summary } from "./events-model.js";
+import { CHANGES, deliveries, eventAddress, readable, stateName, stateTag, summary } from "./events-model.js";
 import { moment } from "./format.js";
 import { notify } from "./notify.js";
 import { rows } from "./table.js";
 import { t, tn } from "./texts.js";
 
-const PAGE = 100;
+const PAGE = 50;
 const COUNT_PAGE = 500;
 const MOST_COUNTED = 5000; // deliveries that are counted before a question; then it says that there are more
 const IDS = 500; // event ids of one request
@@ -192,6 +192,6 @@ function eventCell(row) {
   return element("div", { class: "what" },
     element("a", { href: eventAddress(row.event_id), class: "path", title: `${row.event_id} · ${row.event}`,
       "aria-label": `${row.path ?? row.event} · ${deliveries(1)} · ${stateName(row.state)}` },
-    element("bdi", {}, row.path ?? row.event)),
+    element("bdi", {}, readable(row.path ?? row.event))),
     error && element("p", { class: "muted error" }, element("bdi", {}, error)));
 }

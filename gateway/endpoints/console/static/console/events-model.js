@@ -43,7 +43,12 @@ export function listAddress(filters) {
 
 /** Return the first line of an error: type and message. */
 export function summary(error) {
-  return (error ?? "").split("\n").find((line) => line.trim()) ?? "";
+  return readable((error ?? "").split("\n").find((line) => line.trim()) ?? "");
+}
+
+/** Return a text with what would change the direction of what follows, and other control characters, made visible. */
+export function readable(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
 /** Return a count of deliveries as text. */

@@ -140,6 +140,6 @@ function limitCell({ limits }) {
 
 function docsAddress(route) {
   const url = new URL("docs", API);
-  if (route.methods.length > 0) url.hash = `${route.methods[0].toLowerCase()} ${route.path}`;
+  if (route.methods.length > 0) url.hash = encodeURIComponent(`${route.methods[0].toLowerCase()}${route.path}`).replaceAll("%2F", "/");
   return url;
 }

@@ -2,6 +2,7 @@
 
 import { announce, byId, element } from "../dom.js";
 import { API, get, onReturn, post } from "./api.js";
+import { readable } from "./events-model.js";
 import { moment } from "./format.js";
 import { handlerSections } from "./plugins-handlers.js";
 import { routeSection, upstreamSection } from "./plugins-routes.js";
@@ -51,7 +52,7 @@ openPage(() => t("Plugins"), async (main) => {
       plugins.handlers.length === 0 && plugins.route_count === 0 && nothing(plugins),
       ...handlerSections(plugins, new Set(paused)),
       upstreamSection(plugins),
-      plugins.configs.length > 0 && element("section", {}, element("h3", {}, t("Configs")),
+      plugins.configs.length > 0 && element("section", { class: "stack tight" }, element("h3", {}, t("Configs")),
         element("p", { class: "muted" }, t("Values that scripts read; only their names are shown.")),
         element("p", { class: "row" }, plugins.configs.map((name) => element("code", { class: "tag" }, name)))),
     ].filter(Boolean));
@@ -68,7 +69,7 @@ openPage(() => t("Plugins"), async (main) => {
     outcome.replaceChildren(element("section", { class: "failure", role: "alert" },
       element("h3", { tabindex: "-1", id: "reload-failed" }, t("The reload has failed: nothing has changed")),
       element("p", { class: "muted" }, moment(latest.time), " · ", t("What was loaded before goes on.")),
-      element("ul", { class: "faults" }, faults.map((fault) => element("li", {}, element("code", {}, element("bdi", {}, fault))))),
+      element("ul", { class: "faults" }, faults.map((fault) => element("li", {}, element("code", {}, element("bdi", {}, readable(fault)))))),
       more > 0 && element("p", {}, tn("and {count} more", "and {count} more", more))));
   }
 
