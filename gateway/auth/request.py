@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from gateway.auth.api_keys import ApiKey
+from gateway.auth.links.link import Link
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
@@ -19,13 +20,15 @@ class Caller(NamedTuple):
     """Who sends a request.
 
     `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
-    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key.
+    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key,
+    `link` its link.
     """
 
     principal: dict[str, Any] | None
     grant: Grant | None = None
     rejected: Refusal | None = None
     key: ApiKey | None = None
+    link: Link | None = None
 
 
 class RequestHead:

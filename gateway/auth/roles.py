@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from gateway.auth.principals import API_KEY, CERTIFICATE, JWT, OIDC, PROXY
+from gateway.domain.links import LINK
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
@@ -58,6 +59,8 @@ class Roles:
             raise Refusal(
                 "forbidden", f"this endpoint is for operators: a {what} is not enough, send a token"
             )
+        if kind == LINK:
+            raise Refusal("forbidden", "a link is for the files of its folder, and for nothing else")
         if principal is None or kind not in _OF_GROUPS:
             return principal
         if self._operators.intersection(principal["groups"]):

@@ -20,6 +20,7 @@ class Access(Enum):
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
     CALLER = "a caller of any operation: each sees what it may call"
     UPLOADER = "as OPERATOR; all others whom the default authorization accepts, for their own uploads"
+    LINK = "a share link, or a URL that was signed for one"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -94,6 +95,12 @@ API_ROUTES: Final = (
     ApiRoute(
         "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
     ),
+    ApiRoute("GET", "/-/links", Access.OPERATOR, "links", "Links, the newest first"),
+    ApiRoute("POST", "/-/links", Access.OPERATOR, "links.create", "Make a link; tells its URL once"),
+    ApiRoute("POST", "/-/links/open", Access.PUBLIC, "links.open", "What a link is for, to who has it"),
+    ApiRoute("GET", "/-/links/{link_id}", Access.OPERATOR, "link", "One link, and what came through it"),
+    ApiRoute("DELETE", "/-/links/{link_id}", Access.OPERATOR, "link.revoke", "Revoke a link"),
+    ApiRoute("GET", "/-/shared", Access.LINK, "shared", "Files of a share link, or all as an archive"),
     ApiRoute("GET", "/-/quotas", Access.OPERATOR, "quotas", "What is used of quotas, the most first"),
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
     ApiRoute("GET", "/-/events/queue", Access.OPERATOR, "events.queue", "Where events are queued"),

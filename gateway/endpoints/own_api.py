@@ -69,7 +69,10 @@ class OwnApi:
             return None
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT)
         incoming.reject_unenforceable_grant()
-        if access is Access.UPLOADER and self._auth.role(caller) == UPLOADER:
+        if access is Access.LINK:
+            return None
+        is_uploader = caller.link is not None or self._auth.role(caller) == UPLOADER
+        if access is Access.UPLOADER and is_uploader:
             incoming.uploader = caller.principal
             return None
         return self._auth.operator(caller.principal)

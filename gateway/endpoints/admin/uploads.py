@@ -27,7 +27,7 @@ from gateway.endpoints.admin.upload_sources import (
     UploadSource,
     merge_pages,
 )
-from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint, shown_to
 from gateway.endpoints.admin.upload_stream import stream_upload
 from gateway.endpoints.admin.viewers import viewer_of
 from gateway.errors import Refusal
@@ -68,7 +68,7 @@ class UploadsEndpoint:
         status = await self.status.describe(incoming)
         if not this_process_only(incoming):
             await self.removals.mark([status])
-        return status
+        return shown_to(incoming, status)
 
     async def _list(self, incoming: IncomingRequest) -> Response:
         params = incoming.params

@@ -260,6 +260,8 @@ class ResumableEndpoint:
         except Refusal:
             if keyed:
                 raise  # else the file may be for everyone, and no upload is asked about
+        if incoming.caller is not None and incoming.caller.link is not None:
+            raise Refusal("not_found", "there is no such upload", fields)  # the file is not for it
         try:
             response = await plain()
         except Refusal as refusal:

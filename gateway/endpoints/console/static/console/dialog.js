@@ -33,9 +33,10 @@ export function ask({ title, text = [], fields = [], action, danger = false, sub
   let values = null;
   async function send(event) {
     event.preventDefault();
+    if (agree.ariaDisabled) return;
     const given = Object.fromEntries(made.map(([name, , value]) => [name, value()]));
     failure.replaceChildren();
-    agree.disabled = true;
+    agree.ariaDisabled = "true"; // and not `disabled`, which would lose the focus
     try {
       await submit?.(given);
       values = given;
@@ -43,7 +44,7 @@ export function ask({ title, text = [], fields = [], action, danger = false, sub
     } catch (error) {
       failure.replaceChildren(t(error.message));
     }
-    agree.disabled = false;
+    agree.ariaDisabled = null;
   }
   return new Promise((resolve) => { dialog.addEventListener("close", () => resolve(values)); });
 }

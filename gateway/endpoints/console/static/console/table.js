@@ -21,7 +21,7 @@ export function rows({ columns, load, empty, label, onRow = () => {} }) {
         title || element("span", { class: "unseen" }, t("Actions")))))),
     body);
   const count = element("span", { class: "muted" });
-  const more = element("button", { type: "button", class: "plain", onclick: () => page(false) }, t("Show more"));
+  const more = element("button", { type: "button", class: "plain", onclick: () => more.ariaDisabled || page(false) }, t("Show more"));
   const failure = element("p", { class: "failure", role: "alert" });
   const foot = element("div", { class: "more", hidden: true }, more, count);
   const loading = element("p", { class: "muted loading", role: "status" }, t("Loading…"));
@@ -31,7 +31,7 @@ export function rows({ columns, load, empty, label, onRow = () => {} }) {
 
   async function page(anew) {
     const mine = (run += 1);
-    more.disabled = true;
+    more.ariaDisabled = "true"; // and not `disabled`, which would lose the focus
     failure.replaceChildren();
     try {
       const answer = await load(anew ? undefined : cursor);
@@ -43,7 +43,7 @@ export function rows({ columns, load, empty, label, onRow = () => {} }) {
       failure.replaceChildren(t(error.message), " ",
         element("button", { type: "button", class: "plain small", onclick: () => page(anew) }, t("Try again")));
     }
-    more.disabled = false;
+    more.ariaDisabled = null;
   }
 
   function show(answer, anew) {

@@ -165,6 +165,13 @@ export class Transfers {
   retryAll() { for (const job of this.jobs) this.retry(job); }
   cancelAll() { for (const job of [...this.jobs]) if (job.state !== "stored") this.cancel(job); }
 
+  /** Note that what was held, and counted as stored, was rejected behind its 202. */
+  reject(job, error) {
+    if (job.state !== "stored") return;
+    Object.assign(job, { error, final: true });
+    this.#move(job, "failed");
+  }
+
   /** Take what is stored out of the list. */
   clear() { for (const job of [...this.jobs]) if (job.state === "stored") this.#leave(job); }
 
