@@ -51,6 +51,12 @@ async def test_an_operator_sees_and_removes_files_without_the_switches(
         await visit("dialog[open]").get_by_role("button", name="Delete 1 file").click()
         await expect(visit(".empty h3")).to_have_text("This folder is empty.")
         assert not (upload / "a" / "b.txt").exists()
+        await visit.page.get_by_role("button", name="Share link").click()
+        await expect(visit("dialog[open] [name=folder]")).to_have_value("/upload/a/")
+        await visit("dialog[open]").get_by_role("button", name="Make the link").click()
+        await expect(visit("dialog[open] h2")).to_have_text("A share link for /upload/a/")
+        await visit.press("Escape")
+        await expect(visit.page.get_by_role("button", name="Share link")).to_be_focused()
         await visit.go(gateway, path="/", search="OUT")
         await visit.shows(["reports/outside.txt"])
         await visit.go(gateway, path="/.gateway/")
@@ -78,6 +84,8 @@ async def test_an_uploader_sees_what_its_list_gives_and_no_more(
         await visit.go(gateway)
         await visit.link("mine.txt").click()
         await expect(visit.panel.get_by_role("button", name="Delete")).to_have_count(0)
+        await visit.press("Escape")
+        await expect(visit.page.get_by_role("button", name="Drop link")).to_have_count(0)
 
 
 async def test_without_the_switch_the_page_says_how_to_list_files(
