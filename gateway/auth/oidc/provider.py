@@ -7,6 +7,7 @@ OpenID Connect Core 1.0 sections 3.1.2 and 3.1.3, RFC 6749 section 4.1.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import logging
 import time
@@ -157,8 +158,9 @@ class OidcProvider:
         headers: dict[str, str] = {}
         methods = configuration.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         if self._secret is not None and "client_secret_basic" in methods:
-            pair = quote_plus(self._client), quote_plus(self._secret)  # RFC 6749 section 2.3.1
-            headers["Authorization"] = aiohttp.BasicAuth(*pair).encode()
+            # RFC 6749 section 2.3.1: encoded as in a form, before RFC 7617.
+            pair = f"{quote_plus(self._client)}:{quote_plus(self._secret)}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
             fields["client_id"] = self._client
             if self._secret is not None:

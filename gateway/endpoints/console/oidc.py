@@ -22,6 +22,7 @@ from gateway.auth.tokens import token_digest
 from gateway.domain.addresses import host_name
 from gateway.endpoints.console.handler import PAGE_HEADERS
 from gateway.endpoints.console.session import client_is_secure, sessions_are_kept
+from gateway.endpoints.console.static_files import THEME
 from gateway.errors import Refusal
 from gateway.http.accept import prefers_html
 from gateway.http.responses import ApiHandler, Response
@@ -43,11 +44,12 @@ _PAGE: Final = """<!doctype html>
 {refresh}<title>{title} · Upload Gateway</title>
 <link rel="stylesheet" href="{base}pages/gateway.css">
 <link rel="stylesheet" href="{base}pages/console.css">
-<main id="main">
-<section class="notice" role="status">
+<link rel="stylesheet" href="{base}pages/console/sign-in.css">
+{theme}<main id="main">
+<section class="card sign-in">
 <h1>{title}</h1>
 <p>{text}</p>
-<p><a href="{link}">{label}</a></p>
+<p><a class="button" href="{link}">{label}</a></p>
 </section>
 </main>
 </html>
@@ -100,9 +102,8 @@ class OidcEndpoint:
             secret, session = await self._access.sessions.begin(
                 holder, secure=self._is_secure(incoming), replaced=pending.replaced or None
             )
-        response = _page(
-            200, "Signed in", f"You are {holder.name}.", pending.path, "Go on", "../../", goes_on=True
-        )
+        text = f"You are {holder.name}."
+        response = self._page(200, "Signed in", text, (pending.path, "Go on"), "../../")
         seconds = session.expires - session.created
         response.headers.add(hdrs.SET_COOKIE, self._access.cookie.issue(secret, seconds))
         log.info("%s has signed in", holder.name, extra=event("session.begun", kind=holder.kind))
@@ -139,27 +140,28 @@ class OidcEndpoint:
         if not prefers_html(incoming.headers):
             raise refusal
         text = refusal.message[:1].upper() + refusal.message[1:] + "."
-        title, link = "The sign-in did not work", f"{base}session"
-        response = _page(refusal.status, title, text, link, "Back to the sign-in", base)
+        link = f"{base}session", "Back to the sign-in"
+        response = self._page(refusal.status, "The sign-in did not work", text, link, base)
         response.headers.update(refusal.headers)
         return response
 
-
-def _page(
-    status: int, title: str, text: str, link: str, label: str, base: str, *, goes_on: bool = False
-) -> Response:
-    refresh = f'<meta http-equiv="refresh" content="0; url={escape(link)}">\n' if goes_on else ""
-    body = _PAGE.format(
-        refresh=refresh,
-        title=escape(title),
-        text=escape(text),
-        link=escape(link),
-        label=escape(label),
-        base=base,
-    )
-    response = Response(status=status, text=body, content_type="text/html", charset="utf-8")
-    response.headers.update(PAGE_HEADERS)
-    return _private(response)
+    def _page(self, status: int, title: str, text: str, link: tuple[str, str], base: str) -> Response:
+        """Return a page; a browser that has signed in goes on to the link by itself."""
+        path, label = link
+        refresh = f'<meta http-equiv="refresh" content="0; url={escape(path)}">\n'
+        theme = f'<link rel="stylesheet" href="{base}pages/{THEME}">\n'
+        body = _PAGE.format(
+            refresh=refresh if status == 200 else "",
+            theme="" if self._settings.web_theme is None else theme,
+            title=escape(title),
+            text=escape(text),
+            link=escape(path),
+            label=escape(label),
+            base=base,
+        )
+        response = Response(status=status, text=body, content_type="text/html", charset="utf-8")
+        response.headers.update(PAGE_HEADERS)
+        return _private(response)
 
 
 def _private(response: Response) -> Response:
