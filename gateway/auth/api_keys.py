@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from gateway.auth.principals import API_KEY
 from gateway.auth.tokens import new_token, token_digest
 from gateway.domain import paths
 from gateway.domain.api_routes import OBJECTS_PREFIX
@@ -24,9 +25,6 @@ from gateway.limits import FixedWindowCounters
 
 KEY_PREFIX: Final = "ugk_"
 """What every key begins with, so that scanners for secrets find it: `ugk_[A-Za-z0-9_-]{43}`."""
-
-API_KEY: Final = "key"
-"""The kind of principal of a request with a key."""
 
 _API_PREFIX: Final = "/-/"
 

@@ -8,15 +8,18 @@ count only where the settings name an issuer.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from gateway.auth.api_keys import API_KEY, KEY_PREFIX, ApiKey, ApiKeys
+from gateway.auth.api_keys import KEY_PREFIX, ApiKey, ApiKeys
 from gateway.auth.foreign_pages import refuse_foreign_page
-from gateway.auth.identity_headers import PROXY, IdentityHeaders
+from gateway.auth.identity_headers import IdentityHeaders
 from gateway.auth.installation import Installation
 from gateway.auth.local_only import LocalOnly
+from gateway.auth.presented import presented_tokens, web_token
+from gateway.auth.principals import AMBIENT_KINDS, CERTIFICATE, INTERNAL, SIGNED
 from gateway.auth.request import Caller, RequestHead
+from gateway.auth.roles import Role, Roles
 from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
@@ -27,23 +30,6 @@ from gateway.settings import Settings, Token
 from gateway.signing.targets import carries_signature
 from gateway.signing.urls import reject_mismatch
 from gateway.telemetry.redaction import INTERNAL_HEADER
-
-CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
-
-INTERNAL: Final = {"name": "internal", "kind": "internal"}
-"""The principal of a request that a gateway of this installation made."""
-
-JWT: Final = "jwt"
-"""The kind of principal, and the mode, of JSON Web Tokens."""
-
-CERTIFICATE: Final = "certificate"
-"""The kind of principal of a client's TLS certificate."""
-
-AMBIENT_KINDS: Final = frozenset({PROXY, CERTIFICATE})
-"""Kinds of principals whose credentials a browser adds by itself."""
-
-SIGNED: Final = {"name": "signed url", "kind": "signed"}
-"""The principal of a request whose URL was signed for it."""
 
 
 class TokenVerifier(Protocol):
@@ -74,12 +60,12 @@ class Auth:
         self._installation = installation
         self._verifier = verifier
         self._keys = keys
-        self.mode = settings.auth
+        self._roles = Roles(settings)
+        self.mode = self._roles.mode
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
         self.local_only = LocalOnly(settings)
         self.proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
-        self._operators = frozenset(settings.jwt_operators)
         self._origins = settings.cors_origins
         self.identity = IdentityHeaders(settings, self.proxies)
 
@@ -139,7 +125,7 @@ class Auth:
         if principal is None and (key := self._key(head)) is not None:
             _check_scope(key, head)
             return None if key.rate is not None else Caller(key.principal, key=key)
-        if principal is None and self._verifier is not None and (token := _web_token(head)):
+        if principal is None and self._verifier is not None and (token := web_token(head.headers)):
             principal = self._verifier.cached_principal(token)
             if principal is None:
                 return None
@@ -152,7 +138,7 @@ class Auth:
         if key is not None and self._keys is not None:
             self._keys.count_request(key)
             return Caller(key.principal, key=key)
-        if self._verifier is not None and (token := _web_token(head)):
+        if self._verifier is not None and (token := web_token(head.headers)):
             try:
                 principal = await self._verifier.verify(token)
             except Refusal as refusal:
@@ -173,7 +159,7 @@ class Auth:
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:
         """Tell whether a line of these headers has a known token or any key: those are ours alone."""
-        if any(token.startswith(KEY_PREFIX) for token in _presented_tokens(headers)):
+        if any(token.startswith(KEY_PREFIX) for token in presented_tokens(headers)):
             return True
         return self._bearer(headers) is not None
 
@@ -184,7 +170,7 @@ class Auth:
     def _key(self, head: RequestHead) -> ApiKey | None:
         if self._keys is None or self._keys.is_empty:
             return None
-        return self._keys.find(_presented_tokens(head.headers))
+        return self._keys.find(presented_tokens(head.headers))
 
     def _implied(self, head: RequestHead) -> dict[str, Any] | None:
         """Return who sends a request without a credential of its own for us. Raises `Refusal`."""
@@ -213,49 +199,26 @@ class Auth:
 
     def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
         matching: Token | None = None
-        for digest in map(token_digest, _presented_tokens(headers)):
+        for digest in map(token_digest, presented_tokens(headers)):
             for token in self._tokens:  # all of them: the time taken must not tell which one matches
                 if hmac.compare_digest(digest, token.sha256):
                     matching = token
         return None if matching is None else {"name": matching.name, "kind": "token"}
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
-        """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3).
-
-        A JSON Web Token is enough in mode `jwt` only; in mode `token` its sender is unknown.
-        """
-        if self.mode == "none" or (principal and (self.mode == JWT or principal["kind"] != JWT)):
-            return
-        kind = "a JSON Web Token" if self.mode == JWT else "a valid token or key"
-        other = "" if self.mode == JWT else " or `X-Auth-Token: <token>`"
-        raise Refusal(
-            "unauthorized", f"{kind} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
-        )
+        """Apply the default authorization; see `Roles.authorize`. Raises `Refusal`."""
+        self._roles.authorize(principal)
 
     def operator(self, principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the principal of an operator, None where everyone may use operators' endpoints.
+        """Return the principal of an operator, None: everyone is one; see `Roles.operator`.
 
-        Beyond the default authorization, the sender of a JSON Web Token, and a user whom a proxy names,
-        need one of the groups of `--jwt-operators`: they are of many. A key is no operator's, and no
-        certificate where others need a credential. Raises Refusal `unauthorized` or `forbidden`.
+        Raises `Refusal`.
         """
-        self.authorize(principal)
-        kind = None if principal is None else principal["kind"]
-        if kind == API_KEY or (kind == CERTIFICATE and self.mode != "none"):
-            what = "key" if kind == API_KEY else "certificate"
-            raise Refusal(
-                "forbidden", f"this endpoint is for operators: a {what} is not enough, send a token"
-            )
-        if principal is None or kind not in {JWT, PROXY}:
-            return principal
-        if self._operators.intersection(principal["groups"]):
-            return principal
-        if kind == JWT and self.mode != JWT:
-            return None
-        raise Refusal(
-            "forbidden",
-            "this endpoint is for operators: send a known token, or be in a group of --jwt-operators",
-        )
+        return self._roles.operator(principal)
+
+    def role(self, caller: Caller) -> Role | None:
+        """Return whether a caller is an operator or an uploader; None: it must identify itself."""
+        return self._roles.role(caller.principal)
 
 
 def _accepted(caller: Caller) -> Caller:
@@ -271,30 +234,3 @@ def _check_scope(key: ApiKey, head: RequestHead) -> None:
     if key.scope.methods:
         methods += (named.method for named in named_methods(head.headers, head.params))
     key.scope.check(methods, head.raw_path)
-
-
-def _web_token(head: RequestHead) -> str:
-    """Return what may be a JSON Web Token, or nothing."""
-    token = _credentials(head.headers.get("Authorization", ""))
-    return "" if token.startswith(KEY_PREFIX) else token
-
-
-def _credentials(value: str) -> str:
-    """Return what follows `Bearer` in `Authorization` (RFC 6750 section 2.1), or nothing.
-
-    A JSON Web Token may stand alone: pages made for Cognito and API Gateway send it so.
-    """
-    scheme, _, credentials = value.strip().partition(" ")
-    if not credentials and scheme.count(".") == 2:
-        return scheme
-    return credentials.strip() if scheme.lower() == "bearer" else ""
-
-
-def _presented_tokens(headers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the tokens of every line: what one line hides, another must not let through."""
-    for name, value in headers.items():
-        key = name.lower()
-        token = _credentials(value) if key == "authorization" else ""
-        token = value.strip() if key == "x-auth-token" else token
-        if token:
-            yield token

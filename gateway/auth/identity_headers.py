@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from gateway.auth.principals import PROXY
 from gateway.auth.trusted_proxies import Proxies
 from gateway.settings import Settings
-
-PROXY: Final = "proxy"
-"""The kind of principal of a user that a trusted proxy names."""
 
 MAX_NAME_CHARS: Final = 255
 MAX_GROUPS: Final = 64

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, public_url, read_installation_keys
-from gateway.auth.links import DEFAULT_URL_TTL, match_object_path, new_nonce
 from gateway.auth.request import RequestHead
+from gateway.auth.signed_urls import DEFAULT_URL_TTL, match_object_path, new_nonce
 from gateway.cli.arguments import duration, size
 from gateway.domain import paths
 from gateway.domain.addresses import Address

@@ -47,9 +47,12 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
     ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
+    ApiRoute("GET", "/-/live", Access.UPLOADER, "live", "What goes on now, each second"),
+    ApiRoute("POST", "/-/live/process", Access.OWNER, "live.process", "The part of one process of it"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
+    ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
     ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

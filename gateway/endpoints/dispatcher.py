@@ -11,10 +11,11 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.auth.authenticator import INTERNAL, SIGNED, Auth
-from gateway.auth.links import match_object_path
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import INTERNAL, SIGNED
 from gateway.auth.request import IncomingRequest
 from gateway.auth.request_ids import request_id
+from gateway.auth.signed_urls import match_object_path
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.access_log import AccessLog
 from gateway.endpoints.cross_origin import CrossOrigin

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.grant import Grant

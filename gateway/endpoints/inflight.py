@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.domain.held import merge_results
 from gateway.domain.model import Upload
@@ -23,12 +23,20 @@ MAX_UPLOADS: Final = 10_000
 MAX_FAILED: Final = 1_000
 """Failed uploads whose end can still be queried."""
 
+MAX_ENDED: Final = 1_000
+"""Uploads that ended lately, whose end is shown where uploads are followed live."""
+
+RATE_WEIGHT: Final = 0.3
+"""How much the latest second counts in the rate of an upload: it is that of some 3 seconds."""
+
 
 @dataclass(slots=True)
 class Progress:
     """One upload in flight: `state` is admitting, receiving, deciding, committing, failed or rejected.
 
-    `refusal` is what is told of a rejected one, see `shown_refusal`.
+    `refusal` is what is told of a rejected one, see `shown_refusal`. `since` is the Unix time of its
+    request. `counted` are the bytes of `received` that `Inflight.received_bytes` has, or that earlier
+    requests have brought; `rate` are bytes a second, None until one was measured.
     """
 
     upload: Upload
@@ -38,6 +46,12 @@ class Progress:
     since: float
     error: str | None = None
     refusal: dict[str, Any] | None = None
+    counted: int = 0
+    rate: float | None = None
+
+    def resume_at(self, offset: int) -> None:
+        """Begin a request of an upload of which earlier ones have brought `offset` bytes."""
+        self.received = self.counted = offset
 
     def describe(self) -> dict[str, Any]:
         """Return the JSON object of the status page."""
@@ -54,6 +68,20 @@ class Progress:
             **({} if self.refusal is None else {"refusal": self.refusal}),
             **results_before_commit(self.upload.results),
         }
+
+
+class EndedUpload(NamedTuple):
+    """How an upload ended. `since` and `ended` are Unix times: of its request, and of its end."""
+
+    id: str
+    state: str
+    path: str
+    bytes: int
+    principal: dict[str, str] | None
+    remote: str | None
+    since: float
+    ended: float
+    error: str | None
 
 
 def results_before_commit(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -76,6 +104,13 @@ def named_principal(principal: Mapping[str, Any] | None) -> dict[str, str] | Non
     return None if principal is None else {key: str(principal.get(key, "")) for key in ("name", "kind")}
 
 
+def _ended(progress: Progress, state: str, path: str, size: int) -> EndedUpload:
+    upload = progress.upload
+    name = named_principal(upload.principal)
+    times = progress.since, time.time()
+    return EndedUpload(upload.id, state, path, size, name, upload.remote, *times, progress.error)
+
+
 class Inflight:
     """All uploads between their first header and their response."""
 
@@ -83,6 +118,8 @@ class Inflight:
         self._share = FairShare("uploads in flight", MAX_UPLOADS)
         self._active: dict[str, Progress] = {}
         self._failed: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._ended: deque[EndedUpload] = deque(maxlen=MAX_ENDED)
+        self._received_bytes = 0
 
     def __len__(self) -> int:
         return len(self._active)
@@ -97,8 +134,17 @@ class Inflight:
     def end_upload(self, upload_id: str) -> None:
         """Count an upload out. A second call does nothing."""
         progress = self._active.pop(upload_id, None)
-        if progress is not None and progress.lease is not None:
-            progress.lease.close()
+        if progress is not None:
+            self._received_bytes += max(progress.received - progress.counted, 0)
+            if progress.lease is not None:
+                progress.lease.close()
+
+    def end_stored(self, upload_id: str, state: str, path: str, size: int) -> None:
+        """Count an upload out that is stored or held."""
+        progress = self._active.get(upload_id)
+        self.end_upload(upload_id)
+        if progress is not None:
+            self._ended.append(_ended(progress, state, path, size))
 
     def end_failed(self, progress: Progress, error: str, refusal: dict[str, Any] | None = None) -> None:
         """Count a failed upload out; its end (`error`: an error code) can be queried for a while."""
@@ -116,11 +162,35 @@ class Inflight:
 
     def _record(self, progress: Progress, error: str, received: int) -> None:
         progress.state = "failed" if progress.refusal is None else "rejected"
-        progress.error, progress.received = error, received
+        progress.error = error
         # Not the upload itself: its headers may have megabytes.
-        self._failed[progress.upload.id] = progress.describe()
+        self._failed[progress.upload.id] = {**progress.describe(), "bytes": received}
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
+        self._ended.append(_ended(progress, progress.state, progress.upload.path, received))
+
+    # -- followed live
+
+    def measure(self, seconds: float) -> int:
+        """Measure the rates of the uploads in flight since the latest call, `seconds` ago.
+
+        Returns the bytes that all uploads have brought so far: 0.4 ms for 1000 in flight.
+        """
+        for progress in self._active.values():
+            gained = max(progress.received - progress.counted, 0)
+            progress.counted = progress.received
+            self._received_bytes += gained
+            now, before = gained / seconds, progress.rate
+            progress.rate = now if before is None else before + RATE_WEIGHT * (now - before)
+        return self._received_bytes
+
+    def active(self) -> Iterator[Progress]:
+        """Yield the uploads in flight, that whose request began last first."""
+        return reversed(self._active.values())
+
+    def ended(self) -> Iterator[EndedUpload]:
+        """Yield the uploads that ended lately, the latest first."""
+        return reversed(self._ended)
 
     def newest(self, before: str, limit: int) -> list[dict[str, Any]]:
         """Return the status pages of up to `limit` uploads whose id is below `before`, newest first."""

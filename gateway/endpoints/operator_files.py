@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import FileRequest, new_id
 from gateway.domain.paths import UPLOAD_PREFIX
 from gateway.endpoints.deletes import DeleteHandler, expected_etags

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.api_routes import Access, match_api_route

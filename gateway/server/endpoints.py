@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
@@ -18,6 +18,7 @@ from gateway.commit.quotas.writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.console.handler import PagesEndpoint
+from gateway.endpoints.console.session import SessionEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -104,6 +105,7 @@ async def open_endpoints(
     context = ResumableContext(admission, body_receiver, outcomes, decisions, processes, status.find)
     partials = open_resumable(stack, resources, context)
     operators = open_operator_api(
+        stack,
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
     )
@@ -114,6 +116,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
         **pages.handlers(),
+        **SessionEndpoint(settings, auth).handlers(),
     }
     template, proxies = settings.upload_template, auth.proxies
     resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)

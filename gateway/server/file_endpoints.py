@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
+from gateway.endpoints.admin.event_stream import EventStreams
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.quotas import QuotasEndpoint
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import HeldUploads, InflightUploads, StoredUploads
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.admin.uploads import UploadsEndpoint
 from gateway.endpoints.admin.waiting_uploads import WaitingUploads
 from gateway.endpoints.deletes import DeleteHandler
@@ -61,7 +61,7 @@ def operator_endpoints(
     status: UploadStatusEndpoint,
     inflight: Inflight,
     processes: ProcessClients,
-    streams: UploadStreams,
+    streams: EventStreams,
 ) -> dict[str, ApiHandler]:
     """Return the handlers of `API_ROUTES` below `/-/files`, `/-/uploads` and `/-/quotas`."""
     journal, slot = resources.journal, resources.base.state.slot

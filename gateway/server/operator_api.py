@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
+from gateway.endpoints.admin.event_stream import EventStreams
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
+from gateway.endpoints.admin.live import LiveEndpoint, LiveFeed
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.endpoints.admin.upload_stream import UploadStreams
 from gateway.endpoints.inflight import Inflight
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
@@ -47,14 +50,17 @@ class OperatorApi(NamedTuple):
 
     handlers: Mapping[str, ApiHandler]
     metrics_endpoint: MetricsEndpoint
-    streams: UploadStreams
+    streams: EventStreams
     reload: ReloadEndpoint
 
 
 def open_operator_api(
-    context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
+    stack: AsyncExitStack, context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
 ) -> OperatorApi:
-    """Open the endpoints; `upstreams_down` returns those that get no requests of this process."""
+    """Open the endpoints, until `stack` closes them.
+
+    `upstreams_down` returns the upstreams that get no requests of this process.
+    """
     resources, delivery, processes = context.resources, context.delivery, context.processes
     settings, journal, slot = resources.settings, resources.journal, resources.base.state.slot
     space, backend = resources.base.disk.space, resources.parts.backend
@@ -63,7 +69,7 @@ def open_operator_api(
     metrics_endpoint = MetricsEndpoint(
         context.metrics, journal.ledger, journal.held_log, processes, slot, delivery.ledgers
     )
-    streams, reload = UploadStreams(context.auth.client_of), ReloadEndpoint(processes)
+    streams, reload = EventStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
     sources = FactSources(
         resources,
@@ -75,11 +81,15 @@ def open_operator_api(
         upstreams_down,
     )
     facts = facts_endpoint(sources, processes)
+    feed = LiveFeed(slot, context.inflight, context.metrics, processes, whole)
+    sampling = asyncio.create_task(feed.sampler.run())
+    stack.callback(sampling.cancel)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
         **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
+        **LiveEndpoint(feed, streams, context.auth).handlers(),
         **operator_endpoints(
             resources,
             context.existing,

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from gateway.auth.installation import Installation, public_url
-from gateway.auth.links import SignedUrlFactory
+from gateway.auth.signed_urls import SignedUrlFactory
 from gateway.commit.deletion_recovery import settle_deletions
 from gateway.commit.held.recovery import warn_of_unknown
 from gateway.commit.objects.backend import ObjectBackend

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from gateway.auth.installation import Installation
-from gateway.auth.links import SignedUrlFactory
+from gateway.auth.signed_urls import SignedUrlFactory
 from gateway.endpoints.routing.loading.plugin import routing_kind
 from gateway.endpoints.routing.loading.script_faults import script_faults
 from gateway.files.service import FilesService

@@ -20,8 +20,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
-from gateway.auth.links import SignedUrlFactory, no_public_url
 from gateway.auth.request import IncomingRequest
+from gateway.auth.signed_urls import SignedUrlFactory, no_public_url
 from gateway.auth.tokens import tokens_of
 from gateway.domain.addresses import Address, host_port
 from gateway.errors import ConfigError, Refusal

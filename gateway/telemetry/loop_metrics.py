@@ -32,6 +32,15 @@ class LoopCounter(Collector):
         """Add `amount` to the count with these label values."""
         self._counts[values] = self._counts.get(values, 0.0) + amount
 
+    def total(self, value: str) -> float:
+        """Return the count of a counter with one label that has this value."""
+        return self._counts.get((value,), 0.0)
+
+    @property
+    def sum(self) -> float:
+        """All counts together."""
+        return sum(self._counts.values())
+
     def collect(self) -> Iterable[Metric]:
         """Return the counts for prometheus_client. Thread-safe."""
         family = CounterMetricFamily(*self._about, labels=self._labels)

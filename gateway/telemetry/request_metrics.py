@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
 from gateway.telemetry.loop_metrics import BoundedLabel, LoopCounter, LoopHistogram
-from gateway.telemetry.request_facts import ENDPOINT_NAMES
+from gateway.telemetry.request_facts import API, DOWNLOADS, ENDPOINT_NAMES, FORMS, RESUMABLE, UPLOADS
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are counted by name; all others are counted as one."""
@@ -26,6 +28,30 @@ FailureReason = Literal["connect", "timeout", "closed", "malformed", "busy", "st
 """Why a request to an upstream failed: no connection, no response in time, no response before the end
 of the connection, a response that is not HTTP, too many requests there already, a status that the route
 counts as a failure."""
+
+
+ROUTES: Final = "routes"
+"""The group of durations of all requests but transfers and those of the gateway's own API."""
+
+DURATION_GROUPS: Final[Mapping[str, str]] = {
+    UPLOADS: UPLOADS, FORMS: UPLOADS, RESUMABLE: UPLOADS, DOWNLOADS: DOWNLOADS,
+}  # fmt: skip
+"""The group of the durations of an endpoint. A client's own speed makes most of those of transfers."""
+
+
+class RequestTotals(NamedTuple):
+    """All requests so far by class of status, and how many of each group took how long.
+
+    Of `durations` each list has one more number than there are `BOUNDS`: of those that took longer.
+    """
+
+    classes: dict[str, int]
+    durations: dict[str, list[int]]
+
+    def copy(self) -> RequestTotals:
+        """Return the totals as they are now."""
+        durations = {group: counts.copy() for group, counts in self.durations.items()}
+        return RequestTotals(self.classes.copy(), durations)
 
 
 class RequestMetrics:
@@ -57,16 +83,19 @@ class RequestMetrics:
         )
         self._routes = BoundedLabel(MAX_NAMES, ENDPOINT_NAMES)
         self._upstreams = BoundedLabel(MAX_NAMES)
+        groups = UPLOADS, DOWNLOADS, ROUTES
+        self.totals = RequestTotals({}, {group: [0] * (len(BOUNDS) + 1) for group in groups})
 
     def record(self, method: str, status: int | None, route: str, seconds: float) -> None:
         """Count a request; `status` is None where it had no response."""
         name = method if method in METHODS else "other"
-        if status is None:
-            self._requests.add(name, NO_STATUS)
-            self._seconds.observe(seconds, self._routes.value(route), NO_STATUS)
-        else:
-            self._requests.add(name, str(status))
-            self._seconds.observe(seconds, self._routes.value(route), _CLASSES[status // 100])
+        kind = NO_STATUS if status is None else _CLASSES[status // 100]
+        self._requests.add(name, NO_STATUS if status is None else str(status))
+        self._seconds.observe(seconds, self._routes.value(route), kind)
+        classes, durations = self.totals
+        classes[kind] = classes.get(kind, 0) + 1
+        if route != API:  # streams of events last as long as somebody looks at them
+            durations[DURATION_GROUPS.get(route, ROUTES)][bisect_left(BOUNDS, seconds)] += 1
 
     def record_upstream(self, route: str, upstream: str, seconds: float) -> None:
         """Count a request that an upstream has answered."""

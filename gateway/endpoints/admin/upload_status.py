@@ -14,7 +14,8 @@ from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.endpoints.admin.status import ENGINE_TIMEOUT
 from gateway.endpoints.admin.upload_pages import KEPT_HEADERS, HandlerFacts, journal_page, with_events
 from gateway.endpoints.admin.upload_sources import journal_errors
-from gateway.endpoints.inflight import Inflight, named_principal
+from gateway.endpoints.admin.viewers import viewer_of
+from gateway.endpoints.inflight import Inflight
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
@@ -104,8 +105,6 @@ class UploadStatusEndpoint:
 
 
 def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:
-    """Tell whether an upload is none of the caller's, who has a key and sees no others."""
-    caller = incoming.caller
-    if incoming.owner or caller is None or caller.key is None:
-        return False
-    return bool(status["principal"] != named_principal(caller.principal))
+    """Tell whether an upload is none of the caller's, who sees no others."""
+    viewer = viewer_of(incoming)
+    return viewer is not None and bool(status["principal"] != viewer.principal)

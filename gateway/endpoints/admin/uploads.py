@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain.units import unix_time
+from gateway.endpoints.admin.event_stream import EventStreams, accepts_stream
 from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.removals import Removals
 from gateway.endpoints.admin.upload_sources import (
@@ -27,7 +28,7 @@ from gateway.endpoints.admin.upload_sources import (
     merge_pages,
 )
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
-from gateway.endpoints.admin.upload_stream import UploadStreams, accepts_stream
+from gateway.endpoints.admin.upload_stream import stream_upload
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 
@@ -46,7 +47,7 @@ class UploadsEndpoint:
     own: Sequence[UploadSource]
     processes: ProcessClients
     removals: Removals
-    streams: UploadStreams
+    streams: EventStreams
     shared: Sequence[UploadSource] = field(default_factory=tuple)
 
     def handlers(self) -> dict[str, ApiHandler]:
@@ -57,7 +58,7 @@ class UploadsEndpoint:
         read = partial(self._describe, incoming)
         status = await read()
         if incoming.method == "GET" and accepts_stream(incoming.headers):
-            return self.streams.respond(incoming, status, read)
+            return stream_upload(self.streams, incoming, status, read)
         return json_response(status)
 
     async def _describe(self, incoming: IncomingRequest) -> Json:

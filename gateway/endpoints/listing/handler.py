@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import LISTING
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.file_requests import FileAuthorizer

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
-from gateway.auth.api_keys import API_KEY
-from gateway.auth.authenticator import CHALLENGE, JWT, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import API_KEY, JWT
+from gateway.auth.roles import CHALLENGE
 from gateway.domain.addresses import IPAddress, ip_address
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.rules import ClientNetworks

@@ -1,8 +1,7 @@
 """Decides whether an upload may send its body, from its headers alone.
 
 In this order: the headers that say what the body is, authentication, authorization (the default one, or
-the handlers of OnFileUploading), the path, the size, the one-time URL. Every "no" is a `Refusal`. The
-storage is checked afterwards.
+the handlers of OnFileUploading), the path, the size, the one-time URL. The storage comes afterwards.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.auth.api_keys import ApiKey
-from gateway.auth.authenticator import INTERNAL, JWT, Auth
+from gateway.auth.authenticator import Auth
 from gateway.auth.jwt.claims import truncated_principal
+from gateway.auth.principals import INTERNAL, JWT
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
 from gateway.domain.held import limit_to_grant

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.held import HandlerRefusal, Held, shown_refusal
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Inflight
@@ -33,8 +33,9 @@ class UploadOutcomes:
 
     def upload_stored(self, stored: Stored | Held) -> None:
         """Record an upload that is committed, or held: the journal has it from here on."""
-        self.inflight.end_upload(stored.upload_id)
-        self.metrics.uploads.add("held" if isinstance(stored, Held) else "stored")
+        state = "held" if isinstance(stored, Held) else "stored"
+        self.inflight.end_stored(stored.upload_id, state, stored.path, stored.bytes)
+        self.metrics.uploads.add(state)
         self.metrics.received_bytes.add(amount=stored.bytes)
 
     def upload_failed(self, upload_id: str, error: BaseException, withheld: int) -> None:

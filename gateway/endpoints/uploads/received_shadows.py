@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.auth.authenticator import INTERNAL
+from gateway.auth.principals import INTERNAL
 from gateway.commit.writer import media_type
 from gateway.domain.event_bodies import received_body
 from gateway.domain.held import PrivateFile

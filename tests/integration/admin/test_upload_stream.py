@@ -14,7 +14,7 @@ import pytest
 
 from gateway.auth.tokens import token_digest
 from gateway.domain.model import UPLOADED
-from gateway.endpoints.admin import upload_stream
+from gateway.endpoints.admin import event_stream, upload_stream
 from gateway.http.responses import GatewayResponse
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
@@ -140,7 +140,7 @@ async def test_a_stream_is_for_those_who_may_read_the_status(start_gateway: Star
         assert (stream.response.status, (await stream.response.json())["error"]) == (404, "not_found")
     async with follow(gateway, upload_id, Authorization="Bearer secret") as stream:
         assert (await stream.status(lambda _: True))["state"] == "stored"
-    accepted = {"Accept": "text/html, text/event-stream;q=0", "Authorization": "Bearer secret"}
+    accepted = {"Accept": "*/*, text/event-stream;q=0", "Authorization": "Bearer secret"}
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.url}/-/uploads/{upload_id}", headers=accepted) as response,
@@ -151,7 +151,7 @@ async def test_a_stream_is_for_those_who_may_read_the_status(start_gateway: Star
 async def test_one_client_cannot_take_all_streams_and_gives_its_own_back(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_stream, "MAX_STREAMS", 4)
+    monkeypatch.setattr(event_stream, "MAX_STREAMS", 4)
     monkeypatch.setattr(upload_stream, "HEARTBEAT_INTERVAL", 1e6)  # nothing is written meanwhile
     plugins, go = waiting_handler(tmp_path)
     gateway = await start_gateway(plugins=plugins)
@@ -173,7 +173,7 @@ async def test_one_client_cannot_take_all_streams_and_gives_its_own_back(
 async def test_a_stream_ends_after_its_longest_time_while_the_upload_goes_on(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_stream, "MAX_STREAM_TIMEOUT", 0.0)
+    monkeypatch.setattr(event_stream, "MAX_STREAM_TIMEOUT", 0.0)
     plugins, go = waiting_handler(tmp_path)
     gateway = await start_gateway(plugins=plugins)
     upload_id = (await put(gateway, "/upload/x")).json["upload_id"]
@@ -187,7 +187,7 @@ async def test_a_stream_ends_after_its_longest_time_while_the_upload_goes_on(
 async def test_a_client_that_takes_no_events_is_disconnected(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_stream, "WRITE_TIMEOUT", 0.01)
+    monkeypatch.setattr(event_stream, "WRITE_TIMEOUT", 0.01)
     gateway = await start_gateway()
     upload_id = (await put(gateway, "/upload/x")).json["upload_id"]
     monkeypatch.setattr(GatewayResponse, "write", lambda *_: asyncio.Event().wait())

@@ -2,68 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-
 import pytest
 from playwright.async_api import Route, expect
 
 from tests.integration.console.visits import OPEN, PEOPLE, SEARCH, visiting_docs
-from tests.support.browser import assert_accessible
-from tests.support.node import node_modules
+from tests.support.browser import check_looks
 from tests.support.routing.scripted import Serve
 
 pytestmark = pytest.mark.slow
 
-LOOKS = [(1280, "light"), (390, "dark"), (1280, "dark"), (390, "light")]
 
-
-async def axe_script() -> Path:
-    return await asyncio.to_thread(node_modules) / "node_modules" / "axe-core" / "axe.min.js"
-
-
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-async def test_no_state_of_the_page_has_a_violation(serve: Serve, width: int, scheme: str) -> None:
+async def test_no_state_of_the_page_has_a_violation(serve: Serve) -> None:
     gateway = await serve(PEOPLE, SEARCH)
-    axe, size = await axe_script(), {"width": width, "height": 844}
-    async with visiting_docs(viewport=size, color_scheme=scheme, bypass_csp=True) as visit:
+    async with visiting_docs(bypass_csp=True) as visit:
         await visit.open(gateway.url)
         await visit("#use-token").click()
         await visit.sign_in("wrong")
         await expect(visit("#gate-error")).not_to_be_empty()
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit, keep="docs-token")
         await visit.sign_in("secret-alice")
         await expect(visit("#pages")).to_be_visible()
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit, keep="docs-list")
         await visit("#groups a", has_text="Stores a person").click()
         await expect(visit("#operation h2")).to_have_text("Stores a person")
         for summary in await visit("#operation details:not([open]) > summary").all():
             await summary.click()
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit, keep="docs-operation")
         await visit.page.goto(f"{gateway.url}/-/docs#get/none")
         await expect(visit("#operation h2")).to_have_text("No such operation")
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit)
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS[:2])
-async def test_no_failing_state_of_the_page_has_a_violation(
-    serve: Serve, width: int, scheme: str
-) -> None:
+async def test_no_failing_state_of_the_page_has_a_violation(serve: Serve) -> None:
     gateway = await serve(OPEN)
-    axe, size = await axe_script(), {"width": width, "height": 844}
     bodies = iter(["<html>", '{"paths": {}}'])
 
     async def answer(handled: Route) -> None:
         await handled.fulfill(body=next(bodies))
 
-    async with visiting_docs(viewport=size, color_scheme=scheme, bypass_csp=True) as visit:
+    async with visiting_docs(bypass_csp=True) as visit:
         await visit.page.route("**/-/openapi.json", answer)
         await visit.open(gateway.url)
         await expect(visit("#failure-title")).to_be_visible()
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit, keep="docs-failure")
         await visit("#again").click()
         await expect(visit("#operation h2")).to_have_text("Nothing is served yet")
-        await assert_accessible(visit, axe, width)
+        await check_looks(visit, keep="docs-empty")
 
 
 async def test_the_page_is_used_by_the_keyboard_alone(serve: Serve) -> None:

@@ -18,7 +18,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import JWT
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import fill_variables

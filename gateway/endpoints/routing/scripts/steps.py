@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from multidict import CIMultiDict
 
-from gateway.auth.authenticator import INTERNAL
+from gateway.auth.principals import INTERNAL
 from gateway.endpoints.routing.model import Next, RequestContext, RouteScript
 from gateway.endpoints.routing.proxy.response import ProxyResponse
 from gateway.endpoints.routing.scripts.request import (

@@ -12,7 +12,8 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from gateway.auth.authenticator import JWT, SIGNED, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import JWT, SIGNED
 from gateway.domain.method_overrides import named_methods
 from gateway.endpoints.routing.forwarding import GATEWAY_PREFIX
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from gateway.auth.authenticator import AMBIENT_KINDS
+from gateway.auth.principals import AMBIENT_KINDS
 from gateway.endpoints.routing.model import RequestContext, Route
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.proxy import Proxy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.auth.authenticator import INTERNAL, SIGNED
+from gateway.auth.principals import INTERNAL, SIGNED
 from gateway.auth.request import IncomingRequest
 from gateway.domain.model import Upload, new_id
 from gateway.domain.partial import (

@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.digests import digest_field
 from gateway.endpoints.uploads.digests import NAMES, ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.resumable.operations import (

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest, RequestHead
+from gateway.auth.signed_urls import StoredUrls
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.partial import UPLOAD_QUERY
 from gateway.domain.path_template import UploadPathTemplate

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.endpoints.uploads.digests import expected_digests
 from gateway.endpoints.uploads.resumable.draft import split_digests, wanted_digests
 from gateway.endpoints.uploads.resumable.operations import (

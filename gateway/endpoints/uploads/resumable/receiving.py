@@ -88,7 +88,7 @@ class PartialReceiver:
         request, start = running.request, opened.offset
         declared, limit = body_length(request), opened.head.upload.max_bytes
         body = AppendedBody(progress, start, declared, opened.length, limit)
-        progress.received = start
+        progress.resume_at(start)
         if declared is not None:
             body.check_end(start + declared)
         all_or_nothing = bool(terms.digests)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.auth.links import StoredUrls
 from gateway.auth.request import IncomingRequest
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.partial import UPLOAD_QUERY
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.resumable import tus_request, tus_response

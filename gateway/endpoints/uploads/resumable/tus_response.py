@@ -8,7 +8,7 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import Final
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.endpoints.uploads.resumable.operations import PartialRefusal, PartialResult
 from gateway.endpoints.uploads.resumable.tus_request import CHECKSUM_ALGORITHMS, VERSION
 from gateway.endpoints.uploads.stored_response import stored_response

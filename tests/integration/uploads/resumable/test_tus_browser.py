@@ -6,16 +6,16 @@ import asyncio
 import functools
 import http.server
 import random
-import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from tests.conftest import StartProcess
+from tests.support.browser import BrowserVisit, visiting_as
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
 from tests.support.harness import TIMEOUT, GatewayProcess, files_below
 from tests.support.node import SCRIPTS, bundle
@@ -56,17 +56,10 @@ async def relay() -> AsyncIterator[CuttingRelay]:
 @pytest.fixture
 async def page(site: str) -> AsyncIterator[Page]:
     """The page, open in a browser."""
-    program = shutil.which("chromium")
-    assert program, "chromium is missing: scripts/test installs it (Debian: apt-get install chromium)"
-    async with async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        try:
-            page = await browser.new_page()
-            page.set_default_timeout(TIMEOUT * 1000)
-            await page.goto(site)
-            yield page
-        finally:
-            await browser.close()
+    async with visiting_as(BrowserVisit) as visit:
+        visit.page.set_default_timeout(TIMEOUT * 1000)
+        await visit.page.goto(site)
+        yield visit.page
 
 
 @pytest.fixture

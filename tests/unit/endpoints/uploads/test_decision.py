@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from gateway.auth.authenticator import INTERNAL, Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.principals import INTERNAL
 from gateway.domain.grant import Grant
 from gateway.domain.held import Held, PrivateFile
 from gateway.domain.model import Stored, Upload

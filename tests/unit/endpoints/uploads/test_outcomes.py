@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.held import Held
 from gateway.domain.model import Stored, Upload
 from gateway.domain.path_template import UploadPathTemplate

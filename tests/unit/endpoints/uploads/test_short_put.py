@@ -11,8 +11,8 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth, TokenVerifier
-from gateway.auth.links import StoredUrls
 from gateway.auth.request import RequestHead
+from gateway.auth.signed_urls import StoredUrls
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.quotas.quotas import Quotas

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.held import Held
 from gateway.domain.model import Stored
 from gateway.domain.path_template import UploadPathTemplate

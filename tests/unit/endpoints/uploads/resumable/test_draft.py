@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import Stored
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.digests import ExpectedDigest

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.auth.links import StoredUrls
+from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import Stored
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.uploads.resumable.operations import Concatenation, PartialRefusal, PartialResult

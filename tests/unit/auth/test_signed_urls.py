@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.links import SignedUrlFactory, StoredUrls, match_object_path, no_public_url
+from gateway.auth.signed_urls import SignedUrlFactory, StoredUrls, match_object_path, no_public_url
 from gateway.cli.check import check
 from gateway.domain.metadata import MAX_METADATA_BYTES
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
