@@ -21,8 +21,8 @@ from textual.widgets import DataTable, Footer, Static
 
 from gateway.cli.top import rows
 from gateway.cli.top.rows import Row
-from gateway.cli.top.screens import HELP_LINES, Lines, Question
-from gateway.cli.top.snapshot import ServerAway, ServerReader, Snapshot
+from gateway.cli.top.screens import HELP_LINES, DetailsScreen, QuestionScreen
+from gateway.cli.top.snapshot import ServerReader, ServerUnreachable, Snapshot
 from gateway.events.protocols import Selection, Verb
 from gateway.settings import Settings
 
@@ -108,7 +108,7 @@ class GatewayTop(App[None]):
     .wide #panes { layout: grid; grid-size: 2 2; }
     .wide Pane, .wide Pane:focus-within { height: 1fr; }
     .wide #backlog { row-span: 2; }
-    .away #panes { opacity: 60%; }
+    .unreachable #panes { opacity: 60%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "Quit"),
@@ -153,8 +153,8 @@ class GatewayTop(App[None]):
             if not self._paused:
                 try:
                     snapshot = await self._reader.read()
-                except ServerAway as error:
-                    self._show_away(str(error))
+                except ServerUnreachable as error:
+                    self._show_unreachable(str(error))
                 else:
                     self._show(snapshot)
             self._wake.clear()
@@ -168,8 +168,8 @@ class GatewayTop(App[None]):
 
     def _show(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._rates.append(snapshot.live["rates"]["bytes_per_second"])
-        self.screen_stack[0].remove_class("away")
+        self._rates.append(snapshot.live["rates"]["bytes_per_second"] or 0.0)
+        self.screen_stack[0].remove_class("unreachable")
         self._head(rows.title_line(snapshot))
         self._static("#figures").update(rows.figure_lines(snapshot, self._rates))
         lines = rows.attention_lines(snapshot)
@@ -181,12 +181,12 @@ class GatewayTop(App[None]):
         active = self._pane("active")
         active.fill(rows.active_rows(snapshot.live))
         active.border_title = f"On their way ({snapshot.live['active_count']:,})"
-        self._pane("latest").fill(rows.latest_rows(snapshot.live))
+        self._pane("latest").fill(rows.latest_rows(snapshot))
         self._pane("backlog").fill(rows.backlog_rows(snapshot))
 
-    def _show_away(self, reason: str) -> None:
-        self.screen_stack[0].add_class("away")
-        self._head(Text(f"AWAY: {reason}; trying again", rows.STYLES["bad"]))
+    def _show_unreachable(self, reason: str) -> None:
+        self.screen_stack[0].add_class("unreachable")
+        self._head(Text(f"NO ANSWER: {reason}; trying again", rows.STYLES["bad"]))
 
     def _head(self, text: Text) -> None:
         paused = Text("PAUSED, p goes on  " if self._paused else "", rows.STYLES["warn"])
@@ -209,7 +209,7 @@ class GatewayTop(App[None]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.push_screen(Lines("gateway top", HELP_LINES))
+        self.push_screen(DetailsScreen("gateway top", HELP_LINES))
 
     @property
     def _selected(self) -> str:
@@ -233,10 +233,10 @@ class GatewayTop(App[None]):
                 title, lines = "Upload", await self._reader.describe_upload(rest)
             else:
                 title, lines = "Event", await self._reader.describe_event(rest.partition(":")[0])
-        except ServerAway as error:
+        except ServerUnreachable as error:
             self.notify(str(error), severity="error", markup=False)
             return
-        self.push_screen(Lines(title, lines))
+        self.push_screen(DetailsScreen(title, lines))
 
     @work(exclusive=True, group="change")
     async def action_change(self, verb: Verb) -> None:
@@ -256,11 +256,11 @@ class GatewayTop(App[None]):
             self.notify(f"select dead deliveries in the pane Handlers to {verb} them")
             return
         lost = " The handler will not run." if verb == "drop" else ""
-        if not await self.push_screen_wait(Question(f"{verb.capitalize()} {what}?{lost}")):
+        if not await self.push_screen_wait(QuestionScreen(f"{verb.capitalize()} {what}?{lost}")):
             return
         try:
             count = await self._reader.change(verb, selection)
-        except ServerAway as error:
+        except ServerUnreachable as error:
             self.notify(str(error), severity="error", markup=False)
         else:
             self.notify(f"{_DONE[verb]} {count}")

@@ -29,6 +29,9 @@ _STATE_LEVELS: Final[Mapping[str, str]] = {
     "dead": "bad",
     "delayed": "warn",
 }
+_MOVING: Final = frozenset({"admitting", "receiving", "committing"})
+"""States of uploads that are on their way."""
+
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH: Final = 8
 _NAME_WIDTH: Final = 24
@@ -63,17 +66,23 @@ def active_rows(live: Json) -> Iterator[Row]:
         yield Row(f"upload:{upload['upload_id']}", cells)
 
 
-def latest_rows(live: Json) -> Iterator[Row]:
-    """Yield the latest uploads that have ended, the newest first."""
-    for upload in live["latest"]:
+def latest_rows(snapshot: Snapshot) -> Iterator[Row]:
+    """Yield the latest uploads that have ended, or wait; those of this run of the server first."""
+    latest = {upload["upload_id"]: upload for upload in snapshot.live["latest"]}
+    for upload in snapshot.listed:
+        if upload["state"] not in _MOVING:
+            latest.setdefault(upload["upload_id"], upload)
+    for upload_id, upload in latest.items():
+        moment = upload.get("ended") or upload.get("committed") or upload["created"]
+        error = Text(f"  {upload['error']}" if upload.get("error") else "", STYLES["bad"])
         cells = (
-            Text(time.strftime("%H:%M:%S", time.localtime(unix_time(upload["created"])))),
+            Text(time.strftime("%H:%M:%S", time.localtime(unix_time(moment)))),
             _state(upload["state"]),
             Text(format_size(upload["bytes"] or 0), justify="right"),
             Text(_name(upload)),
-            Text(printable(upload["path"])),
+            Text(printable(upload["path"])).append_text(error),
         )
-        yield Row(f"upload:{upload['upload_id']}", cells)
+        yield Row(f"upload:{upload_id}", cells)
 
 
 def backlog_rows(snapshot: Snapshot) -> Iterator[Row]:
@@ -127,10 +136,12 @@ def figure_lines(snapshot: Snapshot, history: Sequence[float]) -> Text:
     facts, live = snapshot.facts, snapshot.live
     rates, uploads = live["rates"], facts["uploads"]
     parts = [
-        Text(f"{format_size(int(rates['bytes_per_second']))}/s {sparkline(history)}", "bold"),
-        Text(f"{rates['requests_per_second']:.0f} requests/s"),
+        Text(f"{format_size(int(rates['bytes_per_second'] or 0))}/s {sparkline(history)}", "bold"),
+        Text(f"{rates['requests_per_second'] or 0:.0f} requests/s"),
         Text(f"{live['active_count']} on their way"),
     ]
+    if failing := (rates["by_status"] or {}).get("5xx"):
+        parts.append(Text(f"{failing:.1f}/s fail with 5xx", STYLES["bad"]))
     if uploads.get("held"):
         parts.append(Text(f"{uploads['held']} held", STYLES["warn"]))
     if uploads.get("failed"):

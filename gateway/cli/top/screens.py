@@ -28,12 +28,12 @@ HELP_LINES: Final = (
 )
 
 
-class Lines(ModalScreen[None]):
-    """Lines of text that scroll. Escape, Enter or q closes it."""
+class DetailsScreen(ModalScreen[None]):
+    """Text that scrolls. Escape, Enter or q closes it."""
 
     DEFAULT_CSS = """
-    Lines { align: center middle; }
-    Lines > VerticalScroll { width: 90%; max-width: 120; height: auto; max-height: 90%;
+    DetailsScreen { align: center middle; }
+    DetailsScreen > VerticalScroll { width: 90%; max-width: 120; height: auto; max-height: 90%;
         border: round $accent; padding: 0 1; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q,question_mark", "dismiss", "Close")]
@@ -51,14 +51,14 @@ class Lines(ModalScreen[None]):
             yield Static(Text("\n".join(self._lines)), id="lines")
 
 
-class Question(ModalScreen[bool]):
+class QuestionScreen(ModalScreen[bool]):
     """A question before a change: y does it; n, Escape or Enter does not."""
 
     DEFAULT_CSS = """
-    Question { align: center middle; }
-    Question > Vertical { width: auto; max-width: 76; height: auto; border: heavy $warning;
+    QuestionScreen { align: center middle; }
+    QuestionScreen > Vertical { width: auto; max-width: 76; height: auto; border: heavy $warning;
         padding: 1 2; background: $surface; }
-    Question Static { width: auto; max-width: 70; }
+    QuestionScreen Static { width: auto; max-width: 70; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("y", "answer(True)", "Yes"),

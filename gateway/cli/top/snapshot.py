@@ -18,6 +18,8 @@ from gateway.settings import Settings
 MAX_DEAD: Final = 100
 """Dead deliveries that are listed; `gateway events list --state dead` has all."""
 
+MAX_LISTED: Final = 50
+
 FACTS_INTERVAL: Final = 2.0
 """Seconds between two reads of the facts: the count of 100,000 deliveries takes some tenths of one."""
 
@@ -27,17 +29,21 @@ MAX_LINES: Final = 1000
 Json = dict[str, Any]
 
 
-class ServerAway(Exception):
+class ServerUnreachable(Exception):
     """The server does not answer now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One look: what `/-/status` and `/-/live` say, the oldest dead deliveries, and the Unix time."""
+    """One look: what `/-/status` and `/-/live` say, the oldest dead deliveries, and the Unix time.
+
+    `listed` are uploads of before the start of the server too, newest first.
+    """
 
     facts: Json
     live: Json
     dead: Sequence[DeliveryRow]
+    listed: Sequence[Json]
     moment: float
 
 
@@ -48,26 +54,29 @@ class ServerReader:
     settings: Settings
     _facts: Json = field(default_factory=dict)
     _dead: Sequence[DeliveryRow] = ()
+    _listed: Sequence[Json] = ()
     _read: float = float("-inf")
 
     async def read(self) -> Snapshot:
-        """Return the next look. Raises `ServerAway`."""
+        """Return the next look. Raises `ServerUnreachable`."""
         async with self._server() as server:
-            live = await _live(server)
+            live: Json = await server.request("GET", "/-/live", {})
             if time.monotonic() - self._read >= FACTS_INTERVAL:
                 self._facts = await server.request("GET", "/-/status", {})
                 page = await server.ledger().page(Selection(state="dead"), None, MAX_DEAD)
-                self._dead, self._read = page.rows, time.monotonic()
-            return Snapshot(self._facts, live, self._dead, time.time())
+                uploads = await server.request("GET", "/-/uploads", {"limit": str(MAX_LISTED)})
+                self._dead, self._listed = page.rows, uploads["uploads"]
+                self._read = time.monotonic()
+            return Snapshot(self._facts, live, self._dead, self._listed, time.time())
 
     async def describe_upload(self, upload_id: str) -> list[str]:
-        """Return the lines of an upload and its handlers' runs. Raises `ServerAway`."""
+        """Return the lines of an upload and its handlers' runs. Raises `ServerUnreachable`."""
         async with self._server() as server:
             shown: Json = await server.request("GET", path_of(upload_id), {})
             return [*upload_lines(shown)][:MAX_LINES]
 
     async def describe_event(self, event_id: str) -> list[str]:
-        """Return the lines of an event, its deliveries, their runs and errors. Raises `ServerAway`."""
+        """Return the lines of an event, its runs and their errors. Raises `ServerUnreachable`."""
         async with self._server() as server:
             history = await server.ledger().history(event_id)
             if history is None:
@@ -75,7 +84,7 @@ class ServerReader:
             return [*event_lines(history)][:MAX_LINES]
 
     async def change(self, verb: Verb, selection: Selection) -> int:
-        """Retry or drop deliveries; return how many. Raises `ServerAway`."""
+        """Retry or drop deliveries; return how many. Raises `ServerUnreachable`."""
         async with self._server() as server:
             self._read = float("-inf")
             return await run_all(server.ledger(), verb, selection)
@@ -86,25 +95,6 @@ class ServerReader:
             async with answering_server(self.settings) as server:
                 yield server
         except (AnswerError, ConfigError, EventEngineUnavailable, OSError, ValueError) as error:
-            raise ServerAway(str(error)) from error
+            raise ServerUnreachable(str(error)) from error
         except TimeoutError as error:
-            raise ServerAway("no answer in time") from error
-
-
-async def _live(server: OwnerClient) -> Json:
-    try:
-        answer: Json = await server.request("GET", "/-/live", {})
-    except AnswerError:
-        uploads = (await server.request("GET", "/-/uploads", {}))["uploads"]
-        active = [
-            {**u, "expected": u["content_length"], "rate": 0}
-            for u in uploads
-            if "content_length" in u and u["state"] not in ("failed", "rejected")
-        ]
-        return {
-            "active": active,
-            "active_count": len(active),
-            "latest": [u for u in uploads if u["state"] in ("stored", "failed", "rejected")],
-            "rates": {"bytes_per_second": 0, "requests_per_second": 0},
-        }
-    return answer
+            raise ServerUnreachable("no answer in time") from error

@@ -148,7 +148,7 @@ async def test_a_server_that_is_killed_is_shown_away_until_it_is_back(
         await wait_until(lambda: lines(pilot, "latest"))
         assert "2 processes" in shown(pilot, "#figures")
         server.kill()
-        await wait_until(lambda: shown(pilot, "#head").startswith("AWAY: no server answers"))
+        await wait_until(lambda: shown(pilot, "#head").startswith("NO ANSWER: no server answers"))
         assert lines(pilot, "latest")[0].endswith("/upload/a")  # what was shown is kept
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()
