@@ -15,6 +15,8 @@ from gateway.auth.api_keys import KEY_PREFIX, ApiKey, ApiKeys
 from gateway.auth.foreign_pages import refuse_foreign_page
 from gateway.auth.identity_headers import IdentityHeaders
 from gateway.auth.installation import Installation
+from gateway.auth.links.access import LinkAccess
+from gateway.auth.links.link import LINK_PREFIX
 from gateway.auth.local_only import LocalOnly
 from gateway.auth.presented import presented_tokens, web_token
 from gateway.auth.principals import AMBIENT_KINDS, CERTIFICATE, INTERNAL, SIGNED
@@ -68,16 +70,19 @@ class Auth:
         self._tokens = tuple(tokens)
         self._origins = settings.cors_origins
         self.identity = IdentityHeaders(settings, self.proxies)
+        self.links: LinkAccess | None = None
+        """The links of this gateway, once there may be any."""
 
     async def authenticate(self, head: RequestHead, *, jwt: bool = False) -> Caller:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
 
-        A signed URL comes first. Then a known token in `Authorization: Bearer T` (RFC 6750 section
-        2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the former, then the
-        internal credential of a gateway of this installation, which is valid for exactly one method
-        and target. The token precedes the credential: a script that passes on its user's token acts
-        for that user. A key is nobody's for a request that it is not for, whatever else decides about
-        it: that is refused (`forbidden`), and so is one above its rate (`too_many_requests`).
+        A signed URL comes first, then a link. Then a known token in `Authorization: Bearer T` (RFC
+        6750 section 2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the
+        former, then the internal credential of a gateway of this installation, which is valid for
+        exactly one method and target. The token precedes the credential: a script that passes on its
+        user's token acts for that user. A key or a link is nobody's for a request that it is not for,
+        whatever else decides about it: that is refused (`forbidden`), and so is a key above its rate
+        (`too_many_requests`).
 
         With `jwt` a JSON Web Token that is not accepted is refused with the reason (Refusal
         `unauthorized`), else its sender is unknown. Waits, and raises `issuer_unavailable`, only
@@ -121,6 +126,8 @@ class Auth:
         grant = self._verified_grant(head)
         if grant is not None:
             return Caller(dict(SIGNED), grant)
+        if self.links is not None and (link := self.links.link_of(head)) is not None:
+            return Caller(link.principal, link=link)
         principal = self._bearer(head.headers) if self._tokens else None
         if principal is None and (key := self._key(head)) is not None:
             _check_scope(key, head)
@@ -155,11 +162,27 @@ class Auth:
             raise Refusal("bad_signature", "signed URLs are not accepted here")
         grant = self._installation.urls.verify(head.method, head.raw_path, head.raw_query)
         reject_mismatch(grant, head.headers, head.whole_lengths)
+        if grant.link is not None:
+            if self.links is None:
+                raise Refusal("bad_signature", "links are not served here")
+            self.links.check_grant(grant.link)
         return grant
 
+    def confine(self, head: RequestHead) -> None:
+        """Refuse a request with a link that it is not for, whoever else decides about its path.
+
+        Raises `Refusal`.
+        """
+        if head.caller is None and self.presents_link(head.headers):
+            self.authenticate_now(head)
+
+    def presents_link(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a request has what looks like a link."""
+        return self.links is not None and self.links.is_presented(headers)
+
     def holds_token(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether a line of these headers has a known token or any key: those are ours alone."""
-        if any(token.startswith(KEY_PREFIX) for token in presented_tokens(headers)):
+        """Tell whether a line of these headers has a known token, any key or link: those are ours."""
+        if any(token.startswith((KEY_PREFIX, LINK_PREFIX)) for token in presented_tokens(headers)):
             return True
         return self._bearer(headers) is not None
 

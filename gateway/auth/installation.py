@@ -22,6 +22,7 @@ from gateway.settings import Settings, is_loopback
 from gateway.signing.keys import (
     MIN_KEY_BYTES,
     CredentialSigner,
+    LinkSigner,
     ObjectMarker,
     TrustedCall,
     UploadSecrets,
@@ -40,7 +41,8 @@ class Installation:
     """This gateway among its peers. `bound` is the address that it listens on.
 
     The first of `keys` signs, all of them verify. `urls` signs and verifies URLs, `marks` the objects
-    of a bucket that others may write too; `secrets` are those of partial uploads.
+    of a bucket that others may write too; `secrets` are those of partial uploads, `links`
+    signs for whoever knows the password of a link.
     """
 
     def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
@@ -48,6 +50,7 @@ class Installation:
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
         self.secrets = UploadSecrets(keys)
+        self.links = LinkSigner(keys)
         self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)

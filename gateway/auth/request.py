@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from gateway.auth.api_keys import ApiKey
+from gateway.auth.links.link import Link
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
@@ -19,13 +20,15 @@ class Caller(NamedTuple):
     """Who sends a request.
 
     `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
-    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key.
+    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key,
+    `link` its link.
     """
 
     principal: dict[str, Any] | None
     grant: Grant | None = None
     rejected: Refusal | None = None
     key: ApiKey | None = None
+    link: Link | None = None
 
 
 class RequestHead:
@@ -34,7 +37,8 @@ class RequestHead:
     `raw_target`, `raw_path` and `raw_query` are still encoded. `remote` is the address of the peer.
     `owner` tells that the request came over the owner's Unix socket. `caller` is filled by
     `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
-    may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. `whole_lengths`
+    may use operators' endpoints, or `uploader`, the principal that sees its own uploads alone, and
+    `variables`, those of the matched `ApiRoute`. `whole_lengths`
     are the lengths of the whole file where the body may be a part of it, in digits: none where it is not
     told; None where Content-Length has it. `facts` are told of it when it has ended. `certificate` is
     the name in the client's certificate. `origins` are those whose pages may act for a user, None:
@@ -43,7 +47,7 @@ class RequestHead:
 
     __slots__ = (
         "_params", "caller", "certificate", "facts", "headers", "method", "operator", "origins", "owner",
-        "raw_path", "raw_query", "raw_target", "remote", "variables", "whole_lengths",
+        "raw_path", "raw_query", "raw_target", "remote", "uploader", "variables", "whole_lengths",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +66,7 @@ class RequestHead:
         self.remote = remote
         self.owner = owner
         self.operator: Mapping[str, Any] | None = None
+        self.uploader: Mapping[str, Any] | None = None
         self.variables: Mapping[str, str] = {}
         self.raw_path, self.raw_query = paths.split_target(raw_target)
         self.facts = RequestFacts() if facts is None else facts

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from gateway.auth.principals import API_KEY, CERTIFICATE, JWT, OIDC, PROXY
+from gateway.domain.links import LINK
 from gateway.errors import Refusal
 from gateway.settings import Settings
 
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 
 Role = Literal["operator", "uploader"]
+
+OPERATOR: Final = "operator"
+UPLOADER: Final = "uploader"
 
 _OF_GROUPS: Final = frozenset({JWT, PROXY, OIDC})
 """Kinds of principals that are of many, and operators only by a group of `--jwt-operators`."""
@@ -55,6 +59,8 @@ class Roles:
             raise Refusal(
                 "forbidden", f"this endpoint is for operators: a {what} is not enough, send a token"
             )
+        if kind == LINK:
+            raise Refusal("forbidden", "a link is for the files of its folder, and for nothing else")
         if principal is None or kind not in _OF_GROUPS:
             return principal
         if self._operators.intersection(principal["groups"]):
@@ -76,5 +82,5 @@ class Roles:
                 self.authorize(principal)
             except Refusal:
                 return None
-            return "uploader" if kind in _OF_GROUPS or kind in _OF_ONE else None
-        return "operator"
+            return UPLOADER if kind in _OF_GROUPS or kind in _OF_ONE else None
+        return OPERATOR

@@ -28,6 +28,7 @@ VERBS: Final[Mapping[str, str]] = {
     "reload": "let the running server load plugins, tokens and certificates anew",
     "worker": "run handlers only, for gateways on other machines",
     "keys": "create, list, rotate and revoke API keys for programs",
+    "links": "create, list and revoke links for people: to send files, or to read a folder",
     "token": "create a token; prints it once, with its line for the settings file",
     "sign": "print a signed URL",
     "status": "one screen of facts about the running server",

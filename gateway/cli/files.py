@@ -32,11 +32,12 @@ HELP = """\
 List, show and remove stored files. PATH is a stored path, as events name it: /upload/a/b.bin.
 A running server is asked; without one the storage itself is read.
 
-  gateway files list [FOLDER] [--recursive] [--json]
+  gateway files list [FOLDER] [--recursive] [--search TEXT] [--json]
   gateway files show PATH [--json]
   gateway files remove PATH [--if-match ETAG]
 
 list    the entries of a folder (/upload/ if none is named); --recursive: the files of all folders below
+--search  only files and folders whose name contains TEXT, here and in all folders below
 show    size, date, type, entity tag, digest and metadata of one file
 remove  removes one file, durably; handlers of APIGW.OnFileDeleted run. Needs a running server
 ETAG    removes only this version: the entity tag without quotes, as `show` prints it
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
     parser.add_argument("path", nargs="?", metavar="PATH", help="stored path, such as /upload/a.bin")
     parser.add_argument("--recursive", action="store_true", help="files of all folders below, too")
+    parser.add_argument("--search", metavar="TEXT", help="only names that contain TEXT, here and below")
     parser.add_argument("--if-match", metavar="ETAG", help="remove only this version")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -66,6 +68,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ConfigError(f"files {args.action} needs the path of a file, such as /upload/a.bin")
     if args.recursive and args.action != "list":
         raise ConfigError(f"files {args.action} has no --recursive; see `gateway files --help`")
+    if args.search is not None and args.action != "list":
+        raise ConfigError(f"files {args.action} has no --search; see `gateway files --help`")
     if args.if_match and args.action != "remove":
         raise ConfigError(f"files {args.action} has no --if-match; see `gateway files --help`")
 
@@ -79,7 +83,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 async def _run(settings: Settings, args: argparse.Namespace) -> int:
     async with _open(settings) as files:
         if args.action == "list":
-            return await _list(files, _folder(args.path), recursive=args.recursive, as_json=args.json)
+            query = {"path": _folder(args.path)} | ({"recursive": "true"} if args.recursive else {})
+            query |= {} if args.search is None else {"search": args.search}
+            return await _list(files, query, as_json=args.json)
         path = f"/{args.path.lstrip('/')}"
         if args.action == "show":
             shown = await files.get({"path": path})
@@ -94,13 +100,12 @@ def _folder(path: str | None) -> str:
     return UPLOAD_PREFIX if not path else f"/{path.strip('/')}/".replace("//", "/")
 
 
-async def _list(files: _Files, folder: str, *, recursive: bool, as_json: bool) -> int:
+async def _list(files: _Files, query: Mapping[str, str], *, as_json: bool) -> int:
     """Print entries page by page, so that a large folder needs no memory."""
-    query = {"path": folder} | ({"recursive": "true"} if recursive else {})
     cursor: str | None = ""
     count = 0
     while cursor is not None:
-        page = await files.get(query | ({"cursor": cursor} if cursor else {}))
+        page = await files.get({**query, **({"cursor": cursor} if cursor else {})})
         for entry in page["entries"]:
             if as_json:
                 item = json.dumps(entry, ensure_ascii=False)
@@ -112,7 +117,8 @@ async def _list(files: _Files, folder: str, *, recursive: bool, as_json: bool) -
     if as_json:
         print("\n]" if count else "[]")
     elif not count:
-        print(f"{printable(folder)} is empty")
+        outcome = "is empty" if "search" not in query else "has no such name"
+        print(f"{printable(query['path'])} {outcome}")
     return 0
 
 

@@ -19,7 +19,8 @@ class Access(Enum):
     )
     OWNER = "the user of the gateway on its own machine, through a Unix socket"
     CALLER = "a caller of any operation: each sees what it may call"
-    UPLOADER = "as OPERATOR; with an API key, its own uploads"
+    UPLOADER = "as OPERATOR; all others whom the default authorization accepts, for their own uploads"
+    LINK = "a share link, or a URL that was signed for one"
     DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
 
 
@@ -45,15 +46,18 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/health", Access.PUBLIC, "health", "Whether the process lives"),
     ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
     ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
-    ApiRoute("POST", "/-/reload", Access.OWNER, "reload", "Load plugins, tokens, certificates anew"),
+    ApiRoute("POST", "/-/reload", Access.OPERATOR, "reload", "Load plugins, tokens, certificates anew"),
+    ApiRoute("GET", "/-/plugins", Access.OPERATOR, "plugins", "Plugins in force, and their upstreams"),
+    ApiRoute("GET", "/-/plugins/routes", Access.OPERATOR, "plugins.routes", "Routes of plugins"),
     ApiRoute("GET", "/-/status", Access.OPERATOR, "status", "Facts about the running gateway"),
+    ApiRoute("GET", "/-/doctor", Access.OPERATOR, "doctor", "What the checks of `gateway doctor` find"),
     ApiRoute("GET", "/-/live", Access.UPLOADER, "live", "What goes on now, each second"),
     ApiRoute("POST", "/-/live/process", Access.OWNER, "live.process", "The part of one process of it"),
     ApiRoute("GET", "/-/openapi.json", Access.CALLER, "openapi", "This document"),
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
-    ApiRoute("GET", "/-/uploads", Access.OPERATOR, "uploads", "Uploads, the newest first"),
+    ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"
     ),
@@ -91,10 +95,17 @@ API_ROUTES: Final = (
     ApiRoute(
         "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
     ),
+    ApiRoute("GET", "/-/links", Access.OPERATOR, "links", "Links, the newest first"),
+    ApiRoute("POST", "/-/links", Access.OPERATOR, "links.create", "Make a link; tells its URL once"),
+    ApiRoute("POST", "/-/links/open", Access.PUBLIC, "links.open", "What a link is for, to who has it"),
+    ApiRoute("GET", "/-/links/{link_id}", Access.OPERATOR, "link", "One link, and what came through it"),
+    ApiRoute("DELETE", "/-/links/{link_id}", Access.OPERATOR, "link.revoke", "Revoke a link"),
+    ApiRoute("GET", "/-/shared", Access.LINK, "shared", "Files of a share link, or all as an archive"),
     ApiRoute("GET", "/-/quotas", Access.OPERATOR, "quotas", "What is used of quotas, the most first"),
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
     ApiRoute("GET", "/-/events/queue", Access.OPERATOR, "events.queue", "Where events are queued"),
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
+    ApiRoute("GET", "/-/events/errors", Access.OPERATOR, "events.errors", "Failed deliveries by error"),
     ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),
     ApiRoute("POST", "/-/events/retry", Access.OPERATOR, "events.retry", "Retry deliveries now"),
     ApiRoute("POST", "/-/events/drop", Access.OPERATOR, "events.drop", "Delete unfinished deliveries"),

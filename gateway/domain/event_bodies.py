@@ -54,10 +54,9 @@ def downloading_event(download: Download) -> dict[str, Any]:
 
 def listing_event(listing: FileRequest) -> dict[str, Any]:
     """Return the event of `APIGW.OnFileListing`; the path ends with a slash."""
-    return {
-        **_file_event(listing, "listing"),
-        "recursive": listing.params.get("recursive") == ["true"],
-    }
+    params = listing.params
+    below = params.get("recursive") == ["true"] or "search" in params
+    return {**_file_event(listing, "listing"), "recursive": below}
 
 
 def deleting_event(deletion: FileRequest) -> dict[str, Any]:

@@ -46,8 +46,9 @@ class Grant:
     else. For PUT, POST and PATCH: the `content_type` and the exact `length` or greatest
     `max_length` in bytes of the body; the `metadata` that the file gets. For PUT and POST: `once`, a
     name for this very grant, which a stored upload uses up; `on_conflict` `reject` where no file may
-    be replaced. For GET: the `filename` under which a browser saves the answer. `cache_control` is
-    that of the answer, or of the object that a bucket keeps.
+    be replaced. For GET: the `filename` under which a browser saves the answer, and the id of the
+    `link` without which it ends. `cache_control` is that of the answer, or of the object that a bucket
+    keeps.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Grant:
     on_conflict: Literal["reject"] | None = None
     filename: str | None = None
     cache_control: str | None = None
+    link: str | None = None
     query: QueryPairs = ()
 
     @property
@@ -100,6 +102,8 @@ class Grant:
             raise ValueError("once and overwrite apply to uploads: PUT, POST")
         if self.method not in {"GET", "HEAD"} and self.filename is not None:
             raise ValueError("a file name applies to downloads: GET")
+        if self.method != "GET" and self.link is not None:
+            raise ValueError("through a link files are read: GET")
         if self.length is not None and self.max_length is not None:
             raise ValueError("give the exact length or the maximum, not both")
         if any(isinstance(value, bool | float) for value in (self.length, self.max_length)):

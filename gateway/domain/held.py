@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from gateway.domain.links import is_of_link
 from gateway.domain.model import OnConflict, Stored, Upload
 from gateway.domain.quotas import QuotaLeft
 
@@ -17,7 +18,7 @@ MAX_OUTPUT_LENGTH: Final = 2000
 class Held(NamedTuple):
     """An upload that is whole and durable, and not visible before its handlers have decided.
 
-    `result` and `quotas` are as in `Stored`.
+    `result`, `quotas` and `tells_path` are as in `Stored`.
     """
 
     upload_id: str
@@ -27,6 +28,7 @@ class Held(NamedTuple):
     digests: dict[str, str]
     result: dict[str, Any] | None = None
     quotas: tuple[QuotaLeft, ...] = ()
+    tells_path: bool = True
 
 
 class PrivateFile(NamedTuple):
@@ -74,12 +76,22 @@ def merge_results(results: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None
 
 
 def add_result(outcome: Outcome, upload: Upload) -> Outcome:
-    """Return an outcome of an upload with what its handlers left for the client."""
+    """Return an outcome of an upload with what its handlers left for the client.
+
+    Who has a link is not told where the file is: its name may say that another one was taken.
+    """
+    if is_of_link(upload.principal):
+        outcome = outcome._replace(tells_path=False)
     return outcome._replace(result=merge_results(upload.results.values())) if upload.results else outcome
 
 
-def limit_to_grant(upload: Upload) -> None:
-    """Limit an upload to what its URL was signed for; no handler can allow more."""
+def limit_to_credential(upload: Upload) -> None:
+    """Limit an upload to what its URL was signed for, or its link is for; no handler can allow more.
+
+    Through a link nothing is replaced, and nobody learns which names are taken.
+    """
+    if is_of_link(upload.principal):
+        upload.on_conflict, upload.must_be_new = "rename", False
     grant = upload.grant
     if grant is None:
         return

@@ -220,7 +220,7 @@ class Stored(NamedTuple):
     """A committed upload: its path, size, type and digests; whether it replaced a file.
 
     `result` is what its handlers left for the client, None if nothing. `identity` is that of its file,
-    None for an object. `quotas` are those that it counts for.
+    None for an object. `quotas` are those that it counts for. `tells_path`: its client learns its path.
     """
 
     upload_id: str
@@ -232,6 +232,7 @@ class Stored(NamedTuple):
     result: dict[str, Any] | None = None
     identity: Identity | None = None
     quotas: tuple[QuotaLeft, ...] = ()
+    tells_path: bool = True
 
 
 @dataclass(slots=True, frozen=True)

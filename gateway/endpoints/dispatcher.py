@@ -102,9 +102,9 @@ class Dispatcher:
 
     def _offer(self, exchange: ShortExchange) -> bool:
         """Offer a request to the endpoint that `_serve` would dispatch it to."""
-        if self.stopping:
-            return False
         head, checks = exchange.head, self.auth.local_only
+        if self.stopping or self.auth.presents_link(head.headers):
+            return False
         checks.refuse_foreign_host(head.headers)
         checks.refuse_proxy(head.headers)
         raw_path, method = head.raw_path, head.method
@@ -161,6 +161,9 @@ class Dispatcher:
                 response.force_close()
         if response is not None and RATE_LIMITS in request:
             response.headers.update(request[RATE_LIMITS])
+        if response is not None and facts.route in {API, NO_ROUTE}:
+            raw_path = request.raw_path.partition("?")[0]
+            self.api.pages.set_vary(request.method, raw_path, response.headers)
         if response is not None and policy is not None:
             set_cors_headers(request.headers, policy, response.headers)
         return response
@@ -183,6 +186,7 @@ class Dispatcher:
 
     async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
         request, raw_path = incoming.request, incoming.raw_path
+        self.auth.confine(incoming)
         if (match := match_object_path(raw_path)) is not None:
             incoming.facts.route = endpoint_of(incoming.method)
             return await self._object(incoming, match)
@@ -265,6 +269,8 @@ class Dispatcher:
                 return await self.files.downloads.get(incoming, match)
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
+            if self.auth.links is not None:
+                self.auth.links.count_download(incoming)
             return await self.files.downloads.serve(incoming, match.path, caller.grant)
         if request.method == "DELETE" and caller.principal == INTERNAL:
             return await self.files.stored.delete_object(request, match.path)

@@ -42,9 +42,14 @@ class FileAuthorizer:
         self._event = event_name
 
     async def authenticate(self, incoming: IncomingRequest) -> Asker:
-        """Return who sends a request. Raises `Refusal` for a signed URL of another request."""
+        """Return who sends a request. Raises `Refusal` for a signed URL of another request.
+
+        And for a link: what one shares has signed URLs, what was uploaded through one is not shown.
+        """
         replaced = self.hooks.replaces_authorization(self._event)
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
+        if caller.link is not None:
+            raise Refusal("forbidden", "this link does not allow that: it shows no files here")
         return Asker(caller.principal, caller.grant)
 
     def authorize_default(self, request: FileRequest) -> None:

@@ -1,10 +1,11 @@
-"""`/-/files?path=...`: what is stored, for operators: list a folder, describe a file, remove one.
+"""`/-/files?path=...`: what is stored, for operators: lists a folder, describes or removes a file.
 
 Handlers that decide about requests of clients are not asked; `OnFileDeleted` is told of what is removed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import FileRequest, new_id
 from gateway.domain.paths import UPLOAD_PREFIX
 from gateway.endpoints.deletes import DeleteHandler, expected_etags
-from gateway.endpoints.listing.page import ListQuery, file_json, page_json, read_page
+from gateway.endpoints.listing.folder_lists import FolderLists
+from gateway.endpoints.listing.page import ListQuery, file_json, page_json
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, json_response
-from gateway.storage.protocols import FolderStorage
 from gateway.storage.s3.encoding import user_metadata
 from gateway.telemetry import tracing
 
@@ -26,7 +27,7 @@ from gateway.telemetry import tracing
 class OperatorFilesEndpoint:
     """Serves `/-/files`. `slot` goes into event ids."""
 
-    storage: FolderStorage
+    lists: FolderLists
     deletes: DeleteHandler
     urls: StoredUrls
     slot: int
@@ -44,9 +45,10 @@ class OperatorFilesEndpoint:
             return await self._remove(incoming, path)
         if path.endswith("/"):
             query = ListQuery.read(incoming.params)
-            page = await read_page(self.storage, path, query)
-            return json_response(page_json(page, self.urls.address_of, self._folder_url(path)))
-        stat = await self.storage.stat(path)
+            page = await self.lists.read(incoming, path, query)
+            urls = self.urls.address_of, self._folder_url(path)
+            return json_response(await asyncio.to_thread(page_json, page, *urls))
+        stat = await self.lists.storage.stat(path)
         metadata = user_metadata(stat.metadata)
         return json_response({**file_json(stat, self.urls.address_of), "metadata": metadata})
 

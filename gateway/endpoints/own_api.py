@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest
+from gateway.auth.roles import UPLOADER
 from gateway.domain import paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.errors import Refusal
@@ -19,6 +20,9 @@ class Pages(Protocol):
 
     def page(self, incoming: IncomingRequest) -> GatewayResponse | None:
         """Return the page of a request that a browser sends for a person, None for any other one."""
+
+    def set_vary(self, method: str, raw_path: str, headers: MutableMapping[str, str]) -> None:
+        """Tell caches that the path of a page has another answer for a program."""
 
 
 class OwnApi:
@@ -65,6 +69,10 @@ class OwnApi:
             return None
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT)
         incoming.reject_unenforceable_grant()
-        if caller.key is not None and access is Access.UPLOADER:
+        if access is Access.LINK:
+            return None
+        is_uploader = caller.link is not None or self._auth.role(caller) == UPLOADER
+        if access is Access.UPLOADER and is_uploader:
+            incoming.uploader = caller.principal
             return None
         return self._auth.operator(caller.principal)

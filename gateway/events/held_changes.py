@@ -6,13 +6,14 @@ from typing import Any
 
 from gateway.domain import paths
 from gateway.domain.held import Decision, HandlerRefusal, shown_refusal
+from gateway.domain.links import is_of_link
 from gateway.errors import Refusal
 
 
 def changed_upload(fields: dict[str, Any], decision: Decision, handler: str) -> dict[str, Any]:
     """Return the fields of an upload after a decision; where nothing is decided they stay.
 
-    The conflict policy of a signed URL counts more than that of a handler.
+    The conflict policy of a signed URL, or of a link, counts more than that of a handler.
     """
     changed = dict(fields)
     if decision.path is not None:
@@ -20,7 +21,8 @@ def changed_upload(fields: dict[str, Any], decision: Decision, handler: str) -> 
     if decision.metadata is not None:
         changed["metadata"] = decision.metadata
     granted = (fields.get("grant") or {}).get("on_conflict")
-    if decision.on_conflict is not None and granted is None:
+    is_fixed = granted is not None or is_of_link(fields.get("principal"))
+    if decision.on_conflict is not None and not is_fixed:
         changed["on_conflict"] = decision.on_conflict
     if decision.result is not None:
         changed["results"] = {**fields["results"], handler: decision.result}

@@ -1,14 +1,14 @@
 """What every event engine implements: `Outbox`, `Queue` and `Ledger`, and the types they share.
 
-There is one delivery per event and handler; a failing handler never affects another's. Delivery is at
-least once, in no order. The embedded journal and NATS JetStream implement it; one contract suite holds
-both to this file.
+There is one delivery per event and handler. Delivery is at least once, in no order. The embedded journal
+and NATS JetStream implement it; one contract suite holds both to this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 from gateway.domain.model import Delivery
@@ -168,7 +168,7 @@ class DeliveryRow:
 class DeliveryPage:
     """Rows, oldest first, and the cursor of the next page (None: there is none).
 
-    `unavailable` names the processes that did not answer, such as `slot-1`: their rows are missing.
+    `unavailable` names the processes that did not answer, such as `slot-1`.
     """
 
     rows: list[DeliveryRow]
@@ -234,10 +234,7 @@ class ChunkResult:
 
 
 class Ledger(Protocol):
-    """Deliveries for those who inspect and manage them. Every answer is bounded.
-
-    Every method raises `EventEngineUnavailable`.
-    """
+    """Deliveries for operators. Every answer is bounded. All methods raise `EventEngineUnavailable`."""
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state."""
@@ -281,14 +278,21 @@ def read_positions(cursor: str, count: int) -> list[int]:
 async def run_all(
     ledger: Ledger, verb: Verb, selection: Selection, report: Callable[[int], None] | None = None
 ) -> int:
-    """Run `verb` chunk by chunk; return how many deliveries it changed.
+    """Run `verb` chunk by chunk; see `run_chunks`."""
+    return await run_chunks(partial(ledger.run_chunk, verb, selection), report)
 
-    `report` gets the count so far after each chunk. Commits of uploads go between two chunks. Where it
-    breaks off, nothing is lost and it may begin again. Raises `EventEngineUnavailable`.
+
+async def run_chunks(
+    run_chunk: Callable[[str | None], Awaitable[ChunkResult]],
+    report: Callable[[int], None] | None = None,
+) -> int:
+    """Run chunk after chunk; return how many deliveries they changed. `report` gets the count so far.
+
+    Commits of uploads go between two chunks. Where it breaks off it may begin again.
     """
     count, after = 0, None
     while True:
-        chunk = await ledger.run_chunk(verb, selection, after)
+        chunk = await run_chunk(after)
         count, after = count + chunk.count, chunk.next
         if report is not None:
             report(count)

@@ -20,6 +20,7 @@ from gateway.limits.quota_rows import (
     PathState,
     QuotaReservation,
     Usage,
+    add_ever,
     delete_reservation,
     difference,
     mark_stale,
@@ -126,6 +127,9 @@ def _moved(
         for key, (size, files) in difference(state.usage(old), changed.usage(new)).items():
             others = changes.get(key, (0, 0))
             changes[key] = others[0] + size, others[1] + files
+    if before is not None:
+        add_ever(changes, before, -before.bytes, -1)
+    add_ever(changes, after, after.bytes, 1)
     return changes
 
 
@@ -186,7 +190,9 @@ def settle(place: str, stored: StoredVersion, current: PresentFile | None) -> St
         after = replace(after, file=file)
         yield from write_file(place, stored.path, file, 0)
     private = [] if reservation.shared else [reservation]
-    yield from _change(difference(state.usage(private), after.usage()))
+    changes = difference(state.usage(private), after.usage())
+    add_ever(changes, reservation, stored.bytes - reservation.bytes, 0)
+    yield from _change(changes)
     yield from add_to_day(
         reservation.keys_with(DAILY), reservation.day, stored.bytes - reservation.bytes
     )
@@ -209,7 +215,9 @@ def free(place: str, upload_id: str, holder: tuple[str, int] | None = None) -> S
     if reservation is None or holder not in {None, (reservation.node, reservation.slot)}:
         return
     private = [] if reservation.shared else [reservation]
-    yield from _change(difference(state.usage(private), state.without(upload_id).usage()))
+    changes = difference(state.usage(private), state.without(upload_id).usage())
+    add_ever(changes, reservation, -reservation.bytes, -1)
+    yield from _change(changes)
     yield from add_to_day(reservation.keys_with(DAILY), reservation.day, -reservation.bytes)
     yield from delete_reservation(upload_id)
 

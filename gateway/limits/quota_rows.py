@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.domain.links import counts_for_ever
 from gateway.domain.quotas import BoundQuota
 from gateway.limits.quota_statements import Rows, Statement, Steps
 
@@ -20,6 +21,9 @@ STORED: Final = 1
 
 DAILY: Final = 2
 """A key that counts what is uploaded on a day."""
+
+EVER: Final = 4
+"""A key that counts what is uploaded, whatever becomes of its file."""
 
 MAX_SHARED: Final = 32
 """Reservations of one path that may count as one file: each operation reads all of them."""
@@ -44,8 +48,8 @@ class CountedFile:
 
 @dataclass(slots=True, frozen=True)
 class QuotaReservation:
-    """An upload on its way. `keys` has `STORED` and `DAILY` by key; `slot` is that of the gateway `node`
-    which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
+    """An upload on its way. `keys` has `STORED`, `DAILY`, `EVER` by key; `slot` is that of the gateway
+    `node` which settles it. See `quota_statements` for `shared`, `stale` and `day`."""
 
     upload_id: str
     node: str
@@ -110,11 +114,19 @@ def difference(before: Usage, after: Usage) -> Usage:
     return changes
 
 
+def add_ever(changes: Usage, reservation: QuotaReservation, size: int, files: int) -> None:
+    """Add bytes and files to the keys of a reservation that count for ever."""
+    for key in reservation.keys_with(EVER):
+        others = changes.get(key, (0, 0))
+        changes[key] = others[0] + size, others[1] + files
+
+
 def flags_of(quotas: Iterable[BoundQuota]) -> dict[str, int]:
     """Return what each key of some quotas counts."""
     flags: dict[str, int] = {}
     for key, limits in quotas:
         own = (STORED if limits.counts_stored else 0) | (DAILY if limits.counts_days else 0)
+        own = EVER if counts_for_ever(key) else own
         flags[key] = flags.get(key, 0) | own
     return {key: own for key, own in flags.items() if own}
 

@@ -124,6 +124,14 @@ def left_of(quotas: Sequence[BoundQuota], day: int) -> Steps[list[QuotaLeft]]:
     return result
 
 
+def usage_of(keys: Sequence[str]) -> Steps[dict[str, tuple[int, int]]]:
+    """Return the bytes and the files that are counted of some keys."""
+    used: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        used[key] = yield from read_usage(key)
+    return used
+
+
 class CountedKey(NamedTuple):
     """What is counted of a key: stored bytes and files, and the bytes of a day."""
 

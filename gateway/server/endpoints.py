@@ -48,17 +48,19 @@ from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.received_shadows import ReceivedShadows
 from gateway.endpoints.uploads.resumable.endpoint import ResumableEndpoint
 from gateway.endpoints.uploads.resumable.release import ReleaseEndpoint
+from gateway.endpoints.uploads.resumable.service import ResumableUploads
 from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
 from gateway.server.file_endpoints import open_existing_files
+from gateway.server.links import open_links
 from gateway.server.operator_api import OperatorApi, OperatorContext, open_operator_api
 from gateway.server.quotas import upload_rates
 from gateway.server.resources import Resources
 from gateway.server.resumable import ResumableContext, open_resumable
-from gateway.settings import is_loopback
+from gateway.settings import Settings, is_loopback
 from gateway.settings.values import Bucket
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
@@ -108,6 +110,7 @@ async def open_endpoints(
         stack,
         OperatorContext(resources, delivery, metrics, inflight, processes, auth, urls, existing, status),
         routing.upstreams_down,
+        routing.facts(),
     )
     pages = PagesEndpoint(settings)
     handlers: dict[str, ApiHandler] = {
@@ -117,13 +120,19 @@ async def open_endpoints(
         **routing.handlers(),
         **pages.handlers(),
         **SessionEndpoint(settings, auth).handlers(),
+        **open_links(stack, resources, auth, urls, existing),
     }
-    template, proxies = settings.upload_template, auth.proxies
-    resumable = None if partials is None else ResumableEndpoint(partials, template, proxies, urls)
+    resumable = None if partials is None else _resumable(partials, settings, auth, urls)
     files = FileHandlers(uploads, FormHandler(uploads, settings), *existing, resumable)
     api = OwnApi(auth, handlers, pages)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, existing.downloads, operators)
+
+
+def _resumable(
+    partials: ResumableUploads, settings: Settings, auth: Auth, urls: StoredUrls
+) -> ResumableEndpoint:
+    return ResumableEndpoint(partials, settings.upload_template, auth.proxies, urls)
 
 
 def _received_shadows(resources: Resources) -> ReceivedShadows:

@@ -96,7 +96,8 @@ async def _disk(resources: Resources) -> Any:
     space = resources.base.disk.space
     free = await asyncio.to_thread(space.free)
     accepts = await asyncio.to_thread(space.accepts_uploads)
-    return {"free": free, "kept_free": resources.settings.min_free_bytes, "accepts_uploads": accepts}
+    size, kept_free = await asyncio.to_thread(space.size), resources.settings.min_free_bytes
+    return {"free": free, "size": size, "kept_free": kept_free, "accepts_uploads": accepts}
 
 
 async def _plugins(plugins: Plugins, reload: ReloadEndpoint) -> Any:

@@ -21,6 +21,7 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.folders import FolderHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
+from gateway.endpoints.listing.folder_lists import FolderLists
 from gateway.endpoints.listing.handler import ListingHandler
 from gateway.endpoints.operator_files import OperatorFilesEndpoint
 from gateway.http.responses import ApiHandler
@@ -47,7 +48,8 @@ def open_existing_files(
     stack.callback(downloads.close)
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
-    listing = ListingHandler(settings, auth, hooks, parts.storage, urls, slot)
+    lists = FolderLists(parts.storage, auth.client_of)
+    listing = ListingHandler(settings, auth, hooks, lists, urls, slot)
     folders = FolderHandler(settings.upload_template, archives, listing, settings.downloads)
     deletes = DeleteHandler(settings, auth, hooks, parts.remover, slot)
     stored = InternalFilesEndpoint(parts.storage, resources.scripts.versions, downloads)
@@ -65,7 +67,7 @@ def operator_endpoints(
 ) -> dict[str, ApiHandler]:
     """Return the handlers of `API_ROUTES` below `/-/files`, `/-/uploads` and `/-/quotas`."""
     journal, slot = resources.journal, resources.base.state.slot
-    files = OperatorFilesEndpoint(resources.parts.storage, existing.deletes, urls, slot)
+    files = OperatorFilesEndpoint(existing.folders.listing.lists, existing.deletes, urls, slot)
     removals = Removals(journal.deletions, processes)
     own = (
         InflightUploads(inflight),

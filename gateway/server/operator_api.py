@@ -9,16 +9,19 @@ from typing import NamedTuple
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.signed_urls import StoredUrls
+from gateway.endpoints.admin.doctor import DoctorEndpoint
 from gateway.endpoints.admin.event_stream import EventStreams
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.facts import UpstreamRoutes
 from gateway.endpoints.admin.held_decisions import HeldDecisionsEndpoint
 from gateway.endpoints.admin.live import LiveEndpoint, LiveFeed
+from gateway.endpoints.admin.plugins import PluginsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.reload import ReloadEndpoint
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.routing.route_facts import RouteFacts
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -55,7 +58,10 @@ class OperatorApi(NamedTuple):
 
 
 def open_operator_api(
-    stack: AsyncExitStack, context: OperatorContext, upstreams_down: Callable[[], UpstreamRoutes]
+    stack: AsyncExitStack,
+    context: OperatorContext,
+    upstreams_down: Callable[[], UpstreamRoutes],
+    routes: RouteFacts,
 ) -> OperatorApi:
     """Open the endpoints, until `stack` closes them.
 
@@ -71,25 +77,17 @@ def open_operator_api(
     )
     streams, reload = EventStreams(context.auth.client_of), ReloadEndpoint(processes)
     whole, redaction = _whole_ledger(resources, processes, delivery.ledgers), Redaction(settings.redact)
-    sources = FactSources(
-        resources,
-        delivery.queue_name,
-        whole,
-        context.inflight,
-        context.metrics,
-        reload,
-        upstreams_down,
-    )
+    inflight, metrics, queue = context.inflight, context.metrics, delivery.queue_name
+    sources = FactSources(resources, queue, whole, inflight, metrics, reload, upstreams_down)
     facts = facts_endpoint(sources, processes)
-    feed = LiveFeed(slot, context.inflight, context.metrics, processes, whole)
-    sampling = asyncio.create_task(feed.sampler.run())
-    stack.callback(sampling.cancel)
+    plugins = PluginsEndpoint(resources.plugins, settings.plugins, reload, routes, processes)
     handlers: dict[str, ApiHandler] = {
         **ready.handlers(),
         **reload.handlers(),
         **metrics_endpoint.handlers(),
         **facts.handlers(),
-        **LiveEndpoint(feed, streams, context.auth).handlers(),
+        **_live_and_doctor(stack, context, streams, whole),
+        **plugins.handlers(),
         **operator_endpoints(
             resources,
             context.existing,
@@ -103,6 +101,20 @@ def open_operator_api(
         **EventsEndpoint(journal.ledger, whole, redaction, delivery.queue_name).handlers(),
     }
     return OperatorApi(handlers, metrics_endpoint, streams, reload)
+
+
+def _live_and_doctor(
+    stack: AsyncExitStack, context: OperatorContext, streams: EventStreams, whole: Ledger
+) -> dict[str, ApiHandler]:
+    """Open what shows the running gateway, and what checks it."""
+    base, settings = context.resources.base, context.resources.settings
+    feed = LiveFeed(base.state.slot, context.inflight, context.metrics, context.processes, whole)
+    sampling = asyncio.create_task(feed.sampler.run())
+    stack.callback(sampling.cancel)
+    _, port = base.shared.address
+    doctor = DoctorEndpoint(settings.model_copy(update={"port": port}))
+    stack.callback(doctor.stop)
+    return {**LiveEndpoint(feed, streams, context.auth).handlers(), **doctor.handlers()}
 
 
 def _whole_ledger(

@@ -21,6 +21,9 @@ from gateway.auth.api_keys import ApiKeys
 from gateway.auth.installation import Installation, installation_keys
 from gateway.auth.key_store import KeyStore
 from gateway.auth.key_watcher import KeyWatcher
+from gateway.auth.links.holders import LinkHolders
+from gateway.auth.links.store import LinkStore
+from gateway.auth.links.watcher import LinkWatcher
 from gateway.auth.tokens import ensure_token, tokens_of
 from gateway.commit.disk import DiskSpace, RenameLock, ReservationTable
 from gateway.commit.records import LocalDisk, ProcessState
@@ -146,7 +149,7 @@ def open_shared_resources(
 class ProcessBase:
     """The lock, directories, disk and journal of one process; its slot is `state.slot`.
 
-    Runs of handlers are recorded with the name `node`. `keys` knows the API keys.
+    Runs of handlers are recorded with the name `node`. `keys` has the API keys, `links` the links.
     """
 
     shared: SharedResources
@@ -158,6 +161,7 @@ class ProcessBase:
     held: HeldDirectory
     state: ProcessState
     keys: KeyWatcher
+    links: LinkWatcher
 
 
 def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBase:
@@ -180,7 +184,9 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
     keys = KeyWatcher(KeyStore(settings.state), ApiKeys(shared.rate_counters), reports=slot == 0)
     keys.load()
-    return ProcessBase(shared, node, directory, installation, disk, partials, held, state, keys)
+    links = LinkWatcher(LinkStore(settings.state), LinkHolders(installation.links), reports=slot == 0)
+    links.load()
+    return ProcessBase(shared, node, directory, installation, disk, partials, held, state, keys, links)
 
 
 def _open_disk(

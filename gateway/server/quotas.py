@@ -103,7 +103,7 @@ def open_quotas(
     """Put the quotas together. Blocking. Raises `ConfigError` where they cannot be counted."""
     settings, slot = base.shared.settings, base.state.slot
     rules = QuotaRules(settings.quota_rules)
-    store, node = _open_store(settings, is_first=slot == 0)
+    store, node = open_quota_store(settings, is_first=slot == 0)
     stack.callback(store.close)
     in_bucket = settings.storage != "file"
     place = QuotaPlace(str(settings.storage) if in_bucket else node, node, slot, in_bucket)
@@ -135,7 +135,7 @@ def upload_rates(
     return UploadRates(settings.quota_rules, counters, exceeded, None if in_file else count_shared)
 
 
-def _open_store(settings: Settings, *, is_first: bool) -> tuple[QuotaStore, str]:
+def open_quota_store(settings: Settings, *, is_first: bool) -> tuple[QuotaStore, str]:
     """Return where quotas are counted, and the name of this directory there."""
     url = settings.records.get_secret_value()
     if url == "file":

@@ -1,4 +1,4 @@
-"""Keys of an installation, and what they sign beside URLs: credentials, marks, secrets of uploads. Pure.
+"""Keys of an installation, and what they sign beside URLs. Pure.
 
 An installation key signs nothing itself: every signature uses a key derived for its purpose (RFC 5869
 gives the reason). Each signer makes with the first of its `keys` and verifies with all of them; it
@@ -29,6 +29,7 @@ CREDENTIAL_SKEW: Final = 5
 _CREDENTIAL_PURPOSE: Final = b"upload-gateway internal credential v1"
 _MARK_PURPOSE: Final = b"upload-gateway stored object v1"
 _SECRET_PURPOSE: Final = b"upload-gateway partial upload v1"
+_LINK_PURPOSE: Final = b"upload-gateway link password v1"
 
 UPLOAD_SECRET_LENGTH: Final = 22
 """Characters of the secret of a partial upload: at least 128 bits in URL-safe base64."""
@@ -171,6 +172,33 @@ class UploadSecrets:
         for key in self._keys:
             expected = sign_texts(key, (upload_id,))[:UPLOAD_SECRET_LENGTH]
             genuine |= hmac.compare_digest(expected.encode(), secret.encode("utf-8", "surrogatepass"))
+        return genuine
+
+
+class LinkSigner:
+    """Signs that the password of a link was right, until a Unix time.
+
+    `password_hash` has a random salt: another link, or the same one with another password, has another.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = derive_keys(keys, _LINK_PURPOSE)
+
+    def __repr__(self) -> str:
+        return "<LinkSigner>"
+
+    def sign(self, link_id: str, password_hash: str, expiry: int) -> str:
+        """Return the signature, 43 characters."""
+        return sign_texts(self._keys[0], (link_id, password_hash, str(expiry)))
+
+    def is_genuine(self, signature: str, link_id: str, password_hash: str, expiry: int) -> bool:
+        """Tell whether a gateway of this installation signed this. Every key is tried."""
+        genuine = False
+        for key in self._keys:
+            expected = sign_texts(key, (link_id, password_hash, str(expiry)))
+            genuine |= hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass"))
         return genuine
 
 

@@ -37,6 +37,7 @@ _FIELDS: Final = {
     "On-Conflict": "on_conflict",
     "Filename": "filename",
     "Cache-Control": "cache_control",
+    "Link": "link",
 }
 """The names of a URL's fields, without `X-Gateway-`, and those of the grant."""
 
@@ -164,6 +165,7 @@ def _read(method: str, path: str, own: Mapping[str, str], others: QueryPairs) ->
         on_conflict="reject" if "On-Conflict" in own else None,
         filename=own.get("Filename"),
         cache_control=own.get("Cache-Control"),
+        link=own.get("Link"),
         query=others,
     )
 

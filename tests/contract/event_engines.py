@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gateway.domain.model import Delivery
+from gateway.events.error_groups import change_group, group_errors
 from gateway.events.protocols import (
     DeliveryRow,
     Depth,
@@ -388,6 +389,22 @@ class Conformance:
         await becomes(engine, dead, None)
         assert await engine.state(done) == "done"
         assert await engine.nothing_for()
+
+    async def test_dead_ones_are_grouped_by_error_and_a_group_is_changed_alone(
+        self, engine: Engine
+    ) -> None:
+        events = await engine.publish(count=3)
+        numbers = {event.id: number for number, event in enumerate(events)}
+        for delivery in await engine.claim("h", 3):
+            number = numbers[delivery.event_id]
+            await engine.queue.dead_letter(delivery, "away" if number == 2 else f"row {number}", 0.1)
+        for event in events:
+            await becomes(engine, event, "dead")
+        groups = await group_errors(engine.ledger, Selection(state="dead"))
+        assert [(group.error, group.count) for group in groups.groups] == [("row …", 2), ("away", 1)]
+        chunk = await change_group(engine.ledger, "drop", Selection(state="dead"), "row …", None)
+        assert chunk.count == 2
+        assert [await engine.state(event) for event in events] == [None, None, "dead"]
 
     async def test_a_replay_delivers_again_what_was_done(self, engine: Engine) -> None:
         (event,) = await engine.publish()

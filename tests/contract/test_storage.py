@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gateway.endpoints.listing import search as listing_search
+from gateway.endpoints.listing.search import search
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.local.storage import LocalStorage
@@ -251,7 +253,61 @@ async def test_a_folder_that_leads_elsewhere_is_refused(stocked: Stocked, folder
     assert refused.value.code in {"bad_path", "forbidden"}
 
 
+# -- search
+
+
+async def search_all(stocked: Stocked, folder: str, text: str, limit: int = 1000) -> list[str]:
+    """Search to the end, part by part."""
+    names, after = list[str](), None
+    for _ in range(100):
+        result = await search(stocked.storage, folder, text, after=after, limit=limit)
+        assert len(result.entries) <= limit
+        names += [entry if isinstance(entry, str) else entry.path for entry in result.entries]
+        after = result.reached
+        if after is None:
+            return names
+    raise AssertionError(f"the search does not end: {names}")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_a_search_has_each_matching_file_and_folder_below_once(
+    stocked: Stocked, limit: int
+) -> None:
+    paths = [
+        "/a/Report.pdf",
+        "/a/b",
+        "/a/b-report",
+        "/a/reports/1",
+        "/a/reports/2/report",
+        "/a/reports/x/y",
+    ]
+    for path in (*paths, "/a/x/old reports/z", "/a/x/n", "/about/report", "/report", ODD):
+        await stocked.put(path, b"")
+    matching = [
+        "/a/Report.pdf",
+        "/a/b-report",
+        "/a/reports/",
+        "/a/reports/2/report",
+        "/a/x/old reports/",
+    ]
+    assert sorted(await search_all(stocked, "/a/", "rEPort", limit)) == matching
+    assert await search_all(stocked, "/a/", "none", limit) == []
+    assert await search_all(stocked, "/none/", "x", limit) == []
+
+
+async def test_a_search_that_is_cut_off_goes_on_where_it_ended(
+    stocked: Stocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        await stocked.put(f"/a/{number}/x", b"")
+    monkeypatch.setattr(listing_search, "MAX_SEARCHED_FILES", 3)
+    first = await search(stocked.storage, "/a/", "x", after=None, limit=10)
+    assert (first.searched, first.reached) == (3, "/a/2/x")
+    assert await search_all(stocked, "/a/", "x") == [f"/a/{number}/x" for number in range(7)]
+
+
 async def test_what_belongs_to_the_gateway_is_in_no_folder(stocked: Stocked) -> None:
     await stocked.put("/.gateway/probe", b"")
     await stocked.put("/a", b"")
     assert names((await folder_pages(stocked, "/"))[0]) == ["/a"]
+    assert await search_all(stocked, "/", "probe") == []

@@ -126,6 +126,14 @@ class BrowserVisit:
     def __call__(self, selector: str, **how: Any) -> Locator:
         return self.page.locator(selector, **how)
 
+    async def tab_to(self, selector: str, *, most: int = 30) -> None:
+        """Press Tab until what is selected has the focus."""
+        for _ in range(most):
+            await self.page.keyboard.press("Tab")
+            if await self(selector).evaluate("element => element === document.activeElement"):
+                return
+        raise AssertionError(f"{most} times Tab, and {selector} has no focus")
+
     async def take(self, name: str, **how: Any) -> None:
         """Take a picture for the docs, where that is asked for."""
         if TAKE_PICTURES:

@@ -13,14 +13,19 @@ a running server only the health page is requested, and through a proxy an uploa
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Final
 
 from gateway.cli.doctor import bucket, buffering, deployment, disk, events, machine
 from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings
 
-__all__ = ["CHECKS", "HELP", "Finding", "run"]
+__all__ = ["CHECKS", "HELP", "USAGE", "Finding", "add_arguments", "run"]
+
+USAGE = "[--json] [flags]"
 
 HELP = """\
 Check this installation and print one line per check: `ok`, `warn` or `FAIL`, the result, and
@@ -51,14 +56,28 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
 )
 
 
-def run(settings: Settings) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     """Print every finding; return 1 if there is a failure, else 0."""
-    failed = False
-    for check in CHECKS:
-        for finding in _findings(check, settings):
+    findings: list[Finding] = []
+    as_json = args is not None and args.json
+    for finding in all_findings(settings):
+        findings.append(finding)
+        if not as_json:
             print(finding, flush=True)
-            failed = failed or finding.level == "FAIL"
-    return int(failed)
+    if as_json:
+        print(json.dumps(list(map(asdict, findings)), indent=2, ensure_ascii=False))
+    return int(any(finding.level == "FAIL" for finding in findings))
+
+
+def all_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield what the checks find, one check after the other."""
+    for check in CHECKS:
+        yield from _findings(check, settings)
 
 
 def _findings(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:

@@ -13,22 +13,24 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from gateway.cli.events import formatting
 from gateway.cli.events.sources import OpenQueue, open_queue
 from gateway.domain.units import parse_duration, unix_time
 from gateway.errors import ConfigError, EventEngineUnavailable
+from gateway.events.error_groups import change_group, group_errors
 from gateway.events.protocols import (
     STATES,
     VERB_STATES,
     VERBS,
-    DeliveryPage,
     EventHistory,
     Ledger,
     Selection,
     Verb,
-    run_all,
+    run_chunks,
 )
 from gateway.events.remote_ledger import MAX_EVENTS, encode_history, encode_row
 from gateway.settings import Settings
@@ -39,18 +41,21 @@ List events, and change their deliveries. A running server is asked, which knows
 if none runs, the journal is read, and NATS is asked if --events names it.
 
   gateway events list [--state STATE] [--handler NAME] [--since T] [--json]
+  gateway events errors [--state STATE] [--handler NAME] [--since T] [--json]
   gateway events show EVENT_ID [--json]
-  gateway events retry  EVENT_ID ... | --dead  [--handler NAME] [--since T]
-  gateway events drop   EVENT_ID ... | --dead  [--handler NAME] [--since T]
+  gateway events retry  EVENT_ID ... | --dead  [--handler NAME] [--since T] [--error TEXT]
+  gateway events drop   EVENT_ID ... | --dead  [--handler NAME] [--since T] [--error TEXT]
   gateway events replay EVENT_ID ... | --since T  [--handler NAME]
   gateway events pause  --handler NAME
   gateway events resume --handler NAME
 
+errors  groups dead deliveries by handler and error, or delayed ones with --state delayed
 retry   runs dead and delayed deliveries now; attempts are counted from 1 again
 drop    deletes dead, delayed and ready deliveries; their handlers do not run
 replay  runs done deliveries again, for example after a handler was fixed
 pause   stops the deliveries of a handler, also across restarts, until resume
 STATE   ready, running, delayed, dead, done, or relayed: NATS has it, the journal keeps it for a replay
+TEXT    an error as `errors` prints it: the dead deliveries of that group
 T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
 
 Exit codes: 0; 1 for an unknown event, or if a list lacks a process that does not answer;
@@ -62,15 +67,16 @@ DONE: Final = {"retry": "retried", "drop": "dropped", "replay": "replayed"}
 
 _ACCEPTED: Final[Mapping[str, frozenset[str]]] = {
     "list": frozenset({"state", "handler", "since"}),
+    "errors": frozenset({"state", "handler", "since"}),
     "show": frozenset({"event_ids"}),
-    "retry": frozenset({"event_ids", "dead", "handler", "since"}),
-    "drop": frozenset({"event_ids", "dead", "handler", "since"}),
+    "retry": frozenset({"event_ids", "dead", "handler", "since", "error"}),
+    "drop": frozenset({"event_ids", "dead", "handler", "since", "error"}),
     "pause": frozenset({"handler"}),
     "resume": frozenset({"handler"}),
     "replay": frozenset({"event_ids", "handler", "since"}),
 }
 ACTIONS: Final = tuple(_ACCEPTED)
-_OPTIONAL: Final = ("dead", "state", "handler", "since")
+_OPTIONAL: Final = ("dead", "state", "handler", "since", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--handler", metavar="NAME", help="only deliveries to this handler")
     parser.add_argument(
         "--since", metavar="T", help="only events since then: 2h, 7d, a date, a Unix time"
+    )
+    parser.add_argument(
+        "--error", metavar="TEXT", help="retry, drop: only the dead of this group of `events errors`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -102,6 +111,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ConfigError(f"events {action} needs --handler NAME")
     if action in {"retry", "drop"} and bool(events) == args.dead:
         raise ConfigError(f"events {action} needs either ids of events or --dead")
+    if args.error and not args.dead:
+        raise ConfigError("--error is for dead deliveries: add --dead")
+    if action == "errors" and args.state not in {None, "dead", "delayed"}:
+        raise ConfigError("events errors has --state dead or delayed: the others have no error")
     if action == "replay" and bool(events) == bool(args.since):
         raise ConfigError("events replay needs either ids of events or --since T, such as --since 2h")
     selection_of(args)
@@ -154,6 +167,8 @@ async def _run(settings: Settings, args: argparse.Namespace) -> int:
             print(f"gateway: {queue.note}", file=sys.stderr)
         if args.action == "list":
             return await _list(queue, selection_of(args), as_json=args.json)
+        if args.action == "errors":
+            return await _errors(ledger, selection_of(args), as_json=args.json)
         if args.action == "show":
             return await _show(ledger, args.event_ids[0], as_json=args.json)
         if args.action in {"pause", "resume"}:
@@ -183,20 +198,30 @@ async def _list(queue: OpenQueue, selection: Selection, *, as_json: bool) -> int
             break
     if as_json:
         print("\n]" if shown else "[]")
-        return _report_unavailable(page)
+        return _report_unavailable(page.unavailable)
     if not shown:
         print("no deliveries" + ("" if selection == Selection() else " match"))
     if paused := await ledger.paused():
         print("paused: " + ", ".join(map(formatting.printable, sorted(paused))))
-    return _report_unavailable(page)
+    return _report_unavailable(page.unavailable)
 
 
-def _report_unavailable(page: DeliveryPage) -> int:
+async def _errors(ledger: Ledger, selection: Selection, *, as_json: bool) -> int:
+    """Print the groups of all deliveries that failed, the largest first."""
+    groups = await group_errors(ledger, replace(selection, state=selection.state or "dead"))
+    if as_json:
+        print(json.dumps(groups.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print(*formatting.error_lines(groups), sep="\n")
+    return _report_unavailable(groups.unavailable)
+
+
+def _report_unavailable(unavailable: Sequence[str]) -> int:
     """Name the processes that did not answer; return the exit code."""
-    for name in page.unavailable:
+    for name in unavailable:
         slot = name.removeprefix("slot-")
         print(f"gateway: process {slot} does not answer: its deliveries are missing", file=sys.stderr)
-    return 1 if page.unavailable else 0
+    return 1 if unavailable else 0
 
 
 async def _show(ledger: Ledger, event_id: str, *, as_json: bool) -> int:
@@ -231,7 +256,11 @@ async def _change(ledger: Ledger, verb: Verb, args: argparse.Namespace) -> int:
     count = 0
     with formatting.progress(DONE[verb]) as report:
         for events in _portions([history.id for history in existing]) if args.event_ids else [()]:
-            count += await run_all(ledger, verb, selection_of(args, events), report)
+            selection = selection_of(args, events)
+            run_chunk = partial(ledger.run_chunk, verb, selection)
+            if args.error:
+                run_chunk = partial(change_group, ledger, verb, selection, args.error)
+            count += await run_chunks(run_chunk, report)
     if args.json:
         print(json.dumps({"count": count}))
     else:

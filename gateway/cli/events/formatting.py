@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from gateway.events.error_groups import ErrorGroups
 from gateway.events.protocols import DeliveryRow, EventHistory
 
 _MIN_WIDTH: Final = 8
@@ -90,6 +91,22 @@ def event_lines(history: EventHistory) -> Iterator[str]:
             yield f"  result {printable(json.dumps(delivery.result, ensure_ascii=False))}"
     body = json.dumps(history.body, indent=2, ensure_ascii=False)
     yield from map(printable, f"body     {body}".splitlines())
+
+
+def error_lines(groups: ErrorGroups) -> Iterator[str]:
+    """Yield the lines of groups of failed deliveries: each with one of its events, then its error."""
+    if not groups.groups:
+        yield "no deliveries"
+        return
+    width = max(7, *(len(printable(group.handler)) for group in groups.groups))
+    yield f"{'COUNT':>7}  {'HANDLER':<{width}}  {'OLDEST':<19}  {'NEWEST':<19}  EVENT"
+    for group in groups.groups:
+        times = f"{when(group.oldest)}  {when(group.newest)}"
+        handler = printable(group.handler)
+        yield f"{group.count:>7}  {handler:<{width}}  {times}  {printable(group.event_id)}"
+        yield f"         {printable(group.error) or '(no error is noted)'}"
+    if groups.other:
+        yield f"{groups.other:>7}  in groups that are not listed"
 
 
 @contextmanager

@@ -5,17 +5,27 @@ A change is a POST of JSON that selects what to change, and never comes from a p
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.endpoints.admin.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.events import remote_ledger
-from gateway.events.protocols import VERB_STATES, VERBS, Ledger, QueueName, Selection, Verb, run_all
+from gateway.events import error_groups, remote_ledger
+from gateway.events.protocols import (
+    VERB_STATES,
+    VERBS,
+    ChunkResult,
+    Ledger,
+    QueueName,
+    Selection,
+    Verb,
+    run_chunks,
+)
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
@@ -27,16 +37,21 @@ MAX_PAGE_ROWS: Final = 1000
 
 Query = Mapping[str, list[str]]
 Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
+ChunkChange = Callable[[str | None], Awaitable[ChunkResult]]
 
 
 @dataclass(slots=True, frozen=True)
 class EventsEndpoint:
-    """Serves `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
+    """Serves `/-/events...`. `own` knows this process's deliveries, `whole` the installation's.
+
+    Errors are grouped for one request at a time: each reads many deliveries.
+    """
 
     own: Ledger
     whole: Ledger
     redaction: Redaction
     queue: QueueName = field(default_factory=QueueName)
+    grouping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` below `/-/events`."""
@@ -45,6 +60,7 @@ class EventsEndpoint:
             "event": self._event,
             "events.queue": self._queue,
             "events.depth": self._depth,
+            "events.errors": self._errors,
             "events.paused": self._paused,
             "events.pause": partial(self._set_paused, pause=True),
             "events.resume": partial(self._set_paused, pause=False),
@@ -71,11 +87,25 @@ class EventsEndpoint:
 
     async def _list(self, ledger: Ledger, incoming: IncomingRequest) -> Response:
         query = incoming.params
-        fields = {name: _first(query, name) for name in ("state", "handler", "since")}
-        selection = remote_ledger.decode_selection({**fields, "events": query.get("event", [])})
+        selection = _listed(query, query.get("event", []))
         limit = min(max(_number(query, "limit", PAGE_ROWS), 1), MAX_PAGE_ROWS)
-        page = await ledger.page(selection, _first(query, "after"), limit)
+        after, error = _first(query, "after"), _first(query, "error")
+        if error is None:
+            page = await ledger.page(selection, after, limit)
+        else:
+            page = await error_groups.group_page(ledger, selection, error, after, limit)
         return json_response(remote_ledger.encode_page(page))
+
+    async def _errors(self, ledger: Ledger, incoming: IncomingRequest) -> Response:
+        selection = _listed(incoming.params)
+        selection = replace(selection, state=selection.state or "dead")
+        if selection.state not in ("dead", "delayed"):
+            raise ValueError("deliveries have an error that are dead or delayed")
+        async with self.grouping:
+            groups = await error_groups.group_errors(
+                ledger, selection, error_groups.MAX_ROWS, error_groups.MAX_SECONDS
+            )
+        return json_response(groups.as_json())
 
     async def _queue(self, _: Ledger, __: IncomingRequest) -> Response:
         return json_response(asdict(self.queue))
@@ -110,12 +140,17 @@ class EventsEndpoint:
     async def _change(self, verb: Verb, ledger: Ledger, incoming: IncomingRequest) -> Response:
         body = await read_change(incoming.request)
         in_chunks, after = "after" in body, body.pop("after", None)
+        error = body.pop("error", None)
         selection = parse_selection(verb, body)
+        if error is not None:
+            change = _group_change(ledger, verb, selection, error)
+        else:
+            change = partial(ledger.run_chunk, verb, selection)
         if in_chunks:
-            chunk = await ledger.run_chunk(verb, selection, None if after is None else str(after))
+            chunk = await change(None if after is None else str(after))
             _log_change(verb, chunk.count)
             return json_response(asdict(chunk))
-        count = await run_all(ledger, verb, selection)
+        count = await run_chunks(change)
         _log_change(verb, count)
         return json_response({"count": count})
 
@@ -129,6 +164,15 @@ class EventsEndpoint:
         text = f"{verb}: {handler}"
         log.info(text, extra=event("handler.paused" if pause else "handler.resumed", handler=handler))
         return json_response({"handler": handler, "paused": pause})
+
+
+def _group_change(ledger: Ledger, verb: Verb, selection: Selection, error: Any) -> ChunkChange:
+    """Return what changes a chunk of a group of `/-/events/errors`. Raises `ValueError`."""
+    if not isinstance(error, str) or len(error) > error_groups.MAX_LENGTH:
+        raise ValueError("error is that of a group of /-/events/errors")
+    if selection.state != "dead" or verb == "replay":
+        raise ValueError("error selects among dead deliveries: add `state`, dead, to retry or drop them")
+    return partial(error_groups.change_group, ledger, verb, selection, error)
 
 
 def parse_selection(verb: Verb, body: Mapping[str, Any]) -> Selection:
@@ -156,6 +200,12 @@ def _log_change(verb: Verb, count: int) -> None:
 
 
 # -- requests
+
+
+def _listed(query: Query, events: Sequence[str] = ()) -> Selection:
+    """Read the selection in a query. Raises `ValueError`."""
+    fields = {name: _first(query, name) for name in ("state", "handler", "since")}
+    return remote_ledger.decode_selection({**fields, "events": events})
 
 
 def _first(query: Query, name: str) -> str | None:

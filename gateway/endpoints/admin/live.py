@@ -17,6 +17,7 @@ from typing import Any, Final
 from gateway.auth.authenticator import Auth
 from gateway.auth.principals import JWT
 from gateway.auth.request import IncomingRequest, RequestHead
+from gateway.auth.roles import UPLOADER
 from gateway.domain.units import iso_time
 from gateway.endpoints.admin.event_stream import (
     EventStreamResponse,
@@ -183,7 +184,9 @@ class LiveEndpoint:
             caller = await self._auth.authenticate(head, jwt=self._auth.mode == JWT)
         except Refusal as refusal:
             return refusal.status not in {401, 403}
-        return self._auth.role(caller) is not None and viewer_of(head) == viewer
+        role = self._auth.role(caller)
+        head.uploader = caller.principal if role == UPLOADER else None
+        return role is not None and viewer_of(head) == viewer
 
     async def _part(self, incoming: IncomingRequest) -> Response:
         try:

@@ -78,7 +78,6 @@ class RateSampler:
             "seconds": newest.time - short.time,
             "bytes": newest.bytes - short.bytes,
             "requests": _gained(newest.requests.classes, short.requests.classes),
-            "window": newest.time - oldest.time,
             "stored": stored,
             "not_stored": newest.ended - oldest.ended - stored,
             "durations": {
@@ -107,8 +106,8 @@ def merge_rates(parts: Sequence[Json]) -> Json:
         "bytes_per_second": received if measured else None,
         "requests_per_second": sum(by_status.values()) if measured else None,
         "by_status": by_status,
-        "uploads_per_minute": _per_minute(measured, "stored"),
-        "failed_per_minute": _per_minute(measured, "not_stored"),
+        "uploads_per_minute": sum(part["stored"] for part in measured) if measured else None,
+        "failed_per_minute": sum(part["not_stored"] for part in measured) if measured else None,
         "durations": {
             group: percentiles([sum(counts) for counts in zip(*lists, strict=True)])
             for group in groups
@@ -119,10 +118,6 @@ def merge_rates(parts: Sequence[Json]) -> Json:
 
 def _per_second(counts: Iterable[tuple[float, float]]) -> float:
     return sum(count / seconds for count, seconds in counts)
-
-
-def _per_minute(parts: Sequence[Json], name: str) -> float | None:
-    return 60 * _per_second((part[name], part["window"]) for part in parts) if parts else None
 
 
 def percentiles(counts: Sequence[int]) -> Json:

@@ -1,7 +1,6 @@
 """`POST /-/reload`: plugins, tokens and certificates are loaded anew, in every process.
 
-For the user of the gateway on its own machine only. The process that is called loads first: where it
-finds faults, no other process tries.
+The process that is called loads first: where it finds faults, no other process tries.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from gateway.auth.request import IncomingRequest
+from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.admin.processes import ProcessClients, this_process_only
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
@@ -80,5 +80,11 @@ class ReloadEndpoint:
         return await self._reload()
 
     async def _post(self, incoming: IncomingRequest) -> Response:
+        try:
+            body = await read_change(incoming.request)
+        except ValueError as error:
+            raise Refusal("bad_request", str(error)) from error
+        if body:
+            raise Refusal("bad_request", "a reload takes an empty JSON object")
         reload = self._reload_own if this_process_only(incoming) else self.reload_all
         return json_response(asdict(await reload()))

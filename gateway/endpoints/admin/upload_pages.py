@@ -73,6 +73,7 @@ def _stored_page(row: Json, facts: HandlerFacts) -> Json:
         **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
         "etag": logged_upload(row).etag,
         **({"place": shown_place(json.loads(row["place"]))} if row["place"] else {}),
+        **({"metadata": json.loads(row["metadata"])} if row.get("metadata") else {}),
         **({KEPT_HEADERS: json.loads(row[KEPT_HEADERS])} if row[KEPT_HEADERS] else {}),
         **_handlers(json.loads(row["results"] or "{}"), row["handlers"], facts),
     }
@@ -101,6 +102,7 @@ def held_row(held: HeldUpload) -> Json:
         "remote": upload.get("remote"),
         "error": None if held.state != "rejected" else (refusal or {}).get("code") or "rejected",
         **({"digests": held.digests} if held.digests else {}),
+        "held": iso_time(held.created),
         **({} if held.decided is None else {"decided": iso_time(held.decided)}),
     }
     return row if refusal is None else {**row, "refusal": _shown_refusal(refusal)}
@@ -139,6 +141,8 @@ def _handler_status(delivery: Json, facts: HandlerFacts) -> Json:
         "state": _HANDLER_STATES.get(delivery["state"], delivery["state"]),
         "attempt": delivery["attempt"],
         "error": _first_line(delivery["error"]),
+        "created": iso_time(delivery["created"]),
+        **({"due": iso_time(delivery["due"])} if delivery["state"] == "delayed" else {}),
         "runs": [
             {**run, "ended": iso_time(run["ended"]), "error": _first_line(run["error"])}
             for run in delivery["runs"]

@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 from urllib.parse import urlencode
@@ -69,15 +69,18 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class UploadSelection:
-    """What a list is limited to: the name of a principal, a time (Unix), a state."""
+    """What a list is limited to: name and kind of a principal, a time (Unix), a state."""
 
     principal: str | None = None
     since: float | None = None
     state: str | None = None
+    kind: str | None = None
 
-    def matches(self, principal: str | None, created: float) -> bool:
+    def matches(self, principal: Mapping[str, Any] | None, created: float) -> bool:
         """Tell whether an upload belongs to the list, whatever its state."""
-        mine = self.principal is None or self.principal == principal
+        named = named_principal(principal) or {}
+        mine = self.principal is None or self.principal == named.get("name")
+        mine = mine and (self.kind is None or self.kind == named.get("kind"))
         return mine and (self.since is None or created >= self.since)
 
 
@@ -128,8 +131,7 @@ class StoredUploads:
         """See `UploadSource`. Raises `Refusal("journal_unavailable")`."""
 
         def matches(upload: LoggedUpload) -> bool:
-            name = None if upload.principal is None else str(upload.principal.get("name", ""))
-            return selection.matches(name, upload.created)
+            return selection.matches(upload.principal, upload.created)
 
         async def read(before: str, oldest: str) -> SourcePage:
             window = await asyncio.wrap_future(self.log.window(before, oldest, matches))
@@ -166,7 +168,12 @@ class ProcessUploads:
 
     async def page(self, selection: UploadSelection, before: str, limit: int) -> SourcePage:
         """See `UploadSource`."""
-        fields = {"principal": selection.principal, "since": selection.since, "limit": limit}
+        fields = {
+            "principal": selection.principal,
+            "kind": selection.kind,
+            "since": selection.since,
+            "limit": limit,
+        }
         if selection.state in HELD:  # it needs not read those that are committed
             fields["state"] = selection.state
         query = {name: value for name, value in fields.items() if value is not None}
@@ -236,9 +243,7 @@ def _rank(row: Json) -> int:
 
 
 def _matches(selection: UploadSelection, row: Json) -> bool:
-    principal = row["principal"]
-    name = None if principal is None else principal["name"]
-    return selection.matches(name, unix_time(row["created"]))
+    return selection.matches(row["principal"], unix_time(row["created"]))
 
 
 def _stored_row(upload: LoggedUpload) -> Json:

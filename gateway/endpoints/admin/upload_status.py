@@ -21,6 +21,11 @@ from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.plugins.hooks import Hooks
 
+_FOR_LINKS: Final = frozenset({
+    "upload_id", "state", "bytes", "content_length", "mime", "created", "committed", "error", "result",
+    "offset", "length", "expires",
+})  # fmt: skip
+
 _ENDED_IN_MEMORY: Final = frozenset({"failed", "rejected"})
 
 
@@ -40,7 +45,10 @@ class UploadStatusEndpoint:
 
     async def describe(self, incoming: IncomingRequest) -> dict[str, Any]:
         """Describe the upload of a request. Raises `Refusal`: `not_found`, `process_unavailable`."""
-        upload_id = incoming.variables["upload_id"]
+        return await self.describe_by_id(incoming, incoming.variables["upload_id"])
+
+    async def describe_by_id(self, incoming: IncomingRequest, upload_id: str) -> dict[str, Any]:
+        """Describe an upload to the sender of a request. Raises as `describe`."""
         if this_process_only(incoming):
             status = await self._own_status(upload_id)
         else:
@@ -102,6 +110,13 @@ class UploadStatusEndpoint:
             pass
         handlers = [in_engines.get((d["event_id"], d["handler"]), d) for d in row["handlers"]]
         return {**row, "handlers": handlers}
+
+
+def shown_to(incoming: IncomingRequest, status: dict[str, Any]) -> dict[str, Any]:
+    """Return what a caller is told of its upload: through a link not where it is, and who handles it."""
+    if incoming.caller is None or incoming.caller.link is None:
+        return status
+    return {name: value for name, value in status.items() if name in _FOR_LINKS}
 
 
 def _belongs_to_others(incoming: IncomingRequest, status: Mapping[str, Any]) -> bool:

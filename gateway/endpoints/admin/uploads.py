@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -27,13 +27,16 @@ from gateway.endpoints.admin.upload_sources import (
     UploadSource,
     merge_pages,
 )
-from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.admin.upload_status import UploadStatusEndpoint, shown_to
 from gateway.endpoints.admin.upload_stream import stream_upload
+from gateway.endpoints.admin.viewers import viewer_of
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
+MAX_IDS: Final = 50
+"""Uploads that are asked for by their ids at once: each is several reads of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,15 @@ class UploadsEndpoint:
         status = await self.status.describe(incoming)
         if not this_process_only(incoming):
             await self.removals.mark([status])
-        return status
+        return shown_to(incoming, status)
 
     async def _list(self, incoming: IncomingRequest) -> Response:
         params = incoming.params
+        if "id" in params:
+            return json_response({"uploads": await self._named(incoming, params["id"]), "next": None})
         selection, alone = _read_selection(params), this_process_only(incoming)
+        if (viewer := viewer_of(incoming)) is not None:
+            selection = replace(selection, principal=viewer.name, kind=viewer.kind)
         limit = _read_limit(params)
         before = params.get("cursor", [NEWEST])[0]
         sources: list[tuple[str, UploadSource]] = [("", source) for source in self.own]
@@ -101,9 +108,29 @@ class UploadsEndpoint:
         body: Json = {"uploads": rows, "next": after}
         return json_response(body | ({"unavailable": unavailable} if unavailable else {}))
 
+    async def _named(self, incoming: IncomingRequest, ids: Sequence[str]) -> list[Json]:
+        """Describe uploads by their ids, with their handlers, those that the sender may see."""
+        if len(ids) > MAX_IDS:
+            raise Refusal("bad_request", f"id may be there up to {MAX_IDS} times")
+        wanted = dict.fromkeys(ids)
+        described = await asyncio.gather(
+            *(self.status.describe_by_id(incoming, upload_id) for upload_id in wanted),
+            return_exceptions=True,
+        )
+        rows: list[Json] = []
+        for status in described:
+            if not isinstance(status, BaseException):
+                rows.append(status)
+            elif not isinstance(status, Refusal) or status.code != "not_found":
+                raise status
+        if not this_process_only(incoming):
+            await self.removals.mark(rows)
+        return rows
+
 
 def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
-    values = {name: params[name][0] for name in ("principal", "since", "state") if name in params}
+    names = ("principal", "kind", "since", "state")
+    values = {name: params[name][0] for name in names if name in params}
     if values.get("state", STATES[0]) not in STATES:
         raise Refusal("bad_request", f"state is one of {', '.join(STATES)}")
     try:
@@ -111,7 +138,7 @@ def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
     except ValueError:
         message = "since is a time such as 2026-11-28T08:00:00Z, or a Unix time"
         raise Refusal("bad_request", message) from None
-    return UploadSelection(values.get("principal"), since, values.get("state"))
+    return UploadSelection(values.get("principal"), since, values.get("state"), values.get("kind"))
 
 
 def _read_limit(params: dict[str, list[str]]) -> int:

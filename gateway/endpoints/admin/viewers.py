@@ -22,8 +22,5 @@ class Viewer(NamedTuple):
 
 def viewer_of(head: RequestHead) -> Viewer | None:
     """Return who sees its own uploads only, None where all are seen."""
-    caller = head.caller
-    if head.owner or caller is None or caller.key is None:
-        return None
-    principal = named_principal(caller.principal) or {}
-    return Viewer(principal.get("name", ""), principal.get("kind", ""))
+    principal = named_principal(head.uploader)
+    return None if principal is None else Viewer(principal["name"], principal["kind"])

@@ -24,8 +24,7 @@ class WaitingUploads:
         is_whole = True
         async for status in self.store.list():
             upload = status.head.upload
-            name = None if upload.principal is None else str(upload.principal.get("name", ""))
-            if upload.id >= before or not selection.matches(name, upload.created):
+            if upload.id >= before or not selection.matches(upload.principal, upload.created):
                 continue
             row = waiting_upload(status)
             del row["handlers"]

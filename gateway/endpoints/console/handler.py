@@ -5,41 +5,26 @@ Nothing is inline and nothing comes from other hosts. Source: Content Security P
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import MutableMapping
+from typing import Final
 
 from aiohttp import hdrs
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.console.pages import PAGES, find_page
-from gateway.errors import ConfigError, Refusal
+from gateway.endpoints.console.pages import PagePlace, find_page
+from gateway.endpoints.console.static_files import StaticFile, StaticFiles
+from gateway.errors import Refusal
 from gateway.http.accept import prefers_html
 from gateway.http.responses import ApiHandler, Response
 from gateway.settings import Settings
-
-STATIC: Final = Path(__file__).parent / "static"
-
-THEME: Final = "theme.css"
-LANGUAGES: Final = "languages"
-
-MAX_FILE_BYTES: Final = 1 << 20
-"""Bytes of a style sheet or language of the operator, which are kept in memory."""
-
-_TYPES: Final = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-}
 
 _POLICY: Final = "; ".join((
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
-    "img-src 'self' blob:",
+    "img-src 'self' blob: data:",
     "media-src 'self'",
+    "font-src 'self' data:",
     "connect-src 'self'",
     "manifest-src 'self'",
     "base-uri 'none'",
@@ -57,32 +42,20 @@ PAGE_HEADERS: Final = {
 }
 """The headers of every file. A page of another origin can neither frame nor read it."""
 
-_BASES: Final = ("-/", "./", "../")
+IMMUTABLE: Final = "public, max-age=31536000, immutable"
+"""How long a file is good whose URL names the version of all files (RFC 8246)."""
 
-
-class StaticFile(NamedTuple):
-    """A file in memory, with its media type and entity tag."""
-
-    content: bytes
-    media_type: str
-    etag: str
+_READ: Final = frozenset({"GET", "HEAD"})
 
 
 class PagesEndpoint:
-    """Serves the pages, and `/-/pages/{filepath}`. The files are read once.
+    """Serves the pages, and `/-/pages/{filepath}`.
 
-    Raises `ConfigError` for a theme or a translation that cannot be read.
+    Raises `ConfigError` for a theme or a translation that cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._enabled = settings.web
-        self._files = {
-            str(path.relative_to(STATIC)): _static_file(path.read_bytes(), path.suffix)
-            for path in STATIC.rglob("*")
-            if path.suffix in _TYPES
-        }
-        self._files |= _operator_files(settings)
-        self._pages = self._filled_pages(with_theme=settings.web_theme is not None)
+        self._files = StaticFiles(settings) if settings.web else None
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -90,70 +63,38 @@ class PagesEndpoint:
 
     def page(self, incoming: IncomingRequest) -> Response | None:
         """Return the page of a request that a browser sends for a person, None for any other one."""
-        if not self._enabled or incoming.method not in {"GET", "HEAD"}:
+        if self._files is None or incoming.method not in _READ:
             return None
         place = find_page(incoming.raw_path)
         if place is None or not prefers_html(incoming.headers):
             return None
-        response = _respond(incoming, self._pages[place])
-        response.headers[hdrs.VARY] = hdrs.ACCEPT
-        return response
+        return _respond(incoming, self._files.pages[place])
 
-    def _filled_pages(self, *, with_theme: bool) -> dict[tuple[str, str], StaticFile]:
-        """Return the document of each page for each depth of its path."""
-        template = self._files["page.html"].content.decode()
-        link = f'<link rel="stylesheet" href="%API%pages/{THEME}">\n' if with_theme else ""
-        template = template.replace("%THEME%\n", link)
-        return {
-            (name, base): _static_file(
-                template.replace("%API%", base).replace("%PAGE%", name).encode(), ".html"
-            )
-            for name in PAGES.values()
-            for base in _BASES
-        }
+    def set_vary(self, method: str, raw_path: str, headers: MutableMapping[str, str]) -> None:
+        """Tell caches that the path of a page has another answer for a program (RFC 9110 12.5.5)."""
+        if self._files is not None and method in _READ and find_page(raw_path) is not None:
+            headers[hdrs.VARY] = ", ".join(filter(None, (headers.get(hdrs.VARY), hdrs.ACCEPT)))
 
     async def _docs(self, incoming: IncomingRequest) -> Response:
-        return self._named(incoming, "docs.html")
+        return _respond(incoming, self._require().pages[PagePlace("docs", "./")])
 
     async def _file(self, incoming: IncomingRequest) -> Response:
-        return self._named(incoming, incoming.variables["filepath"])
-
-    def _named(self, incoming: IncomingRequest, name: str) -> Response:
-        file = self._files.get(name)
-        if not self._enabled:
-            raise Refusal("not_found", "this gateway has no pages: --web off")
+        files = self._require()
+        version, _, name = incoming.variables["filepath"].partition("/")
+        if not version.startswith("v-"):
+            name = incoming.variables["filepath"]
+        file = files.named.get(name)
         if file is None:
             raise Refusal("not_found", "the pages have no such file")
-        return _respond(incoming, file)
+        response = _respond(incoming, file)
+        if version == files.version:
+            response.headers[hdrs.CACHE_CONTROL] = IMMUTABLE
+        return response
 
-
-def _operator_files(settings: Settings) -> dict[str, StaticFile]:
-    """Read the theme and the translations of the settings. Raises `ConfigError`."""
-    files: dict[str, Path] = {}
-    if settings.web_theme is not None:
-        files[THEME] = settings.web_theme
-    if settings.web_translations is not None:
-        if not settings.web_translations.is_dir():
-            raise ConfigError("--web-translations is not a folder", str(settings.web_translations))
-        languages = sorted(settings.web_translations.glob("*.json"))
-        files |= {f"{LANGUAGES}/{path.name}": path for path in languages}
-    return {name: _static_file(_read(path), path.suffix) for name, path in files.items()}
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", str(path)) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", str(path))
-    return content
-
-
-def _static_file(content: bytes, suffix: str) -> StaticFile:
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return StaticFile(content, _TYPES[suffix], etag)
+    def _require(self) -> StaticFiles:
+        if self._files is None:
+            raise Refusal("not_found", "this gateway has no pages: --web off")
+        return self._files
 
 
 def _respond(incoming: IncomingRequest, file: StaticFile) -> Response:

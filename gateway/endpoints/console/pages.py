@@ -25,6 +25,10 @@ PAGES: Final = {
 """The name of a page by its path: `static/console/<name>.js` fills it. `{...}` is one segment."""
 
 
+BASES: Final = ("-/", "./", "../")
+"""What relative links to `/-/` begin with, at the depths of the paths."""
+
+
 class PagePlace(NamedTuple):
     """A page, and what its relative links to `/-/` begin with."""
 

@@ -19,7 +19,12 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
+from gateway.endpoints.downloads.response import (
+    DEFAULT_OPTIONS,
+    ResponseOptions,
+    StreamedResponse,
+    download_headers,
+)
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
@@ -60,15 +65,26 @@ class ArchiveHandler:
         with downloads.count_refusals():
             names = _named_files(folder.path, incoming.params)
             path, options = await downloads.authorizer.authorize_archive(incoming, folder, names)
-            async with AsyncExitStack() as stack:
-                client = downloads.client_of(incoming)
-                stack.enter_context(self._open_archives.acquire(client))
-                stack.enter_context(downloads.open_files.acquire(client))
-                if names is None:
-                    members = await _members_below(downloads.storage, path, stack)
-                else:
-                    members = await _named_members(downloads.storage, path, names)
-                return _ArchiveResponse(path, options, members, self, stack.pop_all())
+            return await self._respond(incoming, path, options, names)
+
+    async def serve(self, incoming: IncomingRequest, path: str) -> GatewayResponse:
+        """Respond with the archive of a folder, whose request is authorized. Raises `Refusal`."""
+        with self._downloads.count_refusals():
+            return await self._respond(incoming, path, DEFAULT_OPTIONS, None)
+
+    async def _respond(
+        self, incoming: IncomingRequest, path: str, options: ResponseOptions, names: list[str] | None
+    ) -> GatewayResponse:
+        downloads = self._downloads
+        async with AsyncExitStack() as stack:
+            client = downloads.client_of(incoming)
+            stack.enter_context(self._open_archives.acquire(client))
+            stack.enter_context(downloads.open_files.acquire(client))
+            if names is None:
+                members = await _members_below(downloads.storage, path, stack)
+            else:
+                members = await _named_members(downloads.storage, path, names)
+            return _ArchiveResponse(path, options, members, self, stack.pop_all())
 
     async def send_archive(self, request: web.BaseRequest, members: AsyncIterator[Member]) -> None:
         """Send an archive and count it. Raises `ConnectionError`, `OSError`, `GatewayError`."""

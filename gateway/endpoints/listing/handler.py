@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
@@ -14,18 +14,17 @@ from gateway.auth.signed_urls import StoredUrls
 from gateway.domain.model import LISTING
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.file_requests import FileAuthorizer
+from gateway.endpoints.listing.folder_lists import FolderLists
 from gateway.endpoints.listing.html import HTML_HEADERS, PageOptions, page_html
-from gateway.endpoints.listing.page import ListedPage, ListQuery, page_json, read_page
+from gateway.endpoints.listing.page import ListedPage, ListQuery, page_json
 from gateway.errors import Refusal
 from gateway.http.accept import prefers_html
 from gateway.http.responses import GatewayResponse, Response
-from gateway.limits import FairShare
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
-from gateway.storage.protocols import FolderStorage
 
-MAX_LISTINGS: Final = 64
-"""Pages of folders that one process reads at the same time, of which each client gets its share."""
+_KEPT: Final = ("limit", "recursive", "search")
+"""Fields of the query that the next page has too."""
 
 _HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
@@ -38,32 +37,31 @@ class ListingHandler:
         settings: Settings,
         auth: Auth,
         hooks: Hooks,
-        storage: FolderStorage,
+        lists: FolderLists,
         urls: StoredUrls,
         slot: int,
     ) -> None:
         self.enabled = settings.listing
         self._serves_files = settings.downloads
         self._requests = FileAuthorizer(auth, hooks, slot, LISTING)
-        self._storage = storage
+        self._has_pages = settings.web
+        self.lists = lists
         self._urls = urls
-        self._listings = FairShare("folder listings", MAX_LISTINGS)
 
     async def get(self, incoming: IncomingRequest, folder: PathMatch) -> GatewayResponse:
         """Respond to a GET or HEAD of a folder. Raises `Refusal`."""
         requests = self._requests
         listing = await requests.authorize(incoming, folder, requests.hooks.admit_listing)
         query = ListQuery.read(incoming.params)
-        with self._listings.acquire(requests.auth.client_of(incoming)):
-            try:
-                page = await read_page(self._storage, listing.path, query)
-            except Refusal as refusal:
-                # The folder of all uploads is there before the first one.
-                if refusal.code != "not_found" or not _is_top(folder) or query.after is not None:
-                    raise
-                page = ListedPage(listing.path, (), None)
-            respond = self._html if prefers_html(incoming.headers) else self._json
-            return await asyncio.to_thread(respond, incoming, folder, page, query)
+        try:
+            page = await self.lists.read(incoming, listing.path, query)
+        except Refusal as refusal:
+            # The folder of all uploads is there before the first one.
+            if refusal.code != "not_found" or not _is_top(folder) or query.after is not None:
+                raise
+            page = ListedPage(listing.path, (), None, searched=None if query.search is None else 0)
+        respond = self._html if prefers_html(incoming.headers) else self._json
+        return await asyncio.to_thread(respond, incoming, folder, page, query)
 
     def _json(
         self, incoming: IncomingRequest, _: PathMatch, page: ListedPage, __: ListQuery
@@ -77,14 +75,25 @@ class ListingHandler:
     def _html(
         self, incoming: IncomingRequest, folder: PathMatch, page: ListedPage, query: ListQuery
     ) -> GatewayResponse:
-        limit = query.limit if "limit" in incoming.params else None
-        options = PageOptions(self._serves_files, query.after is None, not _is_top(folder), limit)
+        options = PageOptions(
+            files=self._serves_files,
+            is_first=query.after is None,
+            has_parent=not _is_top(folder),
+            kept={name: incoming.params[name][0] for name in _KEPT if name in incoming.params},
+            console=_console_link(incoming.raw_path) if self._has_pages else None,
+        )
         body = page_html(page, options).encode(errors="replace")
         return Response(body=body, headers=_HEADERS | HTML_HEADERS)
 
     def _folder_url(self, incoming: IncomingRequest) -> Callable[[str], str]:
         base = self._urls.base + incoming.raw_path
         return lambda name: base + quote(name)
+
+
+def _console_link(raw_path: str) -> str:
+    """Return the console's page of a folder, relative to it: a proxy may serve both below a prefix."""
+    above = "../" * (raw_path.count("/") - 1)
+    return f"{above}-/files?path={quote(unquote(raw_path), safe='/')}"
 
 
 def _is_top(folder: PathMatch) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -15,10 +15,10 @@ from gateway.endpoints.listing.page import ListedPage
 from gateway.storage.protocols import Stat
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --text: #1b1f24; --muted: #57606a; --line: #d0d7de; --back: #fff;
-  --link: #0550ae; --hover: #f3f5f7 }
+:root { color-scheme: light dark; --text: #1b1f24; --muted: #57606a; --line: #dde1e6; --back: #fff;
+  --link: #0a5bb5; --hover: #f7f8f9 }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #e6edf3; --muted: #9aa4af; --line: #30363d; --back: #0d1117; --link: #79b8ff;
+  :root { --text: #e6eaef; --muted: #9aa4b0; --line: #2a313a; --back: #0f1318; --link: #7db7ff;
     --hover: #161b22 }
 }
 * { box-sizing: border-box }
@@ -58,12 +58,16 @@ HTML_HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PageOptions:
-    """What the page links to: the files themselves, an archive of all, the folder above."""
+    """What the page links to: the files themselves, an archive of all, the folder above, the console.
+
+    `kept` are the fields of the query that the next page has too.
+    """
 
     files: bool
     is_first: bool
     has_parent: bool
-    limit: int | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    console: str | None = None
 
 
 def page_html(page: ListedPage, options: PageOptions) -> str:
@@ -86,6 +90,8 @@ def _links(page: ListedPage, options: PageOptions) -> str:
         links.append('<a href="./">First page</a>')
     if options.files and (page.entries or not options.is_first):
         links.append('<a href="?format=zip" download>All as a zip archive</a>')
+    if options.console is not None:
+        links.append(f'<a href="{escape(options.console)}">Open in the console</a>')
     return f'<nav aria-label="Folder">{"".join(links)}</nav>\n' if links else ""
 
 
@@ -122,7 +128,5 @@ def _link(name: str) -> str:
 def _next(page: ListedPage, options: PageOptions) -> str:
     if page.next is None:
         return ""
-    query = {"cursor": page.next} | ({} if options.limit is None else {"limit": options.limit})
-    return (
-        f'<nav aria-label="Pages"><a rel="next" href="?{escape(urlencode(query))}">Next page</a></nav>\n'
-    )
+    query = escape(urlencode({"cursor": page.next, **options.kept}))
+    return f'<nav aria-label="Pages"><a rel="next" href="?{query}">Next page</a></nav>\n'

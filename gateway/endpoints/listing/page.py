@@ -15,51 +15,65 @@ from typing import Any, Final, NamedTuple
 from gateway.domain import paths
 from gateway.domain.digests import digest_field
 from gateway.domain.units import iso_time
+from gateway.endpoints.listing.search import search
 from gateway.errors import Refusal
 from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import INVALID_POSITION, MAX_FOLDER_PAGE, FolderStorage, Stat
 
 _FOLDER: Final = "f"
 _RECURSIVE: Final = "r"
+_SEARCH: Final = "s"
+_NO_FILES: Final = "there are no files below this folder"
 _MAX_CURSOR: Final = 8192
-_PARAMS: Final = frozenset({"limit", "cursor", "recursive"})
+_PARAMS: Final = frozenset({"limit", "cursor", "recursive", "search"})
 
 
 class ListQuery(NamedTuple):
-    """What the query of a list says. `after` is where the page begins, as the storage says it."""
+    """What the query of a list says. `after` is where the page begins, as the storage says it.
+
+    With `search`, which looks below the folder too, the page has the names that contain it.
+    """
 
     limit: int
     after: str | None
     recursive: bool
+    search: str | None = None
 
     @classmethod
     def read(cls, params: Mapping[str, Sequence[str]]) -> ListQuery:
-        """Read `limit`, `cursor` and `recursive`. Raises `Refusal("bad_request")`."""
+        """Read `limit`, `cursor`, `recursive` and `search`. Raises `Refusal("bad_request")`."""
         values = {name: params[name] for name in _PARAMS & params.keys()}
         if any(len(texts) > 1 for texts in values.values()):
-            raise Refusal("bad_request", "limit, cursor and recursive may be given once each")
+            raise Refusal("bad_request", "limit, cursor, recursive and search may be given once each")
         limit = values.get("limit", (str(MAX_FOLDER_PAGE),))[0]
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_FOLDER_PAGE:
             raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_FOLDER_PAGE}")
         recursive = values.get("recursive", ("false",))[0]
         if recursive not in {"true", "false"}:
             raise Refusal("bad_request", "recursive must be true or false")
+        search = values["search"][0] if "search" in values else None
+        if search is not None and not 1 <= len(search) <= paths.MAX_SEGMENT_BYTES:
+            raise Refusal("bad_request", f"search has 1 to {paths.MAX_SEGMENT_BYTES} characters")
         kind = _RECURSIVE if recursive == "true" else _FOLDER
+        kind = kind if search is None else _SEARCH
         cursor = values.get("cursor", ("",))[0]
-        return cls(int(limit), _decode_cursor(cursor, kind) if cursor else None, recursive == "true")
+        after = _decode_cursor(cursor, kind) if cursor else None
+        return cls(int(limit), after, recursive == "true", search)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
     """Entries of a folder, and the cursor of the next page. Without `recursive` it has folders too.
 
-    `described` tells that the types of the files are known.
+    `described` tells that the types of the files are known, `searched` how many files were looked at to
+    find these: None without a search.
     """
 
     path: str
     entries: Sequence[Stat | str]
     next: str | None
     described: bool = False
+    searched: int | None = None
 
     def name_of(self, entry: Stat | str) -> str:
         """Return the path of an entry below the folder; that of a folder ends with a slash."""
@@ -68,6 +82,8 @@ class ListedPage:
 
 async def read_page(storage: FolderStorage, folder: str, query: ListQuery) -> ListedPage:
     """Read a page of a folder, or of all files below it. Raises `Refusal("not_found")`."""
+    if query.search is not None:
+        return await _search_page(storage, folder, query, query.search)
     if not query.recursive:
         page = await storage.list_folder(folder, after=query.after, limit=query.limit)
         cursor = _encode_cursor(page.next, _FOLDER)
@@ -86,18 +102,29 @@ async def read_page(storage: FolderStorage, folder: str, query: ListQuery) -> Li
             with contextlib.suppress(RuntimeError):
                 await listing.aclose()
     if not stats and query.after is None:
-        raise Refusal("not_found", "there are no files below this folder")
+        raise Refusal("not_found", _NO_FILES)
     more = len(stats) > query.limit
     shown = stats[: query.limit]
     return ListedPage(folder, shown, _encode_cursor(shown[-1].path if more else None, _RECURSIVE))
 
 
+async def _search_page(storage: FolderStorage, folder: str, query: ListQuery, text: str) -> ListedPage:
+    if query.after is not None:
+        _check_below(folder, query.after.removesuffix("/"))
+    result = await search(storage, folder, text, after=query.after, limit=query.limit)
+    if not result.searched and result.reached is None and query.after is None:
+        raise Refusal("not_found", _NO_FILES)
+    cursor = _encode_cursor(result.reached, _SEARCH)
+    return ListedPage(folder, result.entries, cursor, searched=result.searched)
+
+
 def page_json(
     page: ListedPage, url_of_file: Callable[[str], str], url_of_folder: Callable[[str], str]
 ) -> dict[str, Any]:
-    """Return a page as JSON. `url_of_file` takes a path, `url_of_folder` a name with its slash."""
+    """Return a page as JSON. `url_of_file` takes a path, `url_of_folder` a name and its slash, or ""."""
     return {
         "path": page.path,
+        "url": url_of_folder(""),
         "entries": [
             _folder_json(entry, page.name_of(entry), url_of_folder)
             if isinstance(entry, str)
@@ -105,6 +132,7 @@ def page_json(
             for entry in page.entries
         ],
         "next": page.next,
+        **({} if page.searched is None else {"searched": page.searched}),
     }
 
 

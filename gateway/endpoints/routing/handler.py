@@ -14,6 +14,7 @@ from gateway.endpoints.routing.loading.plugin import KIND
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.openapi.handler import OpenApiEndpoint
 from gateway.endpoints.routing.proxy.proxy import Proxy
+from gateway.endpoints.routing.route_facts import RouteFacts
 from gateway.endpoints.routing.short_path.short_route import ShortRoutes
 from gateway.endpoints.routing.steps.route_steps import RouteSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, NoRoute, RouteMatch, RouteTable
@@ -67,6 +68,10 @@ class Routing:
     def upstreams_down(self) -> dict[str, list[str]]:
         """Return the upstreams that get no requests of this process, each with its routes."""
         return self._proxy.upstreams.down()
+
+    def facts(self) -> RouteFacts:
+        """Return what operators are shown of the routes."""
+        return RouteFacts(lambda: self.table.routes, self._proxy.upstreams)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""

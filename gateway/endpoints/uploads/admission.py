@@ -12,22 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.auth.api_keys import ApiKey
 from gateway.auth.authenticator import Auth
 from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.principals import INTERNAL, JWT
 from gateway.auth.request import Caller, RequestHead
 from gateway.domain import paths
-from gateway.domain.held import limit_to_grant
+from gateway.domain.held import limit_to_credential
 from gateway.domain.metadata import metadata_of_headers, normalize_metadata
 from gateway.domain.model import RECEIVED, UPLOADING, Upload, created_at
 from gateway.domain.partial import ResumableProtocol
 from gateway.domain.path_template import PathMatch
-from gateway.domain.quotas import QuotaLimits
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.allowed_files import check_allowed
 from gateway.endpoints.uploads.body import check_received
+from gateway.endpoints.uploads.credentials import apply_credential
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.upload_rates import UploadRates
@@ -201,9 +200,7 @@ class Admission:
             _apply_terms(terms, upload)
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
-            limit_to_grant(upload)
-        if caller.key is not None:
-            _apply_key(caller.key, upload)
+        apply_credential(caller, upload)
         return DescribedUpload(upload, expected, whole_length, "if-match" in lines)
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
@@ -234,7 +231,7 @@ class Admission:
 
     def accept(self, upload: Upload, match: PathMatch) -> None:
         """Check path and size as the handlers left them. Raises `Refusal`."""
-        limit_to_grant(upload)
+        limit_to_credential(upload)
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
@@ -254,12 +251,6 @@ def _content_type(lines: Mapping[str, Sequence[str]]) -> str | None:
     if declared is None or declared[0].strip().lower() == UNCHOSEN_TYPE:
         return None
     return replace_surrogates(declared[0])
-
-
-def _apply_key(key: ApiKey, upload: Upload) -> None:
-    """Let an upload count for the quota of its key. The rate of the key is counted with the request."""
-    if key.bytes_per_day is not None:
-        upload.quotas[f"key {key.name}"] = QuotaLimits(bytes_per_day=key.bytes_per_day).as_dict()
 
 
 def _apply_terms(terms: ResumableTerms, upload: Upload) -> None:

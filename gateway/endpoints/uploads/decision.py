@@ -16,7 +16,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.domain import failpoints, paths
-from gateway.domain.held import Held, PrivateFile, add_result, limit_to_grant
+from gateway.domain.held import Held, PrivateFile, add_result, limit_to_credential
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.admission import Admission, as_hook_failure
@@ -82,7 +82,7 @@ class ReceivedDecisions:
             return ()
         whole.progress.state = "deciding"
         holding = await self._run_handlers(whole)
-        limit_to_grant(whole.upload)
+        limit_to_credential(whole.upload)
         self._check_changes(whole)
         failpoints.hit("after decision")
         return holding

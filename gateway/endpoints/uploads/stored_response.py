@@ -39,10 +39,11 @@ def stored_json(stored: Stored | Held, urls: StoredUrls) -> str:
         digest += f', "quotas": {json.dumps([left.as_dict() for left in stored.quotas])}'
     if stored.result is not None:
         result = f', "result": {json.dumps(stored.result, ensure_ascii=False)}'
-    path, mime = encode_json_string(stored.path), encode_json_string(stored.mime)
+    mime, begin = encode_json_string(stored.mime), f'{{"upload_id": "{stored.upload_id}",'
     if isinstance(stored, Held):
-        begin = f'{{"upload_id": "{stored.upload_id}", "state": "held", "path": {path},'
-    else:
-        url = encode_json_string(urls.address_of(stored.path))
-        begin = f'{{"upload_id": "{stored.upload_id}", "path": {path}, "url": {url},'
+        begin += ' "state": "held",'
+    if stored.tells_path:
+        begin += f' "path": {encode_json_string(stored.path)},'
+        if not isinstance(stored, Held):
+            begin += f' "url": {encode_json_string(urls.address_of(stored.path))},'
     return f'{begin} "bytes": {stored.bytes}, "mime": {mime}{digest}{result}}}'

@@ -48,6 +48,21 @@ async def test_pages_have_every_upload_once_newest_first(
     assert page == rows[-1]
 
 
+async def test_uploads_are_asked_for_by_their_ids_with_their_handlers(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(deletes=True)
+    ids = [(await put(gateway, f"/upload/{n}", b"x")).json["upload_id"] for n in range(3)]
+    assert await delete(gateway, "/upload/2") == 204
+    unknown = "0" * 26 + "-0"
+    query = "&".join(f"id={upload_id}" for upload_id in (ids[0], unknown, ids[2], ids[0]))
+    rows = await listed(gateway, query)
+    assert rows == [(await get(gateway, f"/-/uploads/{ids[n]}")).json for n in (0, 2)]
+    assert [row["state"] for row in rows] == ["stored", "removed"]
+    assert [row["handlers"] for row in rows] == [[], []]
+    assert (await get(gateway, "/-/uploads?" + "&".join(["id=x"] * 51))).status == 400
+
+
 async def test_what_is_in_flight_failed_and_removed_is_told(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(deletes=True)
     await put(gateway, "/upload/stored", b"x")

@@ -115,7 +115,7 @@ async def test_every_command_is_run_and_answered_as_the_page_says(serve: Serve) 
     outcomes = {link: await run(gateway, command) for link, command in shown.items() if command}
     internal = {link for link, command in shown.items() if not command}
     assert internal == {
-        "#post/-/reload",
+        "#post/-/live/process",
         "#post/-/uploads/removed",
         "#post/-/uploads/%7Bupload_id%7D/give-up",
         "#post/-/objects/%7Bfilepath%7D",

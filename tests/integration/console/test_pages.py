@@ -7,42 +7,63 @@ from pathlib import Path
 
 import pytest
 
-from gateway.endpoints.console.handler import STATIC
-from tests.support.harness import get, raw_connection, request_head
+from gateway.endpoints.console.static_files import STATIC
+from tests.support.harness import RawResponse, get, raw_connection, request_head
 from tests.support.routing.scripted import Serve
 
+CSS = STATIC / "gateway.css"
 STATIC_FILES = [path for path in STATIC.rglob("*") if path.is_file()]
-FILES = {f"/-/pages/{path.relative_to(STATIC)}": path for path in STATIC_FILES} | {
-    "/-/docs": STATIC / "docs.html"
-}
+FILES = {f"/-/pages/{path.relative_to(STATIC)}": path for path in STATIC_FILES if path.suffix != ".html"}
+KINDS = {
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript",
+    ".svg": "image/svg+xml", ".json": "application/json",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sorted(FILES))
-async def test_a_file_is_served_with_a_policy_that_allows_nothing_inline_and_no_other_host(
-    serve: Serve, path: str
-) -> None:
-    gateway = await serve()
-    answer = await get(gateway, path)
-    assert (answer.status, answer.body) == (200, FILES[path].read_bytes())
-    kind = {
-        ".html": "text/html", ".css": "text/css", ".js": "text/javascript",
-        ".svg": "image/svg+xml", ".json": "application/json",
-    }  # fmt: skip
-    assert answer.headers["Content-Type"] == f"{kind[FILES[path].suffix]}; charset=utf-8"
+def assert_strict(answer: RawResponse, kind: str) -> None:
+    assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
     policy = answer.headers["Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules.pop("default-src") == rules.pop("frame-ancestors") == "'none'"
     assert rules.pop("require-trusted-types-for") == "'script'"
-    assert rules.pop("img-src") == "'self' blob:"
+    assert rules.pop("img-src") == "'self' blob: data:"
+    assert rules.pop("font-src") == "'self' data:"
     assert set(rules.values()) == {"'self'", "'none'"}
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
-    again = await get(gateway, path, f"If-None-Match: {answer.headers['ETag']}")
-    assert (again.status, again.body) == (304, b"")
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+async def test_files_are_served_with_a_policy_that_allows_nothing_inline_and_no_other_host(
+    serve: Serve,
+) -> None:
+    gateway = await serve()
+    for path, file in FILES.items():
+        answer = await get(gateway, path)
+        assert (answer.status, answer.body) == (200, file.read_bytes()), path
+        assert_strict(answer, KINDS[file.suffix])
+        assert answer.headers["Cache-Control"] == "no-cache"
+        again = await get(gateway, path, f"If-None-Match: {answer.headers['ETag']}")
+        assert (again.status, again.body) == (304, b"")
     async with raw_connection(gateway) as connection:
-        await connection.send(request_head("HEAD", path))
+        await connection.send(request_head("HEAD", "/-/pages/gateway.css"))
         head = await connection.answer(head=True)
-    assert (head.status, head.headers["Content-Length"]) == (200, str(len(answer.body)))
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(CSS.read_bytes())))
+
+
+async def test_pages_name_the_version_of_their_files_which_caches_may_keep(serve: Serve) -> None:
+    gateway = await serve()
+    page = await get(gateway, "/-/docs")
+    assert_strict(page, "text/html")
+    assert page.headers["Cache-Control"] == "no-cache"
+    urls = re.findall(rb'(?:href|src)="\./(pages/[^"]+)"', page.body)
+    assert len(urls) == 5
+    for url in urls:
+        file = await get(gateway, f"/-/{url.decode()}")
+        assert file.status == 200
+        assert file.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    old = await get(gateway, "/-/pages/v-0000000000000000/gateway.css")
+    assert (old.body, old.headers["Cache-Control"]) == (CSS.read_bytes(), "no-cache")
 
 
 async def test_nothing_beside_the_files_is_served(serve: Serve) -> None:

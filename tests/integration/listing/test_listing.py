@@ -88,7 +88,8 @@ async def test_the_folder_of_all_uploads_is_empty_before_the_first_one(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(listing=True)
-    assert (await get(gateway, "/upload/")).json == {"path": "/upload/", "entries": [], "next": None}
+    page = (await get(gateway, "/upload/")).json
+    assert page == {"path": "/upload/", "url": f"{gateway.url}/upload/", "entries": [], "next": None}
     assert (await get(gateway, "/upload/none/")).status == 404
 
 
@@ -279,7 +280,7 @@ async def test_a_hundred_thousand_files_come_in_pages_in_little_memory(
 
 async def test_listings_at_the_same_time_are_bounded(start_gateway: StartGateway, stored: Path) -> None:
     gateway = await start_gateway(listing=True)
-    listings = gateway.endpoints.dispatcher.files.folders.listing._listings
+    listings = gateway.endpoints.dispatcher.files.folders.listing.lists.listings
     held = [listings.acquire(f"client {number}") for number in range(listings.total)]
     answer = await get(gateway, "/upload/")
     assert (answer.status, answer.json["error"]) == (503, "overloaded")

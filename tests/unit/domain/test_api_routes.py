@@ -66,5 +66,5 @@ def test_all_methods_of_a_pattern_have_one_access() -> None:
 
 def test_names_that_stand_below_events_are_no_ids_of_events() -> None:
     verbs = {"retry", "drop", "replay", "pause", "resume"}
-    assert literal_names(EVENTS_PREFIX) == {"depth", "paused", "queue", *verbs}
+    assert literal_names(EVENTS_PREFIX) == {"depth", "errors", "paused", "queue", *verbs}
     assert literal_names(OBJECTS_PREFIX) == frozenset()

@@ -1,5 +1,7 @@
 // Elements, made without markup: what comes from a document is text, and nothing else.
 
+import { t } from "./console/texts.js";
+
 /** Make an element: `element("a", { href: "#x", onclick: act }, "text", other)`. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -28,12 +30,12 @@ export function copyButton(label, text) {
   async function copy() {
     try {
       await navigator.clipboard.writeText(text());
-      button.textContent = "Copied";
-      announce("Copied");
+      button.textContent = t("Copied");
+      announce(t("Copied"));
     } catch {
       // Without HTTPS browsers have no clipboard for pages.
-      button.textContent = "Select and copy it";
-      announce("The browser does not let this page copy");
+      button.textContent = t("Select and copy it");
+      announce(t("The browser does not let this page copy"));
     }
     setTimeout(() => { button.textContent = label; }, 2000);
   }

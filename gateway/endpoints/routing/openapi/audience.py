@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from gateway.auth.api_keys import ApiKey
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import Caller, IncomingRequest
+from gateway.auth.roles import UPLOADER
 from gateway.domain.api_routes import API_ROUTES, Access, ApiRoute
 from gateway.domain.path_template import RouteTemplate
 from gateway.domain.template_segments import Segments
@@ -80,7 +81,7 @@ class Audience:
         files = self._files(caller.principal, caller.key)
         if refusal is not None and not shown and not files:
             raise refusal
-        return VisibleOperations(shown, files, self._endpoints(caller.key, refusal is None, files))
+        return VisibleOperations(shown, files, self._endpoints(caller, refusal is None, files))
 
     def _routes(
         self, caller: Caller, remote: str | None, routes: Iterable[Route]
@@ -110,13 +111,13 @@ class Audience:
         return methods if key is None else _methods_of_key(key, methods, segments)
 
     def _endpoints(
-        self, key: ApiKey | None, is_operator: bool, files: tuple[str, ...]
+        self, caller: Caller, is_operator: bool, files: tuple[str, ...]
     ) -> tuple[ApiRoute, ...]:
         """Return the endpoints for a caller that is not identified as an operator."""
         accesses = {Access.PUBLIC, Access.CALLER}
         if is_operator:  # everyone is
             accesses |= {Access.OPERATOR, Access.UPLOADER, Access.DEFAULT}
-        if key is not None:
+        if self._auth.role(caller) == UPLOADER:
             accesses.add(Access.UPLOADER)
         downloads = self._settings.downloads and "GET" in files
         return tuple(

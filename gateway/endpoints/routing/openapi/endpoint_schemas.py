@@ -15,6 +15,7 @@ from gateway.endpoints.routing.openapi.files import (
 )
 
 _TEXT: Final = {"type": "string"}
+_AFTER: Final = query_parameter("after", _TEXT, "The cursor: `next` of the page before")
 _PATH: Final = query_parameter("path", _TEXT, "A stored path; that of a folder ends with a slash")
 
 UPLOADS_PAGE: Final = {
@@ -34,9 +35,11 @@ def _limit(maximum: int, what: str) -> dict[str, Any]:
 
 API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
     ("GET", "/-/uploads"): [
-        query_parameter("principal", _TEXT, "Only uploads of this principal"),
+        query_parameter("principal", _TEXT, "Only uploads of principals of this name"),
+        query_parameter("kind", _TEXT, "Only uploads of principals of this kind, such as key or oidc"),
         query_parameter("since", _TEXT, "Only uploads since then: ISO 8601, or a Unix time"),
         query_parameter("state", _TEXT, "Only uploads in this state"),
+        query_parameter("id", _TEXT, "This upload, with its handlers; may be repeated up to 50 times"),
         _limit(1000, "Uploads of a page"),
         CURSOR,
     ],
@@ -47,7 +50,19 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
         query_parameter("state", _TEXT, "Only deliveries in this state"),
         query_parameter("handler", _TEXT, "Only deliveries to this handler"),
         query_parameter("since", _TEXT, "Only events since then: ISO 8601, or a Unix time"),
+        query_parameter("error", _TEXT, "Only failed deliveries of this group of errors"),
         _limit(1000, "Deliveries of a page"),
+        _AFTER,
+    ],
+    ("GET", "/-/events/errors"): [
+        query_parameter("state", {"enum": ["dead", "delayed"]}, "Deliveries in this state: dead"),
+        query_parameter("handler", _TEXT, "Only deliveries to this handler"),
+        query_parameter("since", _TEXT, "Only events since then: ISO 8601, or a Unix time"),
+    ],
+    ("GET", "/-/plugins/routes"): [
+        query_parameter("search", {"type": "string", "maxLength": 200}, "Words in a text of a route"),
+        _limit(1000, "Routes of a page"),
+        query_parameter("after", {"type": "integer"}, "`next` of the page before"),
     ],
 }
 """Parameters, by method and pattern."""
@@ -64,6 +79,8 @@ _SELECTION: Final = {
         "handler": _TEXT,
         "since": {"type": "string", "description": "ISO 8601, or a Unix time"},
         "events": {"type": "array", "items": _TEXT, "maxItems": 1000},
+        "error": {"type": "string", "description": "With the state dead: a group of errors"},
+        "after": {"type": ["string", "null"], "description": "One chunk: null, then its `next`"},
     },
     "examples": [{"state": "dead"}],
 }
@@ -81,6 +98,7 @@ API_BODIES: Final[Mapping[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/-/uploads/{upload_id}/reject"): _json(_REASON),
     ("PUT", "/-/objects/{filepath}"): ANY_CONTENT,
     ("POST", "/-/objects/{filepath}"): FORM_CONTENT,
+    ("POST", "/-/reload"): _json({"type": "object", "maxProperties": 0}),
     ("POST", "/-/events/retry"): _json(_SELECTION),
     ("POST", "/-/events/drop"): _json(_SELECTION),
     ("POST", "/-/events/replay"): _json(_DONE),

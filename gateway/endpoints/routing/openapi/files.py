@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from gateway.domain.paths import MAX_SEGMENT_BYTES
 from gateway.endpoints.routing.openapi.parameters import path_parameters
 from gateway.settings import Settings
 from gateway.storage.protocols import MAX_FOLDER_PAGE
@@ -31,11 +32,13 @@ ENTRY: Final = {
 }
 FOLDER_PAGE: Final = {
     "type": "object",
-    "required": ["path", "entries", "next"],
+    "required": ["path", "url", "entries", "next"],
     "properties": {
         "path": {"type": "string"},
+        "url": {"type": "string"},
         "entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
         "next": {"type": ["string", "null"], "description": "The cursor of the next page"},
+        "searched": {"type": "integer", "description": "Files that this search looked at"},
     },
 }
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
@@ -72,6 +75,11 @@ PAGE: Final = [
     ),
     CURSOR,
     query_parameter("recursive", {"type": "boolean"}, "The files of all folders below, too"),
+    query_parameter(
+        "search",
+        {"type": "string", "minLength": 1, "maxLength": MAX_SEGMENT_BYTES},
+        "Only names that contain this text, here and in all folders below",
+    ),
 ]
 
 

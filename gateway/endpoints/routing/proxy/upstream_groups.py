@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from gateway.endpoints.routing.model import Route
 from gateway.endpoints.routing.proxy.upstreams import UpstreamGroup
@@ -12,6 +13,14 @@ from gateway.telemetry.request_metrics import MAX_NAMES
 _Key = tuple[tuple[str, ...], str, UpstreamTls | None, PassiveHealth, ActiveHealth | None]
 
 
+class Outage(NamedTuple):
+    """An upstream that gets no requests, and for how long. `group` is the name of `Upstreams.group`."""
+
+    group: str
+    upstream: str
+    seconds: float
+
+
 class Upstreams:
     """The upstreams of all routes. Equal settings share what is known, also over a reload."""
 
@@ -19,6 +28,7 @@ class Upstreams:
         self._groups: dict[_Key, UpstreamGroup] = {}
         self._of_routes: dict[str, tuple[Route, UpstreamGroup]] = {}
         self._followed: tuple[tuple[UpstreamGroup, Route], ...] = ()
+        self._labels: dict[UpstreamGroup, str] = {}
 
     def of_route(self, route: Route) -> UpstreamGroup:
         """Return the upstreams of a route."""
@@ -37,6 +47,7 @@ class Upstreams:
         self._of_routes.clear()
         self._followed = tuple((self.of_route(route), route) for route in routes if route.upstreams)
         used = dict(self._followed)
+        self._labels = {group: route.label for group, route in reversed(self._followed)}
         self._groups = {key: group for key, group in self._groups.items() if group in used}
         return used
 
@@ -57,3 +68,21 @@ class Upstreams:
                 if not group.is_up(upstream):
                     routes.setdefault(upstream, []).append(route.label)
         return routes
+
+    def group(self, route: Route) -> str:
+        """Return a name for all routes that share what is known of upstreams with this one.
+
+        It is the name of the first of them: in processes with the same routes it is the same.
+        """
+        return self._labels.get(self.of_route(route), route.label)
+
+    def outages(self) -> list[Outage]:
+        """Return the upstreams that get no requests now, once for each group of routes."""
+        down = (
+            (label, upstream, group.down_for(upstream))
+            for group, label in self._labels.items()
+            for upstream in group.names
+        )
+        return [
+            Outage(label, upstream, seconds) for label, upstream, seconds in down if seconds is not None
+        ]

@@ -34,7 +34,8 @@ class UpstreamAttempt:
 class _Suspicion:
     """What is known of an upstream whose latest request failed; `seconds` is 0 before a suspension.
 
-    `reachable`: requests arrived. They may have been too much for it, which says less of other requests.
+    `since` is when its first suspension began: they follow each other until it works. `reachable`:
+    requests arrived. They may have been too much for it, which says less of other requests.
     """
 
     failures: int = 0
@@ -43,6 +44,7 @@ class _Suspicion:
     seconds: float = 0.0
     probed: bool = False
     reachable: bool = True
+    since: float = math.inf
 
     def is_over(self, now: float) -> bool:
         return self.suspended + self.seconds <= now
@@ -60,7 +62,7 @@ class UpstreamGroup:
         self.clock: Callable[[], float] = time.monotonic
         self._turns: dict[tuple[int, ...], SmoothTurns] = {}
         self._suspicions: dict[str, _Suspicion] = {}
-        self._down: set[str] = set()
+        self._down: dict[str, float] = {}
 
     # -- which one
 
@@ -94,6 +96,14 @@ class UpstreamGroup:
         """Tell whether requests are sent to an upstream."""
         suspicion = self._suspicions.get(upstream)
         return upstream not in self._down and (suspicion is None or suspicion.is_over(self.clock()))
+
+    def down_for(self, upstream: str) -> float | None:
+        """Return for how many seconds an upstream has got no requests, None for one that is up."""
+        if self.is_up(upstream):
+            return None
+        suspicion = self._suspicions.get(upstream)
+        suspended = math.inf if suspicion is None else suspicion.since
+        return self.clock() - min(suspended, self._down.get(upstream, math.inf))
 
     def _is_ready(self, upstream: str) -> bool:
         suspicion = self._suspicions.get(upstream)
@@ -136,6 +146,7 @@ class UpstreamGroup:
         if suspicion.failures < most or attempt.started < suspicion.suspended:
             return 0.0  # many requests that failed together count as one
         suspicion.suspended, suspicion.reachable = now, connected
+        suspicion.since = min(suspicion.since, now)
         suspicion.seconds = min(suspicion.seconds * 2, max(MAX_SUSPENSION_DELAY, aside)) or aside
         return suspicion.seconds
 
@@ -156,11 +167,11 @@ class UpstreamGroup:
         """Note what a probe of `health` has found; tell whether that changes something."""
         if not works:
             changed = upstream not in self._down
-            self._down.add(upstream)
+            self._down.setdefault(upstream, self.clock())
             return changed
         suspicion = self._suspicions.pop(upstream, None)
         changed = upstream in self._down or (suspicion is not None and suspicion.seconds > 0)
-        self._down.discard(upstream)
+        self._down.pop(upstream, None)
         return changed
 
 

@@ -68,7 +68,8 @@ def refuse_upload_resource(head: RequestHead) -> None:
 
     With `--resumable off`, or another spelling of the query, such a request is none of a resource.
     """
-    if UPLOAD_QUERY in head.params or "Tus-Resumable" in head.headers:
+    named = UPLOAD_QUERY in head.params or ranged.KEY_PARAMETER in head.params
+    if named or "Tus-Resumable" in head.headers:
         raise not_found()
 
 
@@ -217,6 +218,9 @@ class ResumableEndpoint:
                 return await self._ranged_put(incoming, place, lines)
         elif place.match is not None and incoming.method == "HEAD":
             return await self._ranged_head(incoming, plain)
+        elif incoming.method == "DELETE" and ranged.KEY_PARAMETER in incoming.params:
+            await self.uploads.cancel_range(incoming, ranged.read_key(incoming.params))
+            return Response(status=204)
         return await plain()
 
     async def _ranged_put(
@@ -227,6 +231,8 @@ class ResumableEndpoint:
             key = ranged.read_key(incoming.params)
             operation = ranged.read_put(lines, key, body_length(incoming.request))
             result = await self._perform(incoming, place, key, operation)
+            if not result.is_complete and ranged.is_piece(lines):
+                return ranged.piece_response(result, key)
             return ranged.put_response(result, self.urls)
         except Refusal as refusal:
             return ranged.refused_response(refusal, key)
@@ -254,6 +260,8 @@ class ResumableEndpoint:
         except Refusal:
             if keyed:
                 raise  # else the file may be for everyone, and no upload is asked about
+        if incoming.caller is not None and incoming.caller.link is not None:
+            raise Refusal("not_found", "there is no such upload", fields)  # the file is not for it
         try:
             response = await plain()
         except Refusal as refusal:

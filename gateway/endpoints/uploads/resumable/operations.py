@@ -191,6 +191,9 @@ class PartialUploads(Protocol):
     async def cancel(self, incoming: IncomingRequest, reference: str) -> None:
         """End a running append, and remove the upload."""
 
+    async def cancel_range(self, incoming: IncomingRequest, resume_key: str) -> None:
+        """End and remove the ranged upload of this path, principal and key. Raises as `cancel`."""
+
     async def find(self, incoming: IncomingRequest, resume_key: str) -> PartialResult | None:
         """Describe the ranged upload of this path, principal and key, for a day after its completion.
 

@@ -1,7 +1,8 @@
 """PUT that goes on after a break: `Content-Range`, `?resume=KEY`, and HEAD that tells the offset. Pure.
 
-RFC 9110 section 14.5 leaves partial PUT to an agreement; this is ours. A range always reaches the end of
-the file, and is relative to what the same client has sent of it, never to a published file.
+RFC 9110 section 14.5 leaves partial PUT to an agreement; this is ours. A range is relative to what the
+same client has sent of the file, never to a published one. Without a key it reaches the end of the file:
+other agreements write into the file that is there.
 """
 
 from __future__ import annotations
@@ -42,11 +43,17 @@ _OTHER_PROTOCOLS: Final = frozenset(
 
 
 @dataclass(slots=True, frozen=True)
-class RangeToEnd:
-    """A range that reaches the end of a file of `length` bytes."""
+class SentRange:
+    """The bytes from `first` up to `end`, exclusive, of a file of `length` bytes."""
 
     first: int
+    end: int
     length: int
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether nothing follows."""
+        return self.end == self.length
 
 
 def resumes(lines: Lines, params: Mapping[str, Sequence[str]]) -> bool:
@@ -74,19 +81,27 @@ def read_put(lines: Lines, key: str, content_length: int | None) -> Creation | A
     """
     for name in lines.keys() & _OTHER_PROTOCOLS:
         raise Refusal("bad_range", f"{name.title()} does not go together with a range or with a key")
-    to_end = _read_to_end(lines)
-    length = content_length if to_end is None else to_end.length
+    sent = _read_range(lines)
+    if sent is not None and not sent.reaches_end and key == NO_KEY:
+        raise _bad_range()
+    length = content_length if sent is None else sent.length
     of_whole, of_body = split_digests(expected_digests(lines))
     # Where the length is known it says what is the end: a chunked body may stop before.
     terms = BodyTerms(True if length is None else None, of_body, wanted_digests(lines))
-    if to_end is None or to_end.first == 0:
-        _check_content(length, 0, content_length)
+    if sent is not None and content_length not in {None, sent.end - sent.first}:
+        raise Refusal("bad_range", "Content-Range and Content-Length contradict each other")
+    if sent is None or sent.first == 0:
         return Creation("ranged", length, terms, digests=of_whole, resume_key=key)
-    _check_content(length, to_end.first, content_length)
-    return Append(to_end.first, terms, to_end.length, of_whole)
+    return Append(sent.first, terms, sent.length, of_whole)
 
 
-def _read_to_end(lines: Lines) -> RangeToEnd | None:
+def is_piece(lines: Lines) -> bool:
+    """Tell whether a PUT brings a range behind which more follows."""
+    sent = _read_range(lines)
+    return sent is not None and not sent.reaches_end
+
+
+def _read_range(lines: Lines) -> SentRange | None:
     if "content-range" not in lines:
         return None
     texts = lines["content-range"]
@@ -95,18 +110,18 @@ def _read_to_end(lines: Lines) -> RangeToEnd | None:
         raise Refusal("bad_range", "Content-Range must read `bytes FIRST-LAST/LENGTH`")
     first, last, length = map(int, match.groups())
     # curl -C N -T -, which does not know the length, says N-(N-2)/(N-1).
-    if last + 1 != length or first > length:
-        raise Refusal(
-            "bad_range",
-            "Content-Range must reach the end of the file: `bytes FIRST-LAST/LENGTH`, LAST being"
-            " LENGTH - 1 (with curl: `tail -c +N FILE | curl -T - -H 'Content-Range: ...'`)",
-        )
-    return RangeToEnd(first, length)
+    if last >= length or first > last + 1 or (first == last + 1 and first != length):
+        raise _bad_range()
+    return SentRange(first, last + 1, length)
 
 
-def _check_content(length: int | None, first: int, content_length: int | None) -> None:
-    if length is not None and content_length not in {None, length - first}:
-        raise Refusal("bad_range", "Content-Range and Content-Length contradict each other")
+def _bad_range() -> Refusal:
+    return Refusal(
+        "bad_range",
+        "Content-Range must reach the end of the file: `bytes FIRST-LAST/LENGTH`, LAST being"
+        " LENGTH - 1 (with curl: `tail -c +N FILE | curl -T - -H 'Content-Range: ...'`); with a key"
+        " (`?resume=KEY`) it may end before",
+    )
 
 
 # -- responses
@@ -118,7 +133,11 @@ def offset_fields(result: PartialResult, key: str) -> dict[str, str]:
     The offset is less than the length: curl has no request for a file of which nothing is missing. A
     complete upload without a key has none: the same client may mean another file of this size.
     """
-    fields = {"Upload-Complete": "?1" if result.is_complete else "?0", "Cache-Control": "no-store"}
+    fields = {
+        "Upload-Complete": "?1" if result.is_complete else "?0",
+        "Cache-Control": "no-store",
+        "Link": f'</-/uploads/{result.upload_id}>; rel="status"',
+    }
     if result.length is not None:
         fields["Upload-Length"] = str(result.length)
     if not result.is_complete or key != NO_KEY:
@@ -141,6 +160,13 @@ def put_response(result: PartialResult, urls: StoredUrls) -> Response:
         response = json_response({"upload_id": result.upload_id, "bytes": result.offset})
         response.headers["Location"] = f"/-/uploads/{result.upload_id}"
     response.headers["Upload-Complete"] = "?1"
+    return response
+
+
+def piece_response(result: PartialResult, key: str) -> Response:
+    """Return the response to a range behind which more follows: it is on stable storage."""
+    response = Response(status=204)
+    response.headers.update(offset_fields(result, key))
     return response
 
 

@@ -169,6 +169,16 @@ class ResumableUploads:
             raise not_found()
         await self._remove(incoming, partial.head.upload.id)
 
+    async def cancel_range(self, incoming: IncomingRequest, resume_key: str) -> None:
+        """See `PartialUploads.cancel_range`."""
+        upload_id = await self.access.resolve(incoming, resume_key)
+        if upload_id is None:
+            raise not_found()
+        partial = await self.access.find_by_id(incoming, upload_id)
+        if isinstance(partial, PartialResult):
+            raise not_found()
+        await self._remove(incoming, upload_id)
+
     async def _describe(
         self, incoming: IncomingRequest, partial: PartialStatus | PartialResult, *, ends_by_length: bool
     ) -> PartialResult:

@@ -428,8 +428,51 @@ async def test_uploads_of_two_principals_are_apart(start_gateway: StartGateway, 
     assert stored(tmp_path) == {"x": BODY}
 
 
+async def test_with_a_key_a_file_comes_in_pieces(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway()
+    first = await put_range(gateway, f"0-299999/{SIZE}", BODY[:300_000], target=KEYED)
+    assert (first.status, first.offset) == (204, 300_000)
+    second = await put_range(gateway, f"300000-699999/{SIZE}", BODY[300_000:700_000], target=KEYED)
+    assert (second.status, second.offset, second.final.body) == (204, 700_000, b"")
+    again = await put_range(gateway, f"300000-699999/{SIZE}", BODY[300_000:700_000], target=KEYED)
+    assert (again.status, again.offset) == (409, 700_000)
+    assert stored(tmp_path) == {}
+    last = await put_range(gateway, f"700000-{SIZE - 1}/{SIZE}", BODY[700_000:], target=KEYED)
+    assert last.status == 201
+    assert stored(tmp_path) == {"x": BODY}
+    link = (await request(gateway, "HEAD", KEYED)).final.headers["Link"]
+    assert link == f'</-/uploads/{last.final.json["upload_id"]}>; rel="status"'
+    unkeyed = await put_range(gateway, f"0-9/{SIZE}", BODY[:10], target="/upload/y")
+    assert (unkeyed.status, unkeyed.final.json["error"]) == (400, "bad_range")
+
+
+async def test_a_delete_with_the_key_cancels_what_is_not_stored(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(deletes="on")
+    await put_range(gateway, f"0-299999/{SIZE}", BODY[:300_000], target=KEYED)
+    other = "/upload/x?resume=fedcba9876543210"
+    assert (await request(gateway, "DELETE", other)).status == 404
+    assert (await request(gateway, "DELETE", KEYED)).status == 204
+    assert await told(gateway, KEYED) == {}
+    assert files_below(tmp_path / "data/.gateway/partials") == {}
+    whole = await put_range(gateway, f"0-{SIZE - 1}/{SIZE}", BODY, target=KEYED)
+    assert whole.status == 201
+    assert (await request(gateway, "DELETE", KEYED)).status == 404
+    assert stored(tmp_path) == {"x": BODY}
+
+
+async def test_without_resumable_uploads_a_delete_with_a_key_removes_no_file(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(deletes="on", resumable="off")
+    assert (await request(gateway, "PUT", "/upload/x", body=b"x")).status == 201
+    assert (await request(gateway, "DELETE", KEYED)).status == 404
+    assert stored(tmp_path) == {"x": b"x"}
+
+
 @pytest.mark.parametrize("key", ["short", "k" * 65, ""])
-@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+@pytest.mark.parametrize("method", ["PUT", "HEAD", "DELETE"])
 async def test_a_key_of_another_length_is_refused(
     start_gateway: StartGateway, tmp_path: Path, key: str, method: str
 ) -> None:

@@ -1,26 +1,40 @@
-// What all pages share: the language, who is signed in, the bar with its links, and what shows a failure.
+// What all pages share: the language, who is signed in, the bar, and what shows a failure.
 
 import { byId, element } from "../dom.js";
-import { API, get } from "./api.js";
-import { loadTexts, t } from "./texts.js";
+import { get, signInAddress } from "./api.js";
+import { drawBar } from "./bar.js";
+import { notify, watchConnection } from "./notify.js";
+import { loadTexts, markLanguage, t } from "./texts.js";
+
+export { notify };
 
 /**
  * Fill a page: `openPage(() => t("Events"), fill, { role: "operator" })`. `fill(main, session)` may be async; what
  * it throws is shown. Without a session that may see the page, the person is asked to sign in.
  */
 export async function openPage(title, fill, { role = "uploader" } = {}) {
-  await loadTexts();
-  document.title = `${title()} · Upload Gateway`;
   const main = byId("main");
+  const session = await openBar();
+  markLanguage();
+  byId("skip").textContent = t("Skip to the page");
+  document.title = `${title()} · Upload Gateway`;
   try {
-    const session = await get("session");
-    drawBar(session);
+    if (session instanceof Error) throw session;
     main.replaceChildren();
     if (!may(session, role)) return refuse(main, session);
     await fill(main, session);
   } catch (error) {
     showFailure(main, error, () => location.reload());
   }
+}
+
+/** Draw the bar; return the session, or the `ApiError` where it cannot be had. */
+export async function openBar() {
+  const [session] = await Promise.all([get("session").catch((error) => error), loadTexts()]);
+  const answered = session instanceof Error ? null : session;
+  drawBar(answered);
+  watchConnection(answered);
+  return session;
 }
 
 /** Show what went wrong in place of `place`, with a button to try again. */
@@ -39,24 +53,8 @@ function may(session, role) {
 }
 
 function refuse(main, session) {
-  const here = encodeURIComponent(location.pathname + location.search + location.hash);
-  if (session.role === null) location.replace(new URL(`session?return=${here}`, API));
-  else main.replaceChildren(element("section", { class: "notice" }, element("h2", {}, t("This page is for operators"))));
-}
-
-const LINKS = [
-  ["..", "upload", () => t("Upload"), "uploader"],
-  ["files", "files", () => t("Files"), "uploader"],
-  ["uploads", "activity", () => t("Activity"), "uploader"],
-  ["events", "events", () => t("Events"), "operator"],
-  ["plugins", "plugins", () => t("Plugins"), "operator"],
-  ["links", "links", () => t("Links"), "operator"],
-  ["status", "system", () => t("System"), "operator"],
-];
-
-function drawBar(session) {
-  const here = document.body.dataset.page;
-  const links = LINKS.filter(([, , , role]) => may(session, role)).map(([path, page, label]) =>
-    element("li", {}, element("a", { href: new URL(path, API), "aria-current": page === here && "page" }, label())));
-  byId("bar").replaceChildren(element("nav", { "aria-label": t("Pages") }, element("ul", {}, links)));
+  if (session.role === null) return location.replace(signInAddress());
+  main.replaceChildren(element("section", { class: "notice" },
+    element("h2", {}, t("This page is for operators")),
+    element("p", {}, t("You are signed in as {name}, who may upload.", { name: session.principal?.name ?? "" }))));
 }

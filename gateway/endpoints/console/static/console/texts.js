@@ -1,37 +1,44 @@
 // Texts in the language of the person. The English text is the key: languages/<code>.json has the others.
 
-import { API } from "./api.js";
+/** The languages that the gateway has: the name of each in itself, by its code. */
+export const LANGUAGES = Object.fromEntries(Object.entries(JSON.parse(document.body.dataset.languages)).map(
+  ([code, name]) => [code, name ?? new Intl.DisplayNames([code], { type: "language" }).of(code)]));
 
-export const LANGUAGES = { en: "English", ko: "한국어", ja: "日本語" };
+const FORMS = ["zero", "one", "two", "few", "many", "other"]; // the order of CLDR
+const FROM_RIGHT = new Set(["ar", "fa", "he", "ur"]);
 
 let texts = {};
 let language = "en";
+let rules = new Intl.PluralRules("en");
 
 /** Load the language that the person chose here, else the first one of the browser that is there. */
 export async function loadTexts() {
-  const wanted = [chosenLanguage(), ...navigator.languages].filter(Boolean).map((tag) => tag.toLowerCase().split("-")[0]);
-  for (const code of wanted) {
-    if (code === "en") break;
-    const answer = await fetch(new URL(`pages/languages/${code}.json`, API)).catch(() => null);
-    if (answer?.ok) {
-      texts = await answer.json();
-      language = code;
-      break;
-    }
-  }
-  document.documentElement.lang = language;
+  const code = [chosenLanguage(), ...navigator.languages].map(available).find(Boolean) ?? "en";
+  if (code === language) return;
+  const answer = await fetch(new URL(`../languages/${code}.json`, import.meta.url)).catch(() => null);
+  if (!answer?.ok) return;
+  texts = await answer.json();
+  language = code;
+  rules = new Intl.PluralRules(language);
+}
+
+/** Say in the document which language it has. */
+export function markLanguage(place = document.documentElement) {
+  place.lang = language;
+  if (FROM_RIGHT.has(language.split("-")[0])) place.dir = "rtl";
 }
 
 /** Return a text: `t("Stored {name}", { name })`. */
 export function t(text, values = {}) {
-  return fill(texts[text] ?? text, values);
+  const translated = translation(text);
+  return fill(typeof translated === "string" ? translated : text, values);
 }
 
-/** Return a text that counts: `tn("{count} file", "{count} files", 3)`. A language has one form or both. */
+/** Return a text that counts: `tn("{count} file", "{count} files", 3)`. A language has a text or one for each form. */
 export function tn(one, many, count, values = {}) {
-  const known = texts[many];
-  const forms = Array.isArray(known) ? known : [known ?? one, known ?? many];
-  const form = new Intl.PluralRules(language).select(count) === "one" ? forms[0] : forms.at(-1);
+  const forms = [translation(many) ?? [one, many]].flat();
+  const order = FORMS.filter((form) => rules.resolvedOptions().pluralCategories.includes(form));
+  const form = forms[Math.min(order.indexOf(rules.select(count)), forms.length - 1)];
   return fill(form, { count: number(count), ...values });
 }
 
@@ -57,6 +64,15 @@ export function chooseLanguage(code) {
   location.reload();
 }
 
+function available(tag) {
+  const code = tag?.toLowerCase() ?? "";
+  return [code, code.split("-")[0]].find((part) => Object.hasOwn(LANGUAGES, part));
+}
+
+function translation(text) {
+  return Object.hasOwn(texts, text) ? texts[text] : undefined;
+}
+
 function fill(text, values) {
-  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? String(values[name]) : whole));
 }

@@ -1,5 +1,6 @@
 // The page /-/docs: fetches /-/openapi.json as its user, lists the operations, and shows one of them.
 
+import { openBar } from "../console/shell.js";
 import { announce, byId, element } from "../dom.js";
 import { Model } from "./model.js";
 import { operationView, pathPieces } from "./operation.js";
@@ -217,4 +218,5 @@ byId("forget-token").addEventListener("click", () => { token = ""; load(); });
 byId("again").addEventListener("click", load);
 byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId("operation").focus(); });
 addEventListener("hashchange", () => route());
+openBar();
 load();

@@ -218,7 +218,12 @@ def test_what_is_served_of_stored_files_is_described() -> None:
     upload, folder = made["paths"]["/upload/{filepath}"], made["paths"]["/upload/"]
     assert list(upload["delete"]["responses"]) == ["204", "default"]
     assert upload["get"]["summary"] == "The file"
-    assert [one["name"] for one in folder["get"]["parameters"]] == ["limit", "cursor", "recursive"]
+    assert [one["name"] for one in folder["get"]["parameters"]] == [
+        "limit",
+        "cursor",
+        "recursive",
+        "search",
+    ]
     listed = made["paths"]["/-/uploads"]["get"]
     assert {one["name"] for one in listed["parameters"]} >= {"principal", "since", "state", "cursor"}
 

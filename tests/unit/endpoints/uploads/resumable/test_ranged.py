@@ -20,7 +20,9 @@ from gateway.endpoints.uploads.resumable.operations import (
     PartialResult,
 )
 from gateway.endpoints.uploads.resumable.ranged import (
+    is_piece,
     offset_fields,
+    piece_response,
     put_response,
     read_key,
     read_put,
@@ -39,8 +41,8 @@ def lines_of(*lines: str) -> Lines:
     return read_headers(CIMultiDict((name, value) for name, _, value in fields)).lines
 
 
-def ranged(text: str, content_length: int | None = None) -> Creation | Append:
-    return read_put(lines_of(f"Content-Range: {text}"), KEY, content_length)
+def ranged(text: str, content_length: int | None = None, key: str = KEY) -> Creation | Append:
+    return read_put(lines_of(f"Content-Range: {text}"), key, content_length)
 
 
 def result(offset: int, length: int | None = 10, **named: Any) -> PartialResult:
@@ -66,9 +68,8 @@ def test_a_range_of_no_byte_is_the_end() -> None:
     "text",
     [
         "bytes 4000-3998/3999",  # curl -C 4000 -T -
-        "bytes 0-4/10",
-        "bytes 4-8/10",
         "bytes 4-10/10",
+        "bytes 4-3/10",
         "bytes 11-9/10",
         "bytes 4-9/*",
         "bytes */10",
@@ -87,7 +88,25 @@ def test_another_range_is_refused(text: str) -> None:
     assert caught.value.code == "bad_range"
 
 
-@pytest.mark.parametrize(("text", "content_length"), [("bytes 0-9/10", 6), ("bytes 4-9/10", 10)])
+@pytest.mark.parametrize("text", ["bytes 0-4/10", "bytes 4-8/10"])
+def test_a_range_that_ends_before_the_file_needs_a_key(text: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        ranged(text, key="")
+    assert caught.value.code == "bad_range"
+    assert is_piece(lines_of(f"Content-Range: {text}"))
+
+
+def test_with_a_key_a_range_may_be_a_piece() -> None:
+    assert ranged("bytes 0-4/10", 5) == Creation("ranged", 10, BodyTerms(), resume_key=KEY)
+    assert ranged("bytes 4-8/10", 5) == Append(4, BodyTerms(), 10)
+    response = piece_response(result(9), KEY)
+    assert response.status == 204
+    assert (response.headers["Upload-Offset"], response.headers["Upload-Complete"]) == ("9", "?0")
+
+
+@pytest.mark.parametrize(
+    ("text", "content_length"), [("bytes 0-8/10", 10), ("bytes 0-9/10", 6), ("bytes 4-9/10", 10)]
+)
 def test_a_range_and_a_body_of_another_length_are_refused(text: str, content_length: int) -> None:
     with pytest.raises(Refusal) as caught:
         ranged(text, content_length)
@@ -176,6 +195,7 @@ def test_a_complete_upload_without_a_key_has_no_offset_to_go_on_from() -> None:
     complete = result(10, is_complete=True)
     assert offset_fields(complete, "") == {
         "Upload-Complete": "?1", "Upload-Length": "10", "Cache-Control": "no-store",
+        "Link": '</-/uploads/ID>; rel="status"',
     }  # fmt: skip
     assert offset_fields(complete, KEY)["Upload-Offset"] == "9"
 
