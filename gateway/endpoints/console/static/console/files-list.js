@@ -87,7 +87,7 @@ export class FileList {
     this.trouble.replaceChildren();
     const { entries } = page;
     const first = this.fresh;
-    Object.assign(this, { next: page.next, done: page.next === null, folder: { url: page.url }, fresh: false });
+    Object.assign(this, { next: page.next, done: page.next === null, folder: page, fresh: false });
     this.searched += page.searched ?? 0;
     if (first && this.done && !this.place.search) {
       this.order ??= ["name", 1];

@@ -12,7 +12,7 @@ const SHOWN_NAMES = 5;
 export async function removeFiles(source, entries, place) {
   const files = entries.filter(({ kind }) => kind === "file");
   if (!files.length) {
-    place.replaceChildren(element("p", {}, t("Only files are deleted, not folders.")));
+    place.replaceChildren(element("p", { role: "alert" }, t("Only files are deleted, not folders.")));
     return null;
   }
   if (!(await agreed(files, entries.length - files.length))) return null;
@@ -65,10 +65,10 @@ async function removeFile(source, entry) {
 
 function report(place, count, failed) {
   const text = tn("{count} file deleted.", "{count} files deleted.", count);
-  announce(text);
+  announce(failed.length ? `${text} ${tn("{count} was not deleted.", "{count} were not deleted.", failed.length)}` : text);
   place.replaceChildren(element("div", { class: "files-report" },
     element("p", {}, text),
-    failed.length > 0 && element("ul", { class: "files-failures", role: "alert" },
+    failed.length > 0 && element("ul", { class: "files-failures" },
       failed.map(([{ name }, failure]) => element("li", {}, `${quotedName(name)}: `, failure.text))),
     element("button", { type: "button", class: "plain small", onclick: () => place.replaceChildren() }, t("Close")),
   ));
