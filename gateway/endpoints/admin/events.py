@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.admin.json_changes import read_change
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import error_groups, remote_ledger
 from gateway.events.protocols import (

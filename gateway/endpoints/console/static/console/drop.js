@@ -160,14 +160,18 @@ class DropPage {
     summary.draw();
   }
 
+  get #isFull() {
+    const { left } = this.#told;
+    return left.files === 0 || left.bytes === 0;
+  }
+
   #drawFacts() {
     const { left, expires } = this.#told;
-    const isFull = left.files === 0 || left.bytes === 0;
-    const lines = [
+    const isFull = this.#isFull;
+    const lines = isFull ? [t("This link is full: nothing more can be sent.")] : [
       expires ? [t("Until"), " ", dayAndHour(expires)] : null,
       left.files !== null && left.files > 0 && tn("{count} more file may be sent", "{count} more files may be sent", left.files),
       left.bytes !== null && left.bytes > 0 && t("{size} left", { size: bytes(left.bytes) }),
-      isFull && t("This link is full: nothing more can be sent."),
     ].filter(Boolean);
     const text = JSON.stringify([left, Math.floor(Date.now() / 60_000)]);
     if (this.#facts.dataset.drawn === text) return;
@@ -183,7 +187,8 @@ class DropPage {
     this.#thanks.hidden = !isDone;
     this.#thanks.replaceChildren(...(isDone ? [
       element("h3", {}, t("Thank you")),
-      element("p", {}, t("Everything has arrived. You can close this page, or send more.")),
+      element("p", {}, this.#isFull ? t("Everything has arrived. You can close this page.")
+        : t("Everything has arrived. You can close this page, or send more.")),
     ] : []));
   }
 }

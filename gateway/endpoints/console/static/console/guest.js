@@ -49,7 +49,7 @@ export async function openGuestPage(kind, title, fill) {
   const main = byId("main");
   await loadTexts();
   drawBar(null);
-  byId("bar").querySelector("h1")?.replaceChildren("Upload Gateway"); // it leads nowhere from here
+  byId("bar").querySelector("h1 a")?.removeAttribute("href"); // it leads nowhere from here
   watchConnection(null);
   markLanguage();
   byId("skip").textContent = t("Skip to the page");

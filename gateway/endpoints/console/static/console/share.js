@@ -63,11 +63,12 @@ class SharePage {
       : element("button", { type: "button", class: "plain small", onclick: () => this.#go(path) }, element("bdi", {}, label)));
     const names = [shownName(this.#told.folder), ...steps.map(shownName)];
     const paths = names.map((_, at) => steps.slice(0, at).map((name) => `${name}/`).join(""));
-    this.#head.replaceChildren(
+    const until = this.#told.expires && element("span", {}, t("Until"), " ", dayAndHour(this.#told.expires));
+    this.#head.replaceChildren(element("div", { class: "guest" },
       element("div", { class: "toolbar" }, element("h2", { tabindex: "-1" }, element("bdi", {}, names.at(-1))), this.#all),
-      element("p", { class: "facts-of-link" }, this.#told.expires && [t("Until"), " ", dayAndHour(this.#told.expires)]),
-      steps.length > 0 && element("nav", { class: "row", "aria-label": t("Folders") },
-        names.map((name, at) => step(name, paths[at], at === names.length - 1))));
+      element("p", { class: "facts-of-link" }, until),
+      steps.length > 0 && element("div", { class: "row", role: "group", "aria-label": t("Folders") },
+        names.map((name, at) => step(name, paths[at], at === names.length - 1)))));
   }
 
   async #load(cursor) {
@@ -102,21 +103,21 @@ class SharePage {
     const label = element("bdi", {}, name);
     if (entry.kind === "folder") {
       return element("button", { type: "button", class: "entry", onclick: () => this.#go(entry.path) },
-        element("span", { class: "thumb", "aria-hidden": "true" }, "📁"), label, element("span", { class: "unseen" }, t("(folder)")));
+        sign("folder"), label, element("span", { class: "unseen" }, t("(folder)")));
     }
     if (!entry.url || !PICTURES.has(entry.mime)) {
-      return element("span", { class: "entry" }, element("span", { class: "thumb", "aria-hidden": "true" }, "📄"), label);
+      return element("span", { class: "entry" }, sign("file"), label);
     }
     const small = entry.bytes <= MAX_SMALL_PICTURE
       ? element("img", { class: "thumb", src: here(entry.url), alt: "", loading: "lazy", width: 40, height: 40 })
-      : element("span", { class: "thumb", "aria-hidden": "true" }, "🖼️");
+      : sign("picture");
     return element("button", { type: "button", class: "entry", "aria-label": t("Show {name}", { name }), onclick: () => this.#show(entry) }, small, label);
   }
 
   #download(entry) {
     if (!entry.url) return "";
     const label = t("Download {name}", { name: shownName(entry.name) });
-    return element("button", { type: "button", class: "plain small", "aria-label": label, onclick: () => this.#fetch(entry) }, t("Download"));
+    return element("button", { type: "button", class: "plain", "aria-label": label, onclick: () => this.#fetch(entry) }, t("Download"));
   }
 
   async #show(entry) {
@@ -185,6 +186,21 @@ class SharePage {
 function here(text) {
   const url = new URL(text);
   return new URL(url.pathname.split("/-/").slice(1).join("/-/") + url.search, API).href;
+}
+
+const SIGNS = {
+  file: "M14 3H7a2 2 0 0 0-2 2v14a2 2 0 0 0 2 2h10a2 2 0 0 0 2-2V8ZM14 3v5h5",
+  folder: "M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
+  picture: "M5 4h14a1 1 0 0 1 1 1v14a1 1 0 0 1-1 1H5a1 1 0 0 1-1-1V5a1 1 0 0 1 1-1ZM4 17l5-5 4 4 2-2 5 5M15.5 9h.01",
+};
+
+function sign(name) {
+  const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  drawing.setAttribute("viewBox", "0 0 24 24");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", SIGNS[name]);
+  drawing.append(line);
+  return element("span", { class: "thumb", "aria-hidden": "true" }, drawing);
 }
 
 function pathOfAddress() {
