@@ -58,7 +58,7 @@ async def test_progress_results_and_errors_of_handlers_appear_as_they_come(
     gateway = await start_gateway(plugins=[folder], downloads="on")
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.make({"three.txt": b"one two three"})
+        await visit.make(tmp_path / "mine", {"three.txt": b"one two three"})
         row = visit.row("three.txt")
         await expect(row.get_by_role("progressbar", name="Progress of counting")).to_have_js_property(
             "value", 40
@@ -66,7 +66,9 @@ async def test_progress_results_and_errors_of_handlers_appear_as_they_come(
         await expect(row.locator(".handler[data-state=dead]")).to_contain_text(
             "RuntimeError: no <b>thumbnail</b> of this."
         )
-        await expect(row.locator(".handler[data-state=dead]")).to_contain_text("An operator can run it again.")
+        await expect(row.locator(".handler[data-state=dead]")).to_contain_text(
+            "An operator can run it again."
+        )
         gate.touch()
         await expect(row.locator(".handler", has_text="counting")).to_contain_text("done")
         results = row.locator(".results")
@@ -90,7 +92,7 @@ async def test_a_held_upload_waits_for_its_decision_and_tells_it(
     gateway = await start_gateway(plugins=[folder])
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.make({"good.txt": b"good", "bad.txt": b"bad"})
+        await visit.make(tmp_path / "mine", {"good.txt": b"good", "bad.txt": b"bad"})
         for name in ("good.txt", "bad.txt"):
             await expect(visit.row(name)).to_contain_text("Whole, and waiting for a decision")
         gate.touch()
@@ -108,7 +110,7 @@ async def test_names_are_text_whatever_they_have(start_gateway: StartGateway, tm
     }
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.make(hostile)
+        await visit.make(tmp_path / "mine", hostile)
         await visit.headline("All 3 files are stored")
         names = await visit(".upload-name").all_text_contents()
         assert sorted(names) == [

@@ -50,7 +50,10 @@ async def wait_sent(visit: UploadVisit, name: str, percent: int) -> None:
     async def is_sent() -> bool:
         return bool(await visit.page.evaluate(script) > percent / 100)
 
-    await wait_until(is_sent)
+    try:
+        await wait_until(is_sent)
+    except TimeoutError:
+        raise AssertionError(await visit("main").inner_text(), visit.said) from None
 
 
 async def test_a_large_file_goes_in_pieces_and_is_paused_and_gone_on_with(
@@ -171,12 +174,14 @@ async def test_what_is_refused_is_told_in_words_while_others_go_on(
             "large.bin": bytes(2001),
             "b.txt": b"",
         }
-        await visit.make(files)
+        await visit.make(tmp_path / "mine", files)
         await visit.headline("3 files were not stored")
         await expect(visit(".facts-line")).to_have_text("2 files are stored")
         await expect(visit.row("run.exe")).to_contain_text("Programs are not <b>taken</b> here.")
         await expect(visit.row("taken.txt")).to_contain_text("exists")
-        await expect(visit.row("large.bin")).to_contain_text("It has 2,001 bytes, and 2,000 is the most.")
+        await expect(visit.row("large.bin")).to_contain_text(
+            "It has 2,001 bytes, and 2,000 is the most."
+        )
         assert not any("large.bin" in request.url for request in puts)
         sent = len(puts)
         assert sent == 4  # what is refused is not sent again by itself
@@ -214,7 +219,7 @@ async def test_a_gateway_that_is_busy_is_asked_again_when_it_says_so(
             await route.fulfill(status=status, headers={"Retry-After": wait}, body=body)  # type: ignore[attr-defined]
 
         await visit.page.route("**/upload/**", answer)
-        await visit.make({"a.txt": b"abc"})
+        await visit.make(tmp_path / "mine", {"a.txt": b"abc"})
         await expect(visit.row("a.txt")).to_contain_text("Overloaded, please wait.")
         await expect(visit.row("a.txt")).to_contain_text("Try again in 2 h 0 min.")
         await visit.press("Try a.txt again")
