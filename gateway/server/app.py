@@ -92,6 +92,9 @@ class Gateway:
                 log.warning("%s: %s", folder, NO_FILES, extra=event("plugins.empty"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
             settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
+            if settings.web:
+                page = public_url(settings, self.resources.base.installation.own)
+                log.info("open %s/ in a browser", page, extra=event("gateway.configured"))
             if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
                 log.warning("%s", shared, extra=event("stored_path.shared"))
 

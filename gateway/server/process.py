@@ -29,6 +29,7 @@ from gateway.auth.tokens import ensure_token, tokens_of
 from gateway.commit.disk import DiskSpace, RenameLock, ReservationTable
 from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import host_port
+from gateway.endpoints.console.static_files import read_operator_files
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
 from gateway.limits import FixedWindowCounters, InFlightTable
@@ -118,6 +119,7 @@ def open_shared_resources(
 
     Without `read_settings` the settings stay as they are.
     """
+    read_operator_files(settings)  # each process reads them: what is wrong is told once, and before
     with ExitStack() as stack:
         fresh = FreshState(settings.state)
         StateDirectory(settings.state).prepare()
