@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.conftest import StartGateway
-from tests.integration.console.events.filled import visiting
+from tests.integration.console.events.filled import show_instead, visiting
 from tests.support.browser import check_looks
 from tests.support.harness import get, write_plugin
 from tests.support.ports import free_port
@@ -92,14 +92,15 @@ async def test_handlers_upstreams_and_routes_are_shown_without_any_secret(
         await expect(headings).to_have_text(names)
         uploaded = visit("section", has_text="OnFileUploaded").locator(".handlers > li")
         await expect(uploaded).to_have_text([
-            re.compile("1chathandlers.yaml:15.*Webhook to https://hooks.example.com"),
-            re.compile("2thumbnailhandlers.yaml:8.*Paused.*5 attempts"),
+            re.compile("chathandlers.yaml:15.*Webhook to https://hooks.example.com"),
+            re.compile("thumbnailhandlers.yaml:8.*Paused.*5 attempts"),
         ])  # fmt: skip
         await expect(visit("section", has_text="Schedule").last).to_contain_text("next run in")
         await expect(visit(".paged tbody tr")).to_have_count(2)
-        await expect(visit(".paged")).to_contain_text("100 in 1 min 0 s for each address")
+        await expect(visit(".paged")).to_contain_text("100 in 1 min for each address")
         assert "secret" not in await visit.page.content()
         await check_looks(visit, keep="plugins-full")
+        await show_instead(visit, {str(tmp_path): "/srv"})
         await visit.take("console-plugins")
         assert visit.said == []
 
