@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -173,10 +175,32 @@ async def test_a_gateway_that_is_away_leaves_what_is_shown_and_comes_back_by_its
         await visit.shows(["a", "b"])
         await visit.page.route("**/*", lambda route: route.abort())
         await visit.page.get_by_role("button", name="Refresh").click()
-        await expect(visit(".failure")).to_contain_text("The gateway does not answer.")
+        await expect(visit("#banner")).to_contain_text("The gateway does not answer.")
+        await expect(visit(".failure")).to_contain_text("This list may be old.")
         await visit.shows(["a", "b"])
         await check_looks(visit, keep="away")
         (upload / "c").write_bytes(b"")
         await visit.page.unroute("**/*")
         await visit.shows(["a", "b", "c"])
         await expect(visit(".failure")).to_have_count(0)
+
+
+async def test_the_page_looks_as_the_docs_show_it(start_gateway: StartGateway, upload: Path) -> None:
+    sizes = {
+        "annual report.pdf": 2_400_000,
+        "contract.pdf": 318_000,
+        "logo.svg": 4_200,
+        "notes.md": 1_900,
+    }
+    contents = {f"2025/{name}": bytes(size) for name, size in sizes.items()}
+    store(upload, "2025/invoices/1", "2025/photos/1", **contents)
+    for number, name in enumerate(sizes):
+        os.utime(upload / "2025" / name, (time.time() - 86400 * (number + 2),) * 2)
+    gateway = await start_gateway(listing=True, downloads=True, deletes=True)
+    async with visiting_files(bypass_csp=True, viewport={"width": 1100, "height": 640}) as visit:
+        await visit.go(gateway, path="/upload/2025/")
+        await visit.row("contract.pdf").get_by_role("checkbox").check()
+        await visit.row("logo.svg").get_by_role("checkbox").check()
+        await expect(visit(".files-count")).to_have_text("2 selected · 322 kB")
+        await visit.take("files")
+        await check_looks(visit, keep="selected")

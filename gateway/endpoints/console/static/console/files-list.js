@@ -114,8 +114,9 @@ export class FileList {
       this.away = error.status === 0;
       const busy = error.status === 429 || error.status === 503;
       if (busy) this.retry = setTimeout(() => this.pages(), (error.retryAfter || RETRY_SECONDS) * 1000);
+      const old = this.away && this.rows.entries.length > 0;
       this.trouble.replaceChildren(element("div", { class: "failure" },
-        element("p", {}, t(error.message), busy || this.away ? ` ${t("The page tries again by itself.")}` : ""),
+        element("p", {}, old ? t("This list may be old.") : t(error.message), busy || this.away ? ` ${t("The page tries again by itself.")}` : ""),
         element("button", { type: "button", class: "plain small", onclick: () => this.pages() }, t("Try again"))));
     }
     this.draw();
@@ -169,7 +170,8 @@ export class FileList {
     this.grid.hidden = count === 0;
     this.grid.setAttribute("aria-rowcount", this.whole ? count + 1 : -1);
     this.element.setAttribute("aria-busy", String(this.loading));
-    this.summary.textContent = this.summaryText();
+    // What is loaded again is told of when it is here.
+    if (!this.fresh || !count) this.summary.textContent = this.summaryText();
     this.stopButton.hidden = !(this.loading && this.place.search);
     this.moreButton.hidden = this.done || this.loading || this.trouble.hasChildNodes();
     this.empty.replaceChildren(...(count || !this.whole ? [] : this.emptyText()));

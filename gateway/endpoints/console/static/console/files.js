@@ -117,7 +117,7 @@ class FilesPage {
     const zip = !place.search && this.list.folder && this.list.rows.entries.length ? this.source.zipUrl(this.list.folder) : null;
     this.tools.replaceChildren(...[
       zip && element("a", { class: "button plain", href: zip, download: true }, t("Download as zip")),
-      ...folderLinks(this.session, this.list.folder?.path ?? place.path),
+      ...(this.list.folder || place.path === this.source.home ? folderLinks(this.session, this.list.folder?.path ?? place.path) : []),
       element("button", { type: "button", class: "plain", onclick: () => this.refresh() }, t("Refresh")),
     ].filter(Boolean));
   }
