@@ -5,6 +5,7 @@ import { principalName, uploadLink } from "./activity-states.js";
 import { get, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { bytes, moment } from "./format.js";
+import { nameElement, quotedName, shownName } from "./files-names.js";
 import { notify } from "./shell.js";
 import { rows } from "./table.js";
 import { t } from "./texts.js";
@@ -71,17 +72,17 @@ function waitingFor(title, query, text, columns) {
 
 /** Return the buttons that decide about a held upload. */
 export function decisionButtons(row, decided) {
-  const name = row.path;
+  const name = shownName(row.path);
   async function release() {
-    await decide(row, "release", {}, t("Released {name}", { name }), decided);
+    await decide(row, "release", {}, t("Released {name}", { name: quotedName(row.path) }), decided);
   }
   async function reject() {
     const answer = await ask({
       title: t("Reject this upload?"), danger: true, action: t("Reject"),
-      text: [element("p", { class: "path", dir: "auto" }, name), t("Its file is removed. This cannot be undone.")],
+      text: [element("p", { class: "path" }, nameElement(row.path)), t("Its file is removed. This cannot be undone.")],
       fields: [{ name: "reason", label: t("Reason"), hint: t("Its uploader can read it."), maxlength: 1000 }],
     });
-    if (answer) await decide(row, "reject", { reason: answer.reason }, t("Rejected {name}", { name }), decided);
+    if (answer) await decide(row, "reject", { reason: answer.reason }, t("Rejected {name}", { name: quotedName(row.path) }), decided);
   }
   return element("div", { class: "row decisions" },
     element("button", { type: "button", class: "plain small", onclick: release, "aria-label": t("Release {name}", { name }) }, t("Release")),

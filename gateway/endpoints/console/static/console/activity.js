@@ -65,7 +65,7 @@ function rateCard(title, format) {
   const card = element("div", { class: "card" }, element("h3", {}, title), figure, note, chart);
   card.show = (value, text) => {
     setText(figure, value === null ? "–" : format(value));
-    setText(note, text || t("average of 5 seconds"));
+    setText(note, text || t("5 s average"));
     chart.draw(keep(value));
   };
   return card;

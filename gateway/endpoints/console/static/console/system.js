@@ -59,7 +59,7 @@ function factCards() {
   const processes = card(t("Processes"));
   const disk = element("div", { class: "card" });
   let space = null;
-  const place = element("div", { class: "grid" }, uploads, waiting, processes, disk);
+  const place = element("div", { class: "grid pairs" }, uploads, waiting, processes, disk);
   place.show = (facts, snapshot) => {
     if (!facts) return;
     const { uploads: counts } = facts;
