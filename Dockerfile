@@ -1,26 +1,26 @@
 # The image starts safely: `--auth token` makes a token at the first start and prints it once to
 # the log. Everything that must last, uploads and the journal alike, lies in the volume /data.
 #
-#   docker build -t upload-gateway .
+#   scripts/image                              (builds, tries, and leaves the image `upload-gateway`)
+#   docker build -t upload-gateway .           (builds it only)
 #   docker run -p 8080:8080 -v uploads:/data upload-gateway
 #   docker run ... upload-gateway serve --plugins builtin:quickstart      (no plugin is active by itself)
 #   docker exec CONTAINER gateway events list
 #   docker run ... upload-gateway worker --events nats://n1,n2,n3 --plugins /plugins/mine
 
-# The Python that the tests run on.
-ARG PYTHON=3.11
+# The Python that the tests run on. Another base needs `python` 3.11 with venv, and useradd.
+ARG BASE=docker.io/library/python:3.11-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /src
 COPY pyproject.toml setup.cfg setup.py README.md ./
 COPY gateway ./gateway
 COPY plugins ./plugins
-RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[filetype,heic,nats,otel,photos,postgres]" \
-    && python -m venv /opt/gateway \
+RUN python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --no-index --find-links /wheels "upload-gateway[filetype,heic,nats,otel,photos,postgres]"
+        ".[filetype,heic,nats,otel,photos,postgres]"
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
 COPY --from=build /opt/gateway /opt/gateway
 COPY plugins /plugins
 RUN groupadd --gid 10001 gateway \

@@ -189,13 +189,17 @@ class ApiKeys:
     def find(self, tokens: Iterable[str]) -> ApiKey | None:
         """Return the key of the first of `tokens` that is one and counts now."""
         for token in tokens:
-            if not token.startswith(KEY_PREFIX):
-                continue
-            secret, now = self._secrets.get(token_digest(token)), time.time()
-            if secret is not None and secret.is_valid(now):
-                self._uses[secret.key.name] = now
-                return secret.key
+            if token.startswith(KEY_PREFIX) and (key := self.find_digest(token_digest(token))):
+                return key
         return None
+
+    def find_digest(self, digest: str) -> ApiKey | None:
+        """Return the key of a secret with this SHA-256, if it counts now."""
+        secret, now = self._secrets.get(digest), time.time()
+        if secret is None or not secret.is_valid(now):
+            return None
+        self._uses[secret.key.name] = now
+        return secret.key
 
     def count_request(self, key: ApiKey) -> None:
         """Count a request of a key, over all processes. Raises `Refusal("too_many_requests")`."""

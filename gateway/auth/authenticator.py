@@ -7,7 +7,6 @@ count only where the settings name an issuer.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,10 +18,12 @@ from gateway.auth.links.access import LinkAccess
 from gateway.auth.links.link import LINK_PREFIX
 from gateway.auth.local_only import LocalOnly
 from gateway.auth.presented import presented_tokens, web_token
-from gateway.auth.principals import AMBIENT_KINDS, CERTIFICATE, INTERNAL, SIGNED
+from gateway.auth.principals import CERTIFICATE, INTERNAL, SIGNED, TOKEN
 from gateway.auth.request import Caller, RequestHead
 from gateway.auth.roles import Role, Roles
-from gateway.auth.tokens import token_digest
+from gateway.auth.sessions.access import SessionAccess
+from gateway.auth.sessions.cookie import session_of
+from gateway.auth.tokens import AcceptedTokens
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
 from gateway.domain.method_overrides import named_methods
@@ -67,9 +68,12 @@ class Auth:
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
         self.local_only = LocalOnly(settings)
         self.proxies = Proxies(settings.trusted_proxies)
-        self._tokens = tuple(tokens)
+        self.tokens = AcceptedTokens(tokens)
+        """The tokens in force."""
         self._origins = settings.cors_origins
         self.identity = IdentityHeaders(settings, self.proxies)
+        self.sessions: SessionAccess | None = None
+        """The sessions of people, once there may be any."""
         self.links: LinkAccess | None = None
         """The links of this gateway, once there may be any."""
 
@@ -80,14 +84,16 @@ class Auth:
         6750 section 2.1) or `X-Auth-Token: T`, then an API key there, then a JSON Web Token in the
         former, then the internal credential of a gateway of this installation, which is valid for
         exactly one method and target. The token precedes the credential: a script that passes on its
-        user's token acts for that user. A key or a link is nobody's for a request that it is not for,
-        whatever else decides about it: that is refused (`forbidden`), and so is a key above its rate
+        user's token acts for that user. Last come the session of a browser, and what a proxy or a
+        certificate says. A key or a link is nobody's for a request that it is not for, whatever else
+        decides about it: that is refused (`forbidden`), and so is a key above its rate
         (`too_many_requests`).
 
         With `jwt` a JSON Web Token that is not accepted is refused with the reason (Refusal
-        `unauthorized`), else its sender is unknown. Waits, and raises `issuer_unavailable`, only
-        where the issuer's keys are not here. Raises Refusal (403) for a signature that is not valid
-        for exactly this request: `bad_signature`, `expired`, `not_granted`.
+        `unauthorized`), else its sender is unknown. Waits only where the issuer's keys are not here,
+        which may raise `issuer_unavailable`, and where sessions have changed. Raises Refusal (403) for
+        a signature that is not valid for exactly this request: `bad_signature`, `expired`,
+        `not_granted`.
         """
         caller = self.authenticate_now(head, jwt=jwt)
         if caller is not None:
@@ -98,8 +104,8 @@ class Auth:
     def authenticate_now(self, head: RequestHead, *, jwt: bool = False) -> Caller | None:
         """Return the same at once, None for a JSON Web Token that was not verified lately.
 
-        None also for a key with a rate: what asks here may leave the request, which counts once. Raises
-        as `authenticate` does, but not `issuer_unavailable`.
+        None also for a key with a rate: what asks here may leave the request, which counts once; and
+        for a session where sessions have changed. Raises as `authenticate`, but `issuer_unavailable`.
         """
         caller = head.caller
         if caller is None:
@@ -128,7 +134,7 @@ class Auth:
             return Caller(dict(SIGNED), grant)
         if self.links is not None and (link := self.links.link_of(head)) is not None:
             return Caller(link.principal, link=link)
-        principal = self._bearer(head.headers) if self._tokens else None
+        principal = None if self.tokens.is_empty else self._bearer(head.headers)
         if principal is None and (key := self._key(head)) is not None:
             _check_scope(key, head)
             return None if key.rate is not None else Caller(key.principal, key=key)
@@ -136,10 +142,14 @@ class Auth:
             principal = self._verifier.cached_principal(token)
             if principal is None:
                 return None
-        return Caller(principal or self._implied(head))
+        principal = principal or self._peer(head)
+        return self._implied_caller(head) if principal is None else Caller(principal)
 
     async def _verified_caller(self, head: RequestHead) -> Caller:
-        """Return the sender of a key that counts requests, or of a JSON Web Token, which may wait."""
+        """Return the sender of a key that counts requests, of a JSON Web Token, or of a session.
+
+        The latter two may wait.
+        """
         principal, rejected = None, None
         key = self._key(head)
         if key is not None and self._keys is not None:
@@ -152,7 +162,15 @@ class Auth:
                 if refusal.code != "unauthorized":
                     raise
                 rejected = refusal
-        return Caller(principal or self._implied(head), None, rejected)
+        principal = principal or self._peer(head)
+        if principal is not None:
+            return Caller(principal, None, rejected)
+        if self.sessions is not None and session_of(head.headers) is not None:
+            await self.sessions.sessions.refresh()
+        caller = self._session_caller(head) or self._ambient_caller(head)
+        if caller.key is not None and self._keys is not None:
+            self._keys.count_request(caller.key)
+        return caller._replace(rejected=rejected)
 
     def _verified_grant(self, head: RequestHead) -> Grant | None:
         """Return what the URL of a request was signed for, None where it has no signature."""
@@ -186,21 +204,42 @@ class Auth:
             return True
         return self._bearer(headers) is not None
 
-    def replace_tokens(self, tokens: Sequence[Token]) -> None:
-        """Know these tokens from now on, and no others."""
-        self._tokens = tuple(tokens)
-
     def _key(self, head: RequestHead) -> ApiKey | None:
         if self._keys is None or self._keys.is_empty:
             return None
         return self._keys.find(presented_tokens(head.headers))
 
-    def _implied(self, head: RequestHead) -> dict[str, Any] | None:
-        """Return who sends a request without a credential of its own for us. Raises `Refusal`."""
-        principal = self._peer(head) or self._ambient(head)
-        if principal is not None and principal["kind"] in AMBIENT_KINDS:
-            refuse_foreign_page(head, self._origins if head.origins is None else head.origins)
-        return principal
+    def _implied_caller(self, head: RequestHead) -> Caller | None:
+        """Return who sends a request without a credential of its own for us.
+
+        None where sessions have to be read, or the request counted. Raises `Refusal`.
+        """
+        if self.sessions is not None and session_of(head.headers) is not None:
+            if not self.sessions.sessions.are_current:
+                return None
+            if (caller := self._session_caller(head)) is not None:
+                return None if caller.key is not None and caller.key.rate is not None else caller
+        return self._ambient_caller(head)
+
+    def _session_caller(self, head: RequestHead) -> Caller | None:
+        """Return who has signed in, None where no session counts. Raises `Refusal`."""
+        signed_in = None if self.sessions is None else self.sessions.find(head, self.tokens)
+        if signed_in is None:
+            return None
+        self._refuse_foreign_page(head)
+        if signed_in.key is not None:
+            _check_scope(signed_in.key, head)
+        return Caller(signed_in.principal, key=signed_in.key, session=signed_in.session)
+
+    def _ambient_caller(self, head: RequestHead) -> Caller:
+        """Return whom a proxy or a certificate names, if any. Raises `Refusal`."""
+        principal = self._ambient(head)
+        if principal is not None:
+            self._refuse_foreign_page(head)
+        return Caller(principal)
+
+    def _refuse_foreign_page(self, head: RequestHead) -> None:
+        refuse_foreign_page(head, self._origins if head.origins is None else head.origins)
 
     def _ambient(self, head: RequestHead) -> dict[str, Any] | None:
         """Return the user that a trusted proxy names, else the holder of the client's certificate.
@@ -221,12 +260,8 @@ class Auth:
         return dict(INTERNAL) if genuine else None
 
     def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
-        matching: Token | None = None
-        for digest in map(token_digest, presented_tokens(headers)):
-            for token in self._tokens:  # all of them: the time taken must not tell which one matches
-                if hmac.compare_digest(digest, token.sha256):
-                    matching = token
-        return None if matching is None else {"name": matching.name, "kind": "token"}
+        token = self.tokens.find(presented_tokens(headers))
+        return None if token is None else {"name": token.name, "kind": TOKEN}
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
         """Apply the default authorization; see `Roles.authorize`. Raises `Refusal`."""

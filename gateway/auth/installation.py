@@ -27,6 +27,7 @@ from gateway.signing.keys import (
     TrustedCall,
     UploadSecrets,
 )
+from gateway.signing.sign_in import SignInSigner
 from gateway.signing.urls import UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
@@ -42,7 +43,7 @@ class Installation:
 
     The first of `keys` signs, all of them verify. `urls` signs and verifies URLs, `marks` the objects
     of a bucket that others may write too; `secrets` are those of partial uploads, `links`
-    signs for whoever knows the password of a link.
+    signs for whoever knows the password of a link, `sign_in` for people who sign in.
     """
 
     def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
@@ -50,6 +51,7 @@ class Installation:
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
         self.secrets = UploadSecrets(keys)
+        self.sign_in = SignInSigner(keys)
         self.links = LinkSigner(keys)
         self.settings = settings
         self._bound = bound

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+TOKEN: Final = "token"  # noqa: S105 - no password
+"""The kind of principal of a token of the settings."""
+
 API_KEY: Final = "key"
 """The kind of principal of a request with an API key."""
 

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from gateway.auth.api_keys import ApiKey
 from gateway.auth.links.link import Link
+from gateway.auth.principals import AMBIENT_KINDS
+from gateway.auth.sessions.session import Session
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
@@ -20,8 +22,8 @@ class Caller(NamedTuple):
     """Who sends a request.
 
     `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
-    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key,
-    `link` its link.
+    allows. `rejected` says why its JSON Web Token is not accepted. `key` is its API key, also where it
+    has signed in with it; `session` that of a browser which has signed in; `link` its link.
     """
 
     principal: dict[str, Any] | None
@@ -29,6 +31,13 @@ class Caller(NamedTuple):
     rejected: Refusal | None = None
     key: ApiKey | None = None
     link: Link | None = None
+    session: Session | None = None
+
+    @property
+    def is_ambient(self) -> bool:
+        """Whether a browser added the credential by itself: a foreign page could act for the user."""
+        kind = None if self.principal is None else self.principal["kind"]
+        return self.session is not None or kind in AMBIENT_KINDS
 
 
 class RequestHead:

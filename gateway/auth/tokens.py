@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,35 @@ def new_token() -> str:
 def token_digest(token: str) -> str:
     """Return what is kept of a token: its SHA-256 in hex."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class AcceptedTokens:
+    """The tokens in force."""
+
+    def __init__(self, tokens: Iterable[Token] = ()) -> None:
+        self._tokens = tuple(tokens)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none."""
+        return not self._tokens
+
+    def replace(self, tokens: Iterable[Token]) -> None:
+        """Accept these from now on, and no others."""
+        self._tokens = tuple(tokens)
+
+    def find(self, presented: Iterable[str]) -> Token | None:
+        """Return a token that is among those that a request presents."""
+        return self.find_digest(*map(token_digest, presented))
+
+    def find_digest(self, *digests: str) -> Token | None:
+        """Return a token whose SHA-256 is one of these."""
+        matching: Token | None = None
+        for digest in digests:
+            for token in self._tokens:  # all of them: the time taken must not tell which one matches
+                if hmac.compare_digest(digest, token.sha256):
+                    matching = token
+        return matching
 
 
 def tokens_of(settings: Settings) -> tuple[Token, ...]:

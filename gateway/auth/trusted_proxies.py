@@ -40,6 +40,13 @@ class Proxies:
         origins = self._origins(peer, headers)
         return str(origins.pop()) if origins and len(origins) == 1 else peer
 
+    def client_speaks_https(self, peer: str | None, headers: Mapping[str, str]) -> bool | None:
+        """Return whether the client of a trusted proxy speaks HTTPS; None where no such proxy tells."""
+        if not self.trusts(peer):
+            return None
+        schemes = [scheme.lower() for scheme in _listed(headers, "x-forwarded-proto")]
+        return "https" in schemes if schemes else None
+
     def believes(self, peer: str | None, headers: Mapping[str, str]) -> bool:
         """Tell whether the peer is a trusted proxy, and its headers name one client at most.
 

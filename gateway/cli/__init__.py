@@ -32,6 +32,7 @@ VERBS: Final[Mapping[str, str]] = {
     "token": "create a token; prints it once, with its line for the settings file",
     "sign": "print a signed URL",
     "status": "one screen of facts about the running server",
+    "top": "the same, live: uploads on their way, what waits, dead deliveries",
     "uploads": "list uploads: by whom, when, how they ended; decide about held ones",
     "files": "list, show or remove stored files",
     "events": "list events; retry, drop, replay or pause deliveries",

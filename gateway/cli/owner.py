@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from gateway.errors import ConfigError
-from gateway.events.remote_ledger import OWNER_URL, REQUEST_TIMEOUT, socket_session
+from gateway.events.remote_ledger import OWNER_URL, REQUEST_TIMEOUT, RemoteLedger, socket_session
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
 
@@ -31,6 +31,10 @@ class OwnerClient:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+
+    def ledger(self) -> RemoteLedger:
+        """Return the deliveries of the server."""
+        return RemoteLedger(self._session)
 
     async def request(
         self,
@@ -110,6 +114,25 @@ async def running_server(settings: Settings) -> AsyncIterator[OwnerClient | None
                     return
         await asyncio.sleep(_RETRY_INTERVAL)
     yield None
+
+
+@asynccontextmanager
+async def answering_server(settings: Settings) -> AsyncIterator[OwnerClient]:
+    """Connect to a process that answers now: it waits for none, and takes no lock.
+
+    Raises `ConfigError` where none answers.
+    """
+    reason = "none runs"
+    for number in existing_slots(settings.state):
+        async with AsyncExitStack() as stack:
+            try:
+                session = await _connect(StateDirectory(settings.state, number), stack)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                reason = str(error) or type(error).__name__
+            else:
+                yield OwnerClient(session)
+                return
+    raise ConfigError(f"no server answers for {settings.directory} ({reason})")
 
 
 async def _connect(slot: StateDirectory, stack: AsyncExitStack) -> aiohttp.ClientSession:

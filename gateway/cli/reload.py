@@ -32,7 +32,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, *, as_json: bool) -> int:
     async with needed_server(settings) as server:
-        outcome: dict[str, Any] = await server.request("POST", "/-/reload", {}, timeout=RELOAD_TIMEOUT)
+        outcome: dict[str, Any] = await server.request(
+            "POST", "/-/reload", {}, body={}, timeout=RELOAD_TIMEOUT
+        )
     if as_json:
         print(json.dumps(outcome, indent=2, ensure_ascii=False))
         return 1 if outcome["faults"] else 0

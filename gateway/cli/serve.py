@@ -25,7 +25,7 @@ from gateway.errors import ConfigError
 from gateway.server.app import Gateway, running_gateway
 from gateway.server.heartbeat import report_heartbeats
 from gateway.server.memory import memory_kept_low
-from gateway.server.os_process import end_process
+from gateway.server.os_process import end_process, notify_service_manager
 from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
@@ -214,6 +214,7 @@ def _greet(shared: SharedResources) -> None:
             flush=True,
         )
     print(f"listening on {shared.url}", flush=True)
+    notify_service_manager(shared.url)
 
 
 def _raise_file_limit() -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -129,7 +129,7 @@ class _Uploads:
         if self._server is None:
             return await find_upload(self._settings, upload_id)
         try:
-            shown: Json = await self._server.request("GET", _path_of(upload_id), {})
+            shown: Json = await self._server.request("GET", path_of(upload_id), {})
         except AnswerError as error:
             if error.code != "not_found":
                 raise
@@ -137,7 +137,8 @@ class _Uploads:
         return shown
 
 
-def _path_of(upload_id: str) -> str:
+def path_of(upload_id: str) -> str:
+    """Return the path of an upload's status page."""
     return f"/-/uploads/{quote(upload_id, safe='').replace('.', '%2E')}"
 
 
@@ -146,7 +147,7 @@ async def _decide(server: OwnerClient | None, verb: str, upload_id: str, reason:
     if server is None:
         raise ConfigError(f"uploads {verb} needs the running server, which publishes and removes files")
     body = {} if reason is None else {"reason": reason}
-    answer = await server.request("POST", f"{_path_of(upload_id)}/{verb}", {}, body=body)
+    answer = await server.request("POST", f"{path_of(upload_id)}/{verb}", {}, body=body)
     print(f"{printable(answer['upload_id'])}  {answer['state']}")
     return 0
 
@@ -191,14 +192,19 @@ async def _show(uploads: _Uploads, upload_id: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
         return 0
+    print(*upload_lines(shown), sep="\n")
+    return 0
+
+
+def upload_lines(shown: Json) -> Iterator[str]:
+    """Yield the lines of the status page of an upload; an error of a handler below its handler."""
     for name, value in shown.items():
         if name not in {"handlers", "principal"} and value is not None:
             text = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
-            print(f"{name:<15} {printable(str(text))}")
+            yield f"{name:<15} {printable(str(text))}"
     if shown.get("principal"):
-        print(f"{'principal':<15} {printable('{name} ({kind})'.format(**shown['principal']))}")
+        yield f"{'principal':<15} {printable('{name} ({kind})'.format(**shown['principal']))}"
     for handler in shown.get("handlers", ()):
         line = f"{printable(handler['handler'])}: {handler['state']}, tries {handler['attempt']}"
         reason = f": {printable(handler['error'])}" if handler.get("error") else ""
-        print(f"{'handler':<15} {line}{reason}")
-    return 0
+        yield f"{'handler':<15} {line}{reason}"

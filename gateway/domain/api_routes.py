@@ -57,6 +57,8 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/docs", Access.PUBLIC, "docs", "A page that shows this document"),
     ApiRoute("GET", "/-/pages/{filepath}", Access.PUBLIC, "pages", "Scripts and styles of pages"),
     ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
+    ApiRoute("POST", "/-/session", Access.PUBLIC, "session.begin", "Sign in: a cookie for a token"),
+    ApiRoute("DELETE", "/-/session", Access.PUBLIC, "session.end", "Sign out"),
     ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

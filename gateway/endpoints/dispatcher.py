@@ -244,7 +244,7 @@ class Dispatcher:
             if page is not None:
                 return page
             if incoming.raw_path == "/" and method in {"GET", "HEAD"}:
-                return json_response({"message": f"uploads go to {usage}", "docs": "/-/docs"})
+                return json_response({"message": f"uploads go to {usage}", "docs": self.api.pages.docs})
             if method == "PUT":
                 raise Refusal("not_found", f"uploads go to {usage}, not to this path") from None
             raise

@@ -18,6 +18,10 @@ from gateway.http.responses import ApiHandler, GatewayResponse
 class Pages(Protocol):
     """Has the pages for people."""
 
+    @property
+    def docs(self) -> str:
+        """The path of what lists the endpoints."""
+
     def page(self, incoming: IncomingRequest) -> GatewayResponse | None:
         """Return the page of a request that a browser sends for a person, None for any other one."""
 
@@ -55,7 +59,7 @@ class OwnApi:
                 if access is not Access.DEFAULT:
                     raise
         if match is None:
-            raise Refusal("not_found", "there is no such endpoint; /-/docs lists them")
+            raise Refusal("not_found", f"there is no such endpoint; {self.pages.docs} lists them")
         route = match.route(incoming.request.method)
         if route is None:
             allowed = ", ".join(match.allowed)

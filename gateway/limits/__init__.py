@@ -3,7 +3,7 @@
 Counts are those of one process, but those of `FixedWindowCounters` and `InFlightTable`.
 """
 
-from gateway.limits.clients import client_key
+from gateway.limits.clients import client_key, client_network
 from gateway.limits.in_flight import InFlightLease, InFlightTable
 from gateway.limits.rates import MinRate, TransferMeter
 from gateway.limits.shares import RETRY_AFTER_SECONDS, FairShare, Lease, fits
@@ -21,5 +21,6 @@ __all__ = [
     "MinRate",
     "TransferMeter",
     "client_key",
+    "client_network",
     "fits",
 ]

@@ -57,6 +57,17 @@ class FixedWindowCounters:
         finally:
             self._locks.unlock(bucket)
 
+    def read(self, key: Hashable) -> tuple[int, float]:
+        """Return what `increment` has returned last for a key; nothing is counted."""
+        name = hash(key) or 1
+        start = name % self._buckets * _CELLS
+        names = self._cells[start : start + _WAYS].tolist()
+        if name not in names:
+            return 0, 0.0
+        at, now = start + names.index(name), self._clock()
+        count, end = self._cells[at + _WAYS], self._cells[at + 2 * _WAYS]
+        return (count, (end - now) / 1e9) if end > now else (0, 0.0)
+
     def _count(self, name: int, start: int, seconds: float) -> tuple[int, float]:
         cells, now = self._cells, self._clock()
         names = cells[start : start + _WAYS].tolist()

@@ -24,7 +24,7 @@ from gateway.endpoints.admin.reload import ReloadOutcome
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
-from gateway.http.identity_filter import identity_filter
+from gateway.http.head_filters import head_filter
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import owner_socket, tls_context
@@ -92,6 +92,9 @@ class Gateway:
                 log.warning("%s: %s", folder, NO_FILES, extra=event("plugins.empty"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
             settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
+            if settings.web:
+                page = public_url(settings, self.resources.base.installation.own)
+                log.info("open %s/ in a browser", page, extra=event("gateway.configured"))
             if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
                 log.warning("%s", shared, extra=event("stored_path.shared"))
 
@@ -124,7 +127,7 @@ class Gateway:
             return ReloadOutcome(
                 number, faults=(f"the reload failed: {type(error).__name__}, see the log",)
             )
-        self.endpoints.dispatcher.auth.replace_tokens(tokens)
+        self.endpoints.dispatcher.auth.tokens.replace(tokens)
         self.endpoints.dispatcher.routing.follow_table()
         if tls is not None and not self.endpoints.dispatcher.stopping:
             await self.port.listen(tls)
@@ -170,13 +173,14 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
 
 def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.ServerRunner]:
     """Return the server of the network and that of the owner, whose connections no client shares."""
+    sessions = dispatcher.auth.sessions
     limits = ConnectionLimits(
         settings.max_header_bytes,
         settings.idle_timeout,
         settings.min_rate,
         connection_share(),
         is_shared_address=dispatcher.auth.proxies.trusts,
-        filter_head=identity_filter(dispatcher.auth.identity),
+        filter_head=head_filter(dispatcher.auth.identity, None if sessions is None else sessions.cookie),
     )
     return [
         make_runner(dispatcher.handle, limits, dispatcher.take if settings.short_path else None),

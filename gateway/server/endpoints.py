@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,14 +10,12 @@ from dataclasses import dataclass
 from gateway.auth.authenticator import Auth
 from gateway.auth.installation import public_url
 from gateway.auth.signed_urls import StoredUrls
-from gateway.auth.tokens import tokens_of
 from gateway.commit.disk import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.quotas.writer import QuotaWriter
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
 from gateway.endpoints.console.handler import PagesEndpoint
-from gateway.endpoints.console.session import SessionEndpoint
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.file_handlers import FileHandlers
@@ -53,6 +50,7 @@ from gateway.endpoints.uploads.short_put import ShortUploads
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
+from gateway.server.authentication import open_authentication
 from gateway.server.delivery import EventDelivery
 from gateway.server.file_endpoints import open_existing_files
 from gateway.server.links import open_links
@@ -91,7 +89,7 @@ async def open_endpoints(
     body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
     await body_receiver.open()
     stack.callback(body_receiver.close)
-    auth = await _open_auth(stack, resources, metrics)
+    auth, session = await open_authentication(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     existing = open_existing_files(stack, resources, auth, metrics, urls)
@@ -119,7 +117,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
         **pages.handlers(),
-        **SessionEndpoint(settings, auth).handlers(),
+        **session.handlers(),
         **open_links(stack, resources, auth, urls, existing),
     }
     resumable = None if partials is None else _resumable(partials, settings, auth, urls)
@@ -193,21 +191,6 @@ def _admission(
     resources.quotas.quotas.exceeded = exceeded
     rates = upload_rates(resources.quotas, resources.settings, counters, exceeded)
     return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit, rates)
-
-
-async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:
-    settings, verifier = resources.settings, None
-    if settings.jwt_issuer is not None:
-        from gateway.auth.jwt.verifier import Verifier  # most gateways do not need its libraries
-
-        verifier = await stack.enter_async_context(Verifier(settings))
-        metrics.gauge(
-            "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
-        )
-    watcher = resources.base.keys
-    stack.push_async_callback(asyncio.to_thread, watcher.close)
-    watcher.start()
-    return Auth(settings, tokens_of(settings), resources.base.installation, verifier, watcher.keys)
 
 
 async def _open_routing(

@@ -35,6 +35,18 @@ def flush_output() -> None:
                 stream.flush()
 
 
+def notify_service_manager(url: str) -> None:
+    """Tell systemd, if it waits for that (`Type=notify`), that the gateway listens at `url`.
+
+    The protocol is one datagram, see sd_notify(3). A name with `@` is one of the abstract namespace.
+    """
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name:
+        address = f"\0{name[1:]}" if name.startswith("@") else name
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(f"READY=1\nSTATUS=listening on {url}".encode(), address)
+
+
 @contextlib.contextmanager
 def received_signals() -> Iterator[socket.socket]:
     """Yield a socket on which the numbers of arriving signals can be read."""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 
@@ -121,7 +122,8 @@ class BrowserVisit:
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
-            self.said.append(f"{message.type}: {message.text}")
+            where = urlsplit(message.location["url"]).path
+            self.said.append(f"{message.type}: {message.text} {where}".rstrip())
 
     def __call__(self, selector: str, **how: Any) -> Locator:
         return self.page.locator(selector, **how)

@@ -50,9 +50,13 @@ def test_the_image_has_every_extra_that_a_gateway_may_need() -> None:
     setup = configparser.ConfigParser()
     setup.read(PROJECT / "setup.cfg")
     extras = set(setup["options.extras_require"]) - {"test", "bench", "dev"}
-    installed = re.findall(r"\[([\w,]+)\]\"", " ".join(arguments("RUN")))
-    assert len(installed) == 2
-    assert [set(one.split(",")) for one in installed] == [extras, extras]
+    [installed] = re.findall(r"\"\.\[([\w,]+)\]\"", " ".join(arguments("RUN")))
+    assert set(installed.split(",")) == extras
+
+
+def test_the_base_of_the_image_can_be_another_one() -> None:
+    assert arguments("ARG") == ["BASE=docker.io/library/python:3.11-slim"]
+    assert [rest.partition(" ")[0] for rest in arguments("FROM")] == ["${BASE}", "${BASE}"]
 
 
 def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
@@ -133,6 +137,7 @@ def test_serve_tells_what_to_try_and_becomes_the_server_from_any_folder(
     words_of_server, err, same = serve(copy, tmp_path, words, environ)
     assert words_of_server == ["--plugins", f"{copy}/plugins/quickstart", *words]
     assert same
+    assert f"open  http://127.0.0.1:{port}/ in a browser" in err
     assert f"curl -T {copy}/README.md http://127.0.0.1:{port}/upload/README.md" in err
     assert "extras: \n" in err
     assert (copy / "data").is_dir()
@@ -276,5 +281,6 @@ def test_a_machine_without_what_the_tests_run_is_told_what_to_install(
             "nodejs",
             "npm",
             "postgresql",
+            "systemd",
         }
     )

@@ -24,6 +24,7 @@ _KEY_QUERY: Final = "resume"
 _ANY_NAME: Final = "name"
 _READING: Final = frozenset({"GET", "HEAD"})
 _CREATING: Final = frozenset({"PUT", "POST"})
+_BY_KEY: Final = frozenset({"HEAD", "DELETE"})
 _CONTINUING: Final = frozenset({"HEAD", "GET", "PATCH", "DELETE"})
 _CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
@@ -63,7 +64,7 @@ def _check_upload(link: Link, head: RequestHead, template: UploadPathTemplate) -
         if "Content-Range" in head.headers and not has_key:
             raise _not_for("others may send a file of this name: a range needs `?resume=KEY`")
         return
-    goes_on = UPLOAD_QUERY in head.params or (head.method == "HEAD" and has_key)
+    goes_on = UPLOAD_QUERY in head.params or (has_key and head.method in _BY_KEY)
     if head.method not in _CONTINUING or not goes_on:
         raise _not_for("it is for uploads, and nothing else")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gateway.domain.quotas import DAY_SECONDS
+from gateway.domain.links import counts_for_ever
+from gateway.domain.quotas import DAY_SECONDS, Measure
 from gateway.errors import Refusal
 from gateway.limits.quota_operations import Exceeded
 
@@ -16,6 +17,8 @@ def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
     """Return the refusal of an upload of `size` bytes at a Unix time: whose limit it is."""
     (key, limits), measure, used = exceeded
     limit = limits.limit(measure) or 0
+    if counts_for_ever(key):
+        return _full_link(measure, used, limit, size)
     if measure == "files":
         return Refusal("quota_exceeded", f"{key}: {used} of {limit} files used")
     amounts, this_one = f"{binary_size(used)} of {binary_size(limit)} used", binary_size(size)
@@ -26,6 +29,15 @@ def quota_refusal(exceeded: Exceeded, size: int, now: float) -> Refusal:
         return Refusal("quota_exceeded", message)
     seconds = math.ceil(DAY_SECONDS - now % DAY_SECONDS)
     return Refusal("too_many_requests", message, {"Retry-After": str(seconds)})
+
+
+def _full_link(measure: Measure, used: int, limit: int, size: int) -> Refusal:
+    """Return the refusal for whoever has a link, and knows nothing of quotas."""
+    if measure == "files":
+        return Refusal("quota_exceeded", f"this link is full: {used} of {limit} files have been sent")
+    left = binary_size(max(limit - used, 0))
+    message = f"this link has room for {left} more, this upload has {binary_size(size)}"
+    return Refusal("quota_exceeded", message)
 
 
 def binary_size(size: int) -> str:

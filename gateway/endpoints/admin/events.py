@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.admin.json_changes import read_change
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import error_groups, remote_ledger
 from gateway.events.protocols import (
@@ -168,10 +168,11 @@ class EventsEndpoint:
 
 def _group_change(ledger: Ledger, verb: Verb, selection: Selection, error: Any) -> ChunkChange:
     """Return what changes a chunk of a group of `/-/events/errors`. Raises `ValueError`."""
-    kind = remote_ledger.decode_name(error, "error")
+    if not isinstance(error, str) or len(error) > error_groups.MAX_LENGTH:
+        raise ValueError("error is that of a group of /-/events/errors")
     if selection.state != "dead" or verb == "replay":
         raise ValueError("error selects among dead deliveries: add `state`, dead, to retry or drop them")
-    return partial(error_groups.change_group, ledger, verb, selection, kind)
+    return partial(error_groups.change_group, ledger, verb, selection, error)
 
 
 def parse_selection(verb: Verb, body: Mapping[str, Any]) -> Selection:

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.upload_status import UploadStatusEndpoint
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.telemetry.logs import event

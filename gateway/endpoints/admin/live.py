@@ -24,12 +24,12 @@ from gateway.endpoints.admin.event_stream import (
     EventStreams,
     accepts_stream,
 )
-from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.admin.live_rates import RateSampler
 from gateway.endpoints.admin.live_views import View, merge_parts, own_views
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.viewers import Viewer, viewer_of
 from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events.protocols import Ledger
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.admin.json_changes import read_change
 from gateway.endpoints.admin.processes import ProcessClients, this_process_only
+from gateway.endpoints.json_changes import read_change
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 

@@ -37,6 +37,7 @@ PAGE_HEADERS: Final = {
     hdrs.CACHE_CONTROL: "no-cache",
     "Content-Security-Policy": _POLICY,
     "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",  # for browsers before frame-ancestors
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -56,6 +57,7 @@ class PagesEndpoint:
 
     def __init__(self, settings: Settings) -> None:
         self._files = StaticFiles(settings) if settings.web else None
+        self.docs = "/-/openapi.json" if self._files is None else "/-/docs"
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.domain.api_routes import EVENTS_PREFIX, literal_names
+from gateway.domain.api_routes import literal_names
 
 PAGES: Final = {
     "/": "upload",
@@ -43,15 +42,12 @@ def find_page(raw_path: str) -> PagePlace | None:
     name = PAGES.get(raw_path)
     if name is not None and "{" not in raw_path:
         return PagePlace(name, "./")
-    *folders, last = raw_path[1:].split("/")
-    name = _ONE_BELOW.get(tuple(folders))
-    if name is None or not last or (folders == _EVENTS and last in literal_names(EVENTS_PREFIX)):
-        return None
-    return PagePlace(name, "../")
+    folder, _, last = raw_path.rpartition("/")
+    name = _ONE_BELOW.get(folder)
+    return None if name is None or last in _LITERAL[folder] | {""} else PagePlace(name, "../")
 
 
-_EVENTS: Final[Sequence[str]] = EVENTS_PREFIX[1:].split("/")
+_ONE_BELOW: Final = {path.rpartition("/")[0]: name for path, name in PAGES.items() if path.endswith("}")}
 
-_ONE_BELOW: Final = {
-    tuple(path[1:].split("/")[:-1]): name for path, name in PAGES.items() if path.endswith("}")
-}
+_LITERAL: Final = {folder: literal_names(folder) for folder in _ONE_BELOW}
+"""Endpoints beside the variable of a page, such as `/-/events/depth`: they have no page."""

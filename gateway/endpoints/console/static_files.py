@@ -52,7 +52,7 @@ class StaticFiles:
             for path in STATIC.rglob("*")
             if path.suffix in _TYPES
         }
-        self.named |= _operator_files(settings)
+        self.named |= read_operator_files(settings)
         etags = "".join(f"{name}{file.etag}" for name, file in sorted(self.named.items()))
         self.version = f"v-{hashlib.sha256(etags.encode()).hexdigest()[:16]}"
         themed = settings.web_theme is not None
@@ -93,9 +93,11 @@ class StaticFiles:
         return {"en": None, **names}
 
 
-def _operator_files(settings: Settings) -> dict[str, StaticFile]:
+def read_operator_files(settings: Settings) -> dict[str, StaticFile]:
     """Read the theme and the translations of the settings. Raises `ConfigError`."""
     files: dict[str, StaticFile] = {}
+    if not settings.web:
+        return files
     if settings.web_theme is not None:
         files[THEME] = _static_file(_theme(settings.web_theme), ".css")
     if settings.web_translations is not None:

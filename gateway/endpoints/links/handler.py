@@ -17,7 +17,7 @@ from gateway.auth.links.watcher import LinkWatcher
 from gateway.auth.request import IncomingRequest
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.units import iso_time, parse_duration, parse_size
-from gateway.endpoints.admin.json_changes import read_change
+from gateway.endpoints.json_changes import read_change
 from gateway.endpoints.links.counts import LinkCounts, LinkUsage
 from gateway.errors import ConfigError, Refusal
 from gateway.http.responses import ApiHandler, Response, json_response

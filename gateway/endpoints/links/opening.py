@@ -87,6 +87,7 @@ class LinkOpening:
 def _common_fields(link: Link, *, needs_password: bool) -> dict[str, Any]:
     """Return what is told before the password, too."""
     return {
+        "id": link.id,
         "kind": link.kind,
         "expires": None if link.expires is None else iso_time(link.expires),
         "needs_password": needs_password,

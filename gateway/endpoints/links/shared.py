@@ -63,7 +63,7 @@ class SharedEndpoint:
         if incoming.params.get("format") == ["zip"]:
             self.access.count_download(incoming)
             return await self.archives.serve(incoming, folder)
-        query = ListQuery.read(incoming.params)._replace(recursive=False)
+        query = ListQuery.read(incoming.params)._replace(recursive=False, search=None)
         with self.listings.acquire(client_key(link.principal, None)):
             try:
                 page = await read_page(self.storage, folder, query)

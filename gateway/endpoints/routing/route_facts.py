@@ -55,15 +55,17 @@ class RouteFacts:
     def listed_upstreams(self, outages: Outages, now: float) -> list[Facts]:
         """Return the upstreams of all routes, those that are down first."""
         counts: dict[tuple[str, str], int] = {}
+        names: dict[str, str] = {}
         for route in self.routes():
             if not route.upstreams:
                 continue
             group = self.upstreams.group(route)
+            names.setdefault(group, route.name)
             for upstream in route.upstreams:
                 counts[group, upstream] = counts.get((group, upstream), 0) + 1
         ranked = sorted(counts, key=lambda key: (key not in outages, key[1], key[0]))
         return [
-            {**_state(key, outages, now), "route": key[0], "route_count": counts[key]}
+            {**_state(key, outages, now), "route": names[key[0]], "route_count": counts[key]}
             for key in ranked[:MAX_UPSTREAMS]
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -368,3 +369,54 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     answer = await get(gateway, "/-/events")
     assert (answer.status, answer.json["error"]) == (503, "journal_unavailable")
     assert (await get(gateway, "/-/events?scope=slot")).status == 200
+
+
+# -- errors in groups
+
+
+async def test_the_dead_are_told_in_groups_of_one_error_and_a_group_is_changed_alone(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    journal = gateway.resources.journal
+    for name, error in (("a", "row 1 is bad"), ("b", "row 22 is bad"), ("c", "away"), ("d", "")):
+        publish_uploads(journal, name)
+        settle_run(journal, claim_deliveries(journal)[0], "dead", error)
+    answer = (await get(gateway, "/-/events/errors?handler=h")).json
+    told = [(group["error"], group["count"]) for group in answer["groups"]]
+    assert told == [("row … is bad", 2), ("", 1), ("away", 1)]
+    assert (answer["read"], answer["other"], answer["complete"]) == (4, 0, True)
+    page = (await get(gateway, f"/-/events?state=dead&error={quote('row … is bad')}")).json
+    assert [row["upload_id"] for row in page["deliveries"]] == ["a", "b"]
+    group = {"state": "dead", "handler": "h", "error": "row … is bad"}
+    assert (await post(gateway, "retry", {**group, "after": None})).json == {"count": 2, "next": None}
+    assert (await post(gateway, "drop", {**group, "error": ""})).json == {"count": 1}
+    assert delivery_states(journal) == {
+        ("e-a", "h"): "ready", ("e-b", "h"): "ready", ("e-c", "h"): "dead",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("retry", {"error": "x"}),
+        ("retry", {"handler": "h", "error": "x"}),
+        ("retry", {"state": "delayed", "error": "x"}),
+        ("replay", {"state": "done", "error": "x"}),
+        ("drop", {"state": "dead", "error": 7}),
+        ("drop", {"state": "dead", "error": "x" * 2000}),
+    ],
+)
+async def test_a_group_is_one_of_dead_deliveries_alone(
+    start_gateway: StartGateway, action: str, body: dict[str, Any]
+) -> None:
+    gateway = await start_gateway()
+    assert (await post(gateway, action, body)).status == 400
+
+
+async def test_groups_are_of_failed_deliveries(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="token")
+    assert (await get(gateway, "/-/events/errors")).status == 401
+    token = f"Authorization: Bearer {gateway.resources.base.shared.token}"
+    assert (await get(gateway, "/-/events/errors?state=done", token)).status == 400
+    assert (await get(gateway, "/-/events/errors?state=delayed", token)).json["groups"] == []

@@ -101,7 +101,7 @@ async def test_a_stream_ends_when_its_token_counts_no_more(
     gateway = await start_gateway(auth="token", tokens=[f"alice:{token_digest('secret')}"])
     async with stream_of(gateway, Authorization="Bearer secret") as following:
         assert await following()
-        gateway.endpoints.dispatcher.auth.replace_tokens(())
+        gateway.endpoints.dispatcher.auth.tokens.replace(())
         while await following():
             pass
     assert (await get(gateway, "/-/live", "Authorization: Bearer secret")).status == 401

@@ -119,6 +119,23 @@ async def test_what_is_dead_is_retried_or_dropped_at_once(filled: str, ask: Ask)
     assert (code, out.partition(":")[0]) == (0, "dropped 0 deliveries")
 
 
+async def test_the_dead_are_shown_in_groups_and_one_group_is_retried(filled: str, ask: Ask) -> None:
+    code, out, _ = await ask("errors")
+    lines = out.splitlines()
+    assert (code, lines[0].split()) == (0, ["COUNT", "HANDLER", "OLDEST", "NEWEST", "EVENT"])
+    assert re.fullmatch(r" +1  h  .* e-dead", lines[1])
+    code, out, _ = await ask("errors", "--json", "--handler", "h")
+    [group] = json.loads(out)["groups"]
+    assert (code, group["count"], group["event_id"]) == (0, 1, "e-dead")
+    assert re.fullmatch(ISO_TIME, group["oldest"])
+    assert json.loads((await ask("errors", "--state", "delayed", "--json"))[1])["read"] == 1
+    assert (await ask("errors", "--handler", "nobody"))[1] == "no deliveries\n"
+    nothing = "retried 0 deliveries: none that matches is dead or delayed\n"
+    assert (await ask("retry", "--dead", "--error", "another"))[1] == nothing
+    done = await ask("retry", "--dead", "--handler", "h", "--error", group["error"])
+    assert done == (0, "retried 1 delivery\n", "")
+
+
 async def test_a_command_that_changed_nothing_tells_why(filled: str, ask: Ask) -> None:
     why = "retried 0 deliveries: h is ready; retry changes what is dead or delayed\n"
     assert await ask("retry", "e-ready") == (0, why, "")

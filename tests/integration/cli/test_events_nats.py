@@ -10,7 +10,7 @@ import pytest
 
 from gateway.cli import main
 from tests.conftest import StartGateway, StartProcess
-from tests.support.harness import TIMEOUT, put, write_plugin
+from tests.support.harness import TIMEOUT, get, put, write_plugin
 from tests.support.nats.servers import single
 
 PICKY = """
@@ -50,8 +50,12 @@ async def test_the_running_server_answers_for_its_nats_without_its_flags(
         event = await waited_for("dead")
         shown = await events("show", event)
         assert "ConnectionError: away" in shown
+        answer = await get(gateway, "/-/events/errors")
+        [group] = answer.json["groups"]
+        assert (group["error"], group["event_id"]) == ("ConnectionError: away", event)
         (tmp_path / "there").touch()
-        assert await events("retry", "--dead") == "retried 1 delivery\n"
+        error = ("--error", "ConnectionError: away")
+        assert await events("retry", "--dead", *error) == "retried 1 delivery\n"
         assert await waited_for("done") == event
         assert await events("replay", "--since", "1h") == "replayed 1 delivery\n"
         await events("pause", "--handler", "picky")

@@ -10,10 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartProcess
+from tests.conftest import StartGateway, StartProcess
 from tests.support import PROJECT
-from tests.support.harness import GatewayProcess, get, wait_until, write_plugin
+from tests.support.harness import (
+    GatewayProcess,
+    RawResponse,
+    get,
+    raw_connection,
+    request_head,
+    wait_until,
+    write_plugin,
+)
 
+JSON = "Content-Type: application/json"
 ROUTE = """\
 upstreams: []
 proxy: {path: /who, authorization: {auth: none}}
@@ -81,9 +90,32 @@ async def test_a_reload_tells_what_is_in_force_or_every_fault(
     )
 
 
-async def test_only_the_owner_of_the_gateway_may_reload(gateway_process: StartProcess) -> None:
-    process = gateway_process("--auth", "none")
-    assert (await get(process, "/-/reload")).status == 404
+async def test_operators_reload_over_http_too(start_gateway: StartGateway, tmp_path: Path) -> None:
+    folder = write_plugin(tmp_path / "p", ROUTE.replace("ANSWER", "first"))
+    gateway = await start_gateway(plugins=[str(folder)], auth="token")
+    token = f"Authorization: Bearer {gateway.resources.base.shared.token}"
+
+    async def post(body: str, *lines: str) -> RawResponse:
+        async with raw_connection(gateway) as connection:
+            head = request_head("POST", "/-/reload", f"Content-Length: {len(body)}", *lines)
+            await connection.send(head + body.encode())
+            return await connection.answer()
+
+    write_plugin(folder, ROUTE.replace("ANSWER", "second"))
+    assert (await post("{}", JSON)).status == 401
+    assert (await post("{}", token)).status == 415
+    assert (await post("{}", token, JSON, "Origin: https://evil.example")).status == 403
+    assert (await post("{}", token, JSON, "Sec-Fetch-Site: cross-site")).status == 403
+    assert (await post('{"force": true}', token, JSON)).status == 400
+    assert (await get(gateway, "/-/reload", token)).status == 405
+    assert (await get(gateway, "/who")).body == b"first"
+    answer = await post("{}", token, JSON)
+    assert (answer.json["plugin_set"], answer.json["faults"]) == (2, [])
+    assert (await get(gateway, "/who")).body == b"second"
+    write_plugin(folder, "name: [", "broken.yaml")
+    answer = await post("{}", token, JSON)
+    assert answer.json["faults"][0].startswith(f"{folder}/broken.yaml:2: this is not YAML")
+    assert (await get(gateway, "/who")).body == b"second"
 
 
 async def test_a_watched_plugin_is_checked_and_reloaded_when_it_changes(

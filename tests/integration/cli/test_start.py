@@ -70,9 +70,28 @@ def test_the_first_lines_say_where_files_go_and_where_they_are_uploaded(
 ) -> None:
     with gateway_process("--file-upload-api-path", "/up/{team}/{filename}") as process:
         log = process.log()
+        assert f"open {process.url}/ in a browser" in log
         assert f"files: {process.directory}" in log
         assert f"uploads: {process.url}/up/<team>/<name>" in log
         assert log.index("files: ") < log.index("uploads: ") < log.index("anyone on this machine")
+
+
+def test_without_pages_no_browser_is_named(gateway_process: StartProcess) -> None:
+    with gateway_process("--web=off") as process:
+        assert "in a browser" not in process.log()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_service_manager_is_told_when_the_gateway_listens(
+    gateway_process: StartProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        with gateway_process("--processes", processes, forked=False) as process:
+            assert manager.recv(1000).decode() == f"READY=1\nSTATUS=listening on {process.url}"
 
 
 async def test_requests_of_the_command_line_are_logged_for_debugging_only(

@@ -247,10 +247,16 @@ async def test_a_page_leads_to_the_next_and_to_the_folder_above(
     assert "Folder above" not in page
     assert ">a.txt<" in page
     assert "a.txt</a>" not in page  # without --downloads there is nothing to fetch
+    assert '<a href="../-/files?path=/upload/">Open in the console</a>' in page
+    deep = (await get(gateway, "/upload/?limit=2&recursive=true", "Accept: text/html")).body.decode()
+    assert "&amp;limit=2&amp;recursive=true" in deep
     below = (await get(gateway, "/upload/b/", "Accept: text/html")).body.decode()
+    assert 'href="../../-/files?path=/upload/b/"' in below
     assert '<a href="../">Folder above</a>' in below
     empty = (await get(gateway, "/upload/b/?limit=1&cursor=Zi91cGxvYWQvYi96", "Accept: text/html")).body
     assert b"There is nothing more." in empty
+    other = await start_gateway(listing=True, web="off", directory=str(stored.parent.parent / "other"))
+    assert b"console" not in (await get(other, "/upload/", "Accept: text/html")).body
 
 
 async def test_head_has_the_headers_and_no_body(start_gateway: StartGateway, stored: Path) -> None:

@@ -102,7 +102,7 @@ async def test_with_auth_none_what_needs_a_credential_is_shown_to_those_who_have
     assert shown(answer) == {"open", "usual"}
     assert uploads(answer) == {"put", "post"}
     assert "/-/metrics" in answer.json["paths"]
-    assert "/-/reload" not in answer.json["paths"]
+    assert "/-/reload" in answer.json["paths"]
     answer = await get(gateway, DOCUMENT, bearer(issuer.token()))
     assert shown(answer) == {"open", "usual", "users"}
 

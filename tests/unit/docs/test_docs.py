@@ -100,7 +100,7 @@ def test_the_readme_names_the_two_commands_and_they_exist() -> None:
 
 def test_commands_for_another_machine_use_what_the_project_has() -> None:
     said = "".join(block.text for page in PAGES for block in shown(page, "console"))
-    assert "docker build -t upload-gateway .\n" in said
+    assert "./scripts/image\n" in said
     assert (PROJECT / "Dockerfile").is_file()
     scripts = re.findall(r"\./(scripts/\w+)", said)
     plugins = re.findall(r"(?<![\w-])(plugins/[\w-]+)\b", said)

@@ -93,6 +93,7 @@ _SELECTION: Final = {
 }
 _DONE: Final = {**_SELECTION, "examples": [{"state": "done"}]}
 _HANDLER: Final = {"type": "object", "required": ["handler"], "properties": {"handler": _TEXT}}
+_TOKEN: Final = {"type": "object", "required": ["token"], "properties": {"token": _TEXT}}
 _REASON: Final = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 1000}}}
 
 
@@ -103,6 +104,7 @@ def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
 API_BODIES: Final[Mapping[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/-/uploads/{upload_id}/release"): _json({"type": "object", "maxProperties": 0}),
     ("POST", "/-/uploads/{upload_id}/reject"): _json(_REASON),
+    ("POST", "/-/session"): _json(_TOKEN),
     ("PUT", "/-/objects/{filepath}"): ANY_CONTENT,
     ("POST", "/-/objects/{filepath}"): FORM_CONTENT,
     ("POST", "/-/reload"): _json({"type": "object", "maxProperties": 0}),

@@ -11,7 +11,6 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from gateway.auth.principals import AMBIENT_KINDS
 from gateway.endpoints.routing.model import RequestContext, Route
 from gateway.endpoints.routing.proxy.errors import UpstreamFailed
 from gateway.endpoints.routing.proxy.proxy import Proxy
@@ -169,7 +168,8 @@ def check_request(context: RequestContext, default_cors: CorsPolicy | None) -> s
         raise Refusal("bad_request", NO_WEBSOCKET, {hdrs.CONNECTION: "close"})
     key = check_handshake(context.request)
     policy = context.route.cors or default_cors
-    if policy is not None and (context.principal or {}).get("kind") in AMBIENT_KINDS:
+    caller = context.incoming.caller
+    if policy is not None and caller is not None and caller.is_ambient:
         named = tuple(origin for origin in policy.origins if origin != "*")
         policy = replace(policy, origins=named)
     refuse_foreign_origin(context.request.headers, policy)

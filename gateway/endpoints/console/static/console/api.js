@@ -115,7 +115,7 @@ function lost() {
 }
 
 async function probe(wait) {
-  const next = Math.min(wait * 2, LAST_WAIT);
+  const next = Math.min(wait * 2, LAST_WAIT) * (0.75 + Math.random() / 4); // not all pages in the same moment
   const answer = await fetch(address("health"), { cache: "no-store" }).catch(() => null);
   if (!answer?.ok) return setTimeout(probe, next, next);
   away = false;

@@ -1,7 +1,7 @@
 // The list of a folder or a search: its pages, its order, and what is said where there is nothing.
 
 import { announce, element } from "../dom.js";
-import { API } from "./api.js";
+import { API, onReturn, signInAddress } from "./api.js";
 import { bytes } from "./format.js";
 import { quotedName } from "./files-names.js";
 import { FileRows } from "./files-rows.js";
@@ -13,7 +13,7 @@ const RETRY_SECONDS = 3;
 
 export class FileList {
   constructor(source, on) {
-    Object.assign(this, { source, next: null, loading: false });
+    Object.assign(this, { source, next: null, done: true, loading: false });
     const download = (entry) => (entry.kind === "folder" ? source.zipUrl(entry) : source.downloads ? source.url(entry) : null);
     const selection = (entries) => { this.all.checked = entries.length > 0 && entries.length === this.rows.entries.length; on.selection(entries); };
     this.rows = new FileRows({ ...on, download, selection });
@@ -29,6 +29,7 @@ export class FileList {
     this.element = element("div", { class: "files-list" },
       element("div", { class: "row files-status" }, this.summary, this.stopButton), this.trouble, this.grid, this.empty,
       element("div", { class: "files-more" }, this.moreButton));
+    onReturn(() => { if (this.away) this.pages(); });
     new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !this.place?.search) this.more(); }, { rootMargin: "600px" }).observe(this.moreButton);
   }
 
@@ -39,7 +40,7 @@ export class FileList {
     this.abort?.abort();
     this.abort = new AbortController();
     clearTimeout(this.retry);
-    Object.assign(this, { place, next: null, searched: 0, loading: false, fresh: true });
+    Object.assign(this, { place, next: null, done: false, searched: 0, loading: false, fresh: true });
     if (!keep) {
       this.rows.reset();
       this.rows.show([]);
@@ -52,7 +53,7 @@ export class FileList {
   }
 
   more() {
-    return this.next === null || this.loading ? undefined : this.pages();
+    return this.done || this.loading ? undefined : this.pages();
   }
 
   stop() {
@@ -65,7 +66,8 @@ export class FileList {
   /** Load a page; of a search as many as it takes to find some names. */
   async pages() {
     const { signal } = this.abort;
-    this.loading = true;
+    clearTimeout(this.retry);
+    Object.assign(this, { loading: true, away: false });
     this.draw();
     try {
       const before = this.rows.entries.length;
@@ -73,7 +75,7 @@ export class FileList {
         const page = await this.source.list(this.place.path, { cursor: this.next ?? undefined, search: this.place.search, signal });
         if (signal.aborted) return;
         this.add(page);
-      } while (this.place.search && this.next !== null && this.rows.entries.length < before + PAUSE_AFTER);
+      } while (this.place.search && !this.done && this.rows.entries.length < before + PAUSE_AFTER);
       this.loading = false;
       this.draw();
     } catch (error) {
@@ -85,9 +87,9 @@ export class FileList {
     this.trouble.replaceChildren();
     const { entries } = page;
     const first = this.fresh;
-    Object.assign(this, { next: page.next, folder: { url: page.url }, fresh: false });
+    Object.assign(this, { next: page.next, done: page.next === null, folder: page, fresh: false });
     this.searched += page.searched ?? 0;
-    if (first && page.next === null && !this.place.search) {
+    if (first && this.done && !this.place.search) {
       this.order ??= ["name", 1];
       this.rows.show(sorted(entries, this.order));
     } else if (first) this.rows.show(entries);
@@ -100,21 +102,22 @@ export class FileList {
     const home = this.place.path === this.source.home;
     if (error.status === 404 && this.fresh && (home || this.place.search)) {
       this.rows.show([]);
-      this.fresh = false;
-      this.folder = null;
+      Object.assign(this, { fresh: false, done: true, folder: null });
       this.trouble.replaceChildren();
     } else if (error.status === 404 && this.fresh) {
       this.rows.show([]);
       this.trouble.replaceChildren(this.gone());
     } else if (error.status === 401) {
-      location.replace(new URL(`session?return=${encodeURIComponent(location.pathname + location.search)}`, API));
+      location.replace(signInAddress());
     } else {
-      const passing = error.status === 0 || error.status === 429 || error.status === 503;
-      const seconds = error.retryAfter || RETRY_SECONDS;
-      if (passing) this.retry = setTimeout(() => this.pages(), seconds * 1000);
+      // The banner below the bar tells of a gateway that does not answer, and when it does again.
+      this.away = error.status === 0;
+      const busy = error.status === 429 || error.status === 503;
+      if (busy) this.retry = setTimeout(() => this.pages(), (error.retryAfter || RETRY_SECONDS) * 1000);
+      const old = this.away && this.rows.entries.length > 0;
       this.trouble.replaceChildren(element("div", { class: "failure" },
-        element("p", {}, t(error.message), passing ? ` ${t("The page tries again by itself.")}` : ""),
-        element("button", { type: "button", class: "plain small", onclick: () => { clearTimeout(this.retry); this.pages(); } }, t("Try again"))));
+        element("p", {}, old ? t("This list may be old.") : t(error.message), busy || this.away ? ` ${t("The page tries again by itself.")}` : ""),
+        element("button", { type: "button", class: "plain small", onclick: () => this.pages() }, t("Try again"))));
     }
     this.draw();
   }
@@ -135,7 +138,7 @@ export class FileList {
 
   /** The whole folder is here, so that it can be in another order than that of the list. */
   get whole() {
-    return this.next === null && !this.fresh && !this.loading;
+    return this.done && !this.loading;
   }
 
   sort(key) {
@@ -148,7 +151,7 @@ export class FileList {
   column(key, label) {
     const [ordered, direction] = this.order ?? [];
     const state = this.whole && ordered === key ? (direction > 0 ? "ascending" : "descending") : "none";
-    const mark = { ascending: " ↑", descending: " ↓", none: "" }[state];
+    const mark = { ascending: "↑", descending: "↓", none: "" }[state];
     const sortable = this.whole && this.rows.entries.length > 1;
     return element("div", { role: "columnheader", class: `files-${key}`, "aria-sort": sortable ? state : undefined },
       sortable ? element("button", { type: "button", class: "files-sort", "data-key": key, onclick: () => this.sort(key) }, label, element("span", { "aria-hidden": "true" }, mark)) : label);
@@ -165,12 +168,13 @@ export class FileList {
       element("div", { role: "columnheader", class: "files-get" }, element("span", { class: "unseen" }, t("Download"))));
     if (focused) this.header.querySelector(`[data-key=${focused}]`)?.focus();
     this.grid.hidden = count === 0;
-    this.grid.setAttribute("aria-rowcount", this.next === null && !this.loading ? count + 1 : -1);
+    this.grid.setAttribute("aria-rowcount", this.whole ? count + 1 : -1);
     this.element.setAttribute("aria-busy", String(this.loading));
-    this.summary.textContent = this.summaryText();
+    // What is loaded again is told of when it is here.
+    if (!this.fresh || !count) this.summary.textContent = this.summaryText();
     this.stopButton.hidden = !(this.loading && this.place.search);
-    this.moreButton.hidden = this.next === null || this.loading;
-    this.empty.replaceChildren(...(count || this.loading || this.fresh ? [] : this.emptyText()));
+    this.moreButton.hidden = this.done || this.loading || this.trouble.hasChildNodes();
+    this.empty.replaceChildren(...(count || !this.whole ? [] : this.emptyText()));
     this.empty.hidden = !this.empty.hasChildNodes();
     this.rows.draw();
   }
@@ -181,12 +185,12 @@ export class FileList {
     if (this.place.search) {
       const matches = tn("{count} match", "{count} matches", entries.length);
       const looked = tn("{count} file searched", "{count} files searched", this.searched);
-      const state = this.loading ? t("searching…") : this.next === null ? t("complete") : t("there may be more");
+      const state = this.loading ? t("searching…") : this.done ? t("complete") : t("there may be more");
       return [matches, looked, state].join(" · ");
     }
     if (!entries.length) return "";
     const files = entries.filter(({ kind }) => kind === "file");
-    if (this.next !== null) return t("The first {count} by name: scroll for more, or search. A larger folder is not sorted.", { count: number(entries.length) });
+    if (!this.done) return t("The first {count} by name: scroll for more, or search. A larger folder is not sorted.", { count: number(entries.length) });
     const size = bytes(files.reduce((sum, entry) => sum + entry.bytes, 0));
     const folders = entries.length - files.length;
     return [
@@ -196,11 +200,10 @@ export class FileList {
   }
 
   emptyText() {
-    if (this.place.search && this.next !== null) return [];
-    if (this.place.search) return [element("p", {}, t("No name here contains {text}.", { text: quotedName(this.place.search) }))];
+    if (this.place.search) return [element("h3", {}, t("No name here contains {text}.", { text: quotedName(this.place.search) }))];
     const upload = element("a", { class: "button", href: new URL("..", API) }, t("Upload files"));
-    if (this.place.path !== this.source.home) return [element("p", {}, t("This folder is empty.")), upload];
-    return [element("p", {}, t("There are no files yet.")), element("p", { class: "muted" }, t("What is uploaded appears here.")), upload];
+    if (this.place.path !== this.source.home) return [element("h3", {}, t("This folder is empty.")), upload];
+    return [element("h3", {}, t("There are no files yet.")), element("p", {}, t("What is uploaded appears here.")), upload];
   }
 }
 

@@ -80,7 +80,7 @@ export class FilePanel {
       url && element("a", { class: "button", href: url, download: true }, t("Download")),
       url && copyButton(t("Copy link"), () => url.href),
       url && copyButton(t("Copy curl command"), () => this.command(url)),
-      this.source.deletes && element("button", { type: "button", class: "plain small files-delete", onclick: () => this.on.remove(entry) }, t("Delete")));
+      this.source.deletes && element("button", { type: "button", class: "danger plain small", onclick: () => this.on.remove(entry) }, t("Delete")));
   }
 
   command(url) {

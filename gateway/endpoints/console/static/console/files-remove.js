@@ -1,8 +1,9 @@
 // Removes files: asks first, sends a few requests at a time, and says what became of each.
 
-import { announce, element } from "../dom.js";
+import { announce, byId, element } from "../dom.js";
 import { confirm } from "./dialog.js";
 import { quotedName } from "./files-names.js";
+import { notify } from "./notify.js";
 import { t, tn } from "./texts.js";
 
 const AT_A_TIME = 4;
@@ -12,7 +13,7 @@ const SHOWN_NAMES = 5;
 export async function removeFiles(source, entries, place) {
   const files = entries.filter(({ kind }) => kind === "file");
   if (!files.length) {
-    place.replaceChildren(element("p", {}, t("Only files are deleted, not folders.")));
+    place.replaceChildren(element("p", { role: "alert" }, t("Only files are deleted, not folders.")));
     return null;
   }
   if (!(await agreed(files, entries.length - files.length))) return null;
@@ -65,11 +66,19 @@ async function removeFile(source, entry) {
 
 function report(place, count, failed) {
   const text = tn("{count} file deleted.", "{count} files deleted.", count);
-  announce(text);
+  if (!failed.length) {
+    place.replaceChildren();
+    notify(text);
+    return;
+  }
+  announce(`${text} ${tn("{count} was not deleted.", "{count} were not deleted.", failed.length)}`);
   place.replaceChildren(element("div", { class: "files-report" },
     element("p", {}, text),
-    failed.length > 0 && element("ul", { class: "files-failures", role: "alert" },
-      failed.map(([{ name }, failure]) => element("li", {}, `${quotedName(name)}: `, failure.text))),
-    element("button", { type: "button", class: "plain small", onclick: () => place.replaceChildren() }, t("Close")),
+    element("ul", { class: "files-failures" }, failed.map(([{ name }, failure]) => element("li", {}, `${quotedName(name)}: `, failure.text))),
+    element("button", { type: "button", class: "plain small", onclick: close }, t("Close")),
   ));
+  function close() {
+    place.replaceChildren();
+    byId("main").focus();
+  }
 }

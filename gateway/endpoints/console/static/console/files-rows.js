@@ -19,7 +19,7 @@ export class FileRows {
     this.active = 0;
     this.anchor = 0;
     this.made = new Map();
-    this.body = element("div", { role: "rowgroup", class: "files-rows", onclick: (event) => this.click(event), onkeydown: (event) => this.key(event) });
+    this.body = element("div", { role: "rowgroup", class: "files-rows", onclick: (event) => this.click(event), onkeydown: (event) => this.key(event), onfocusin: (event) => this.focused(event) });
     const draw = () => this.draw();
     addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
     addEventListener("resize", () => requestAnimationFrame(draw));
@@ -135,6 +135,11 @@ export class FileRows {
   }
 
   // -- mouse and keyboard
+
+  focused(event) {
+    const row = event.target.closest("[data-index]");
+    if (row) this.activate(Number(row.dataset.index));
+  }
 
   click(event) {
     const row = event.target.closest("[data-index]");

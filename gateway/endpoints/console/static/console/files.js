@@ -27,7 +27,7 @@ class FilesPage {
     this.title = element("h2", { class: "files-title", tabindex: "-1" });
     this.tools = element("div", { class: "row files-tools" });
     this.input = element("input", { type: "search", name: "search", maxlength: 255, autocomplete: "off", placeholder: t("Search here and in all folders below"), "aria-label": t("Search here and in all folders below") });
-    this.outcome = element("div", { class: "files-outcome", role: "status" });
+    this.outcome = element("div", { class: "files-outcome" });
     this.list = new FileList(source, {
       href: (entry) => this.href(entry),
       open: (entry) => this.go(this.target(entry)),
@@ -90,6 +90,7 @@ class FilesPage {
     this.panel.close({ quiet: true });
     this.input.value = place.search;
     this.outcome.replaceChildren();
+    this.list.folder = null;
     this.head(place);
     const inside = before !== null && (document.activeElement === document.body || this.list.element.contains(document.activeElement));
     await this.list.load(place);
@@ -116,7 +117,7 @@ class FilesPage {
     const zip = !place.search && this.list.folder && this.list.rows.entries.length ? this.source.zipUrl(this.list.folder) : null;
     this.tools.replaceChildren(...[
       zip && element("a", { class: "button plain", href: zip, download: true }, t("Download as zip")),
-      ...folderLinks(this.session, place.path),
+      ...(this.list.folder || place.path === this.source.home ? folderLinks(this.session, this.list.folder?.path ?? place.path) : []),
       element("button", { type: "button", class: "plain", onclick: () => this.refresh() }, t("Refresh")),
     ].filter(Boolean));
   }
@@ -152,7 +153,7 @@ class FilesPage {
       const told = await this.source.find(this.place.path, file);
       if (this.place.file === file) await this.panel.open(told);
     } catch {
-      this.outcome.replaceChildren(element("p", {}, t("{name} is not in this list.", { name: quotedName(file) })));
+      this.outcome.replaceChildren(element("p", { role: "alert" }, t("{name} is not in this list.", { name: quotedName(file) })));
     }
     return undefined;
   }

@@ -3,8 +3,9 @@
 import { element } from "../dom.js";
 import { API, address, follow, get, onReturn } from "./api.js";
 import { sparkline } from "./chart.js";
-import { attention } from "./home-attention.js";
+import { shownName } from "./files-names.js";
 import { bytes, duration, moment, speed } from "./format.js";
+import { attention } from "./home-attention.js";
 import { openPage } from "./shell.js";
 import { number, t, tn } from "./texts.js";
 
@@ -112,7 +113,7 @@ function showLatest(place, uploads) {
     : element("ul", { class: "latest" }, shown.map((upload) => {
       const [label, level] = STATES[upload.state] ?? [() => upload.state, ""];
       return element("li", {},
-        element("a", { href: address(`uploads/${encodeURIComponent(upload.upload_id)}`) }, element("bdi", {}, upload.path)),
+        element("a", { href: address(`uploads/${encodeURIComponent(upload.upload_id)}`) }, element("bdi", {}, shownName(upload.path))),
         element("span", { class: `tag ${level}` }, label()),
         element("span", { class: "muted" }, bytes(upload.bytes)),
         moment(upload.ended));

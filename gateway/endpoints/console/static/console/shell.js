@@ -48,7 +48,7 @@ export function showFailure(place, error, again) {
 }
 
 function may(session, role) {
-  if (role === "anyone") return true;
+  if (role === "anyone" || document.body.dataset.page === "sign-in") return true;
   return role === "operator" ? session.role === "operator" : session.role !== null;
 }
 

@@ -7,6 +7,8 @@ export const LANGUAGES = Object.fromEntries(Object.entries(JSON.parse(document.b
 const FORMS = ["zero", "one", "two", "few", "many", "other"]; // the order of CLDR
 const FROM_RIGHT = new Set(["ar", "fa", "he", "ur"]);
 
+const TURNS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066\u2067]/g;
+
 let texts = {};
 let language = "en";
 let rules = new Intl.PluralRules("en");
@@ -73,6 +75,8 @@ function translation(text) {
   return Object.hasOwn(texts, text) ? texts[text] : undefined;
 }
 
+// A value may come from a client: what would turn the text around it is made visible.
 function fill(text, values) {
-  return text.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? String(values[name]) : whole));
+  const value = (name) => String(values[name]).replace(TURNS, "\ufffd");
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? value(name) : whole));
 }

@@ -1,21 +1,20 @@
 // What concerns all uploads at once: the gateway is away, the session has ended, files wait to be chosen again.
 
-import { announce, element } from "../dom.js";
+import { announce, byId, element } from "../dom.js";
 import { API, get, post } from "./api.js";
 import { reopened } from "./upload-files.js";
 import { t, tn } from "./texts.js";
 
-/** The gateway does not answer: said once, calmly. */
-export class AwayBanner {
-  #text = element("p", {}, t("The gateway does not answer; going on by itself when it is back."));
-  element = element("section", { class: "banner", hidden: true },
-    element("span", { class: "pulse", "aria-hidden": "true" }), this.#text);
-
-  draw({ away }) {
-    if (away === !this.element.hidden) return;
-    this.element.hidden = !away;
-    announce(away ? this.#text.textContent : t("The gateway answers again."));
-  }
+/** Say on this page that uploads go on by themselves, and let people sign in without leaving it. */
+export function tellOfConnection(transfers) {
+  const banner = byId("banner");
+  addEventListener("gateway:away", () => {
+    if (transfers.busy) banner.replaceChildren(t("The gateway does not answer; going on by itself when it is back."));
+  });
+  addEventListener("gateway:unauthorized", () => {
+    banner.replaceChildren(); // ours has a field for the token
+    transfers.signOut();
+  });
 }
 
 /** The session has ended in the middle: nothing is lost, and everything goes on when somebody has signed in. */
@@ -34,7 +33,7 @@ export class SignInBanner {
     const page = new URL("session", API);
     const link = { href: page, target: "_blank", rel: "noopener" };
     const elsewhere = element("a", link, t("Sign in on a page of its own"));
-    this.element = element("section", { class: "banner ask", hidden: true },
+    this.element = element("section", { class: "call", hidden: true },
       element("h3", {}, t("Your session has ended")),
       element("p", {}, t("Sign in again: nothing is lost, and all uploads go on where they are.")),
       session.ways.includes("token") && form, this.#error, element("p", {}, elsewhere));
@@ -86,7 +85,7 @@ export class LeftBanner {
     const make = (label, onclick) => element("button", { type: "button", class: "plain", onclick }, label);
     this.#reopen = element("button", { type: "button", onclick: () => this.#goOn(take) }, t("Go on"));
     this.#folder = make(t("Choose the folder"), () => choose(true));
-    this.element = element("section", { class: "banner ask", hidden: true }, this.#heading,
+    this.element = element("section", { class: "call", hidden: true }, this.#heading,
       element("p", {}, t("Choose the same files again: they go on where they were.")),
       element("div", { class: "row" }, this.#reopen, make(t("Choose the files"), () => choose(false)), this.#folder,
         make(t("Forget them"), () => { for (const job of this.#left()) transfers.cancel(job); onAct(); })));
@@ -96,7 +95,8 @@ export class LeftBanner {
     this.element.hidden = counts.missing === 0;
     if (this.element.hidden) return;
     this.#heading.textContent = tn(
-      "{count} upload of an earlier visit is not whole", "{count} uploads of an earlier visit are not whole", counts.missing,
+      "{count} upload of an earlier visit is not whole", "{count} uploads of an earlier visit are not whole",
+      counts.missing,
     );
     const left = this.#left();
     this.#reopen.hidden = !left.some((job) => job.handle);

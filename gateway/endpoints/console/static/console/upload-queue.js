@@ -175,6 +175,13 @@ export class Transfers {
   /** Take what is stored out of the list. */
   clear() { for (const job of [...this.jobs]) if (job.state === "stored") this.#leave(job); }
 
+  /** The session has ended: what is refused for that waits for `signedIn`. */
+  signOut() {
+    this.signedOut = true;
+    this.#signIn ??= deferred();
+    this.#options.onChange(null);
+  }
+
   /** Somebody has signed in again: everything goes on. */
   signedIn() {
     this.signedOut = false;
@@ -247,9 +254,7 @@ export class Transfers {
   }
 
   #untilSignedIn() {
-    this.signedOut = true;
-    this.#options.onChange(null);
-    this.#signIn ??= deferred();
+    this.signOut();
     return this.#signIn.promise;
   }
 

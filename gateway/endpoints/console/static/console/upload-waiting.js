@@ -1,10 +1,9 @@
 // Waits: until the gateway answers again, and longer after each failure. No DOM.
 
-import { API } from "./api.js";
+import { get } from "./api.js";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
-const PROBE_TIMEOUT = 10_000;
 
 /** Wait after the nth failure: the pause doubles, and is no shorter than `seconds`. Raises where `signal` stops it. */
 export function backOff(failures, signal, seconds = 0) {
@@ -27,11 +26,11 @@ function pause(milliseconds, signal) {
   });
 }
 
-/** Whether the gateway answers. One request asks, however many uploads wait. */
+/** Whether the gateway answers. One request asks, however many uploads wait; api.js goes on asking, and tells. */
 export class Availability {
   away = false;
   #onChange;
-  #probing = null;
+  #asking = null;
 
   constructor(onChange) {
     this.#onChange = onChange;
@@ -39,41 +38,28 @@ export class Availability {
 
   /** Resolve when the gateway answers, with whether it did not at first. Raises where `signal` stops the wait. */
   back(signal) {
-    this.#probing ??= this.#probe().finally(() => { this.#probing = null; });
-    return signal ? orStopped(this.#probing, signal) : this.#probing;
+    this.#asking ??= this.#ask().finally(() => { this.#asking = null; });
+    return signal ? orStopped(this.#asking, signal) : this.#asking;
   }
 
-  async #probe() {
-    for (let failures = 0; ; failures += 1) {
-      if (await answers()) {
-        const wasAway = this.away;
-        this.#set(false);
-        return wasAway;
-      }
-      this.#set(true);
-      await Promise.race([backOff(failures), online()]);
+  async #ask() {
+    const returned = new Promise((resolve) => addEventListener("gateway:returned", resolve, { once: true }));
+    try {
+      await get("health");
+      return false;
+    } catch (fault) {
+      if (fault.status) return false; // it answers, whatever
     }
+    this.#set(true);
+    await returned;
+    this.#set(false);
+    return true;
   }
 
   #set(away) {
-    if (this.away === away) return;
     this.away = away;
     this.#onChange();
   }
-}
-
-async function answers() {
-  try {
-    const options = { cache: "no-store", signal: AbortSignal.timeout(PROBE_TIMEOUT) };
-    return (await fetch(new URL("health", API), options)).ok;
-  } catch {
-    return false;
-  }
-}
-
-/** Resolve when the device is connected again. */
-function online() {
-  return new Promise((resolve) => addEventListener("online", resolve, { once: true }));
 }
 
 /** Wait for a promise. Raises where `signal` stops that. */

@@ -4,7 +4,7 @@ import { element } from "../dom.js";
 import { openPage } from "./shell.js";
 import { t, tn } from "./texts.js";
 import { rejectionOf } from "./upload-after.js";
-import { AwayBanner, LeftBanner, SignInBanner } from "./upload-banners.js";
+import { LeftBanner, SignInBanner, tellOfConnection } from "./upload-banners.js";
 import { Chooser } from "./upload-chooser.js";
 import { refusalOf } from "./upload-limits.js";
 import { UploadList } from "./upload-list.js";
@@ -45,7 +45,6 @@ class UploadPage {
     const chooser = new Chooser(this.#place, session.uploads, (batches) => this.#take(batches));
     const onAct = () => this.#draw();
     this.#parts = {
-      away: new AwayBanner(),
       signIn: new SignInBanner(this.#transfers, session),
       left: new LeftBanner(this.#transfers, {
         choose: (folder) => chooser.choose(folder), take: (entries) => this.#take([entries]), onAct,
@@ -58,6 +57,7 @@ class UploadPage {
   }
 
   async open() {
+    tellOfConnection(this.#transfers);
     addEventListener("beforeunload", (event) => { if (this.#transfers.busy) event.preventDefault(); });
     setInterval(() => { if (this.#transfers.busy) this.#draw(); }, 1000); // speeds and waits change by themselves
     this.#draw();
@@ -112,8 +112,8 @@ class UploadPage {
     clearTimeout(this.#timer);
     this.#timer = 0;
     this.#drawnAt = performance.now();
-    const { away, signIn, left, chooser, summary, list } = this.#parts;
-    for (const banner of [away, signIn, left]) banner.draw(this.#transfers);
+    const { signIn, left, chooser, summary, list } = this.#parts;
+    for (const banner of [signIn, left]) banner.draw(this.#transfers);
     chooser.draw(this.#transfers.jobs.size > 0);
     list.draw();
     summary.draw();
