@@ -47,6 +47,7 @@ function waitingFor(title, query, text, columns) {
   const place = element("section", { class: "stack tight", hidden: true }, element("h3", {}, title), element("p", { class: "muted" }, text));
   let looked = Date.now();
   let deep = false;
+  let newest;
   const table = rows({
     label: title, columns,
     load: async (cursor) => {
@@ -63,8 +64,10 @@ function waitingFor(title, query, text, columns) {
   };
   document.addEventListener("activity:decided", look);
   // What somebody reads, or has the focus in, stays as it is.
-  place.note = () => {
-    if (Date.now() - looked < EACH || deep || place.matches(":hover, :focus-within")) return;
+  place.note = ({ latest }) => {
+    const held = latest.find((upload) => upload.state === query.state)?.upload_id;
+    if ((held === newest && Date.now() - looked < EACH) || deep || place.matches(":hover, :focus-within")) return;
+    newest = held;
     look();
   };
   return place;

@@ -23,7 +23,7 @@ openPage(() => t("Activity"), (main, session) => {
     active.show(snapshot);
     showSilent(silent, snapshot);
     latest.note(snapshot.latest, live.isPaused());
-    held?.note(snapshot.latest);
+    held?.note(snapshot);
     waiting.note(snapshot);
   });
   main.append(

@@ -56,6 +56,7 @@ export function momentAfter(iso, begin) {
 
 /** Return seconds as they are told of a run: `12 ms`, `3.4 s`, `5 min`. */
 export function shortTime(seconds) {
+  if (seconds < 0.001) return t("less than 1 ms");
   if (seconds < 1) return t("{count} ms", { count: number(Math.round(seconds * 1000)) });
   if (seconds < 120) return t("{count} s", { count: number(seconds, { maximumFractionDigits: seconds < 10 ? 1 : 0 }) });
   if (seconds < 7200) return t("{count} min", { count: number(Math.round(seconds / 60)) });
