@@ -188,7 +188,12 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
     keys = KeyWatcher(KeyStore(settings.state), ApiKeys(shared.rate_counters), reports=slot == 0)
     keys.load()
-    links = LinkWatcher(LinkStore(settings.state), LinkHolders(installation.links), reports=slot == 0)
+    links = LinkWatcher(
+        LinkStore(settings.state),
+        LinkHolders(installation.links),
+        reports=slot == 0,
+        is_alone=settings.processes == 1,
+    )
     links.load()
     return ProcessBase(shared, node, directory, installation, disk, partials, held, state, keys, links)
 

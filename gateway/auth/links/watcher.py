@@ -21,16 +21,24 @@ log = logging.getLogger("gateway.links")
 POLL_INTERVAL: Final = 0.5
 """Seconds between two looks at the file: what is revoked is refused everywhere within a second."""
 
+SPREAD_MARGIN: Final = 0.1
+"""Seconds that another process may take to read a change."""
+
 USES_INTERVAL: Final = 5.0
 """Seconds between two writes of uses."""
 
 
 class LinkWatcher:
-    """Watches the file of `store` for `holders`. With `reports` it logs each change."""
+    """Watches the file of `store` for `holders`. With `reports` it logs each change.
 
-    def __init__(self, store: LinkStore, holders: LinkHolders, *, reports: bool) -> None:
+    `is_alone`: no other process of this gateway watches it.
+    """
+
+    def __init__(self, store: LinkStore, holders: LinkHolders, *, reports: bool, is_alone: bool) -> None:
         self.holders = holders
         self.store = store
+        self.spread = 0.0 if is_alone else POLL_INTERVAL + SPREAD_MARGIN
+        """Seconds until the other processes have a change."""
         self._reports = reports
         self._stopped = threading.Event()
         self._lock = threading.Lock()

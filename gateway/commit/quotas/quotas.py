@@ -131,7 +131,7 @@ class Quotas:
 
     async def left(self, upload: Upload) -> list[QuotaLeft]:
         """Return what is left of the quotas of an upload now. Raises `Refusal`."""
-        quotas = self.files.rules.of_upload(upload)
+        quotas = [quota for quota in self.files.rules.of_upload(upload) if quota.limits.as_dict()]
         return await self.files.run(lambda: left_of(quotas, day_of(self.now())))
 
     async def free(self, upload_id: str) -> None:

@@ -82,7 +82,7 @@ class LinksEndpoint:
             await asyncio.to_thread(self._watcher.store.revoke, link_id)
         except ConfigError as error:
             raise Refusal("records_unavailable", "the links cannot be written now") from error
-        link = _find(await self._table(), link_id)
+        link = _find(await self._spread_table(), link_id)
         counts = await self._counts.of([link])
         return json_response(shown_link(link, counts.get(link.id), time.time()))
 
@@ -102,11 +102,17 @@ class LinksEndpoint:
             raise Refusal("bad_request", str(error)) from None
         except ConfigError as error:
             raise Refusal("records_unavailable", "the links cannot be written now") from error
-        await self._table()
+        await self._spread_table()
         response = json_response(shown_once(new, self._base()), 201)
         response.headers["Location"] = f"/-/links/{new.link.id}"
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    async def _spread_table(self) -> LinkTable:
+        """Return the links once all processes have what was changed. Raises as `_table`."""
+        table = await self._table()
+        await asyncio.sleep(self._watcher.spread)
+        return table
 
     async def _table(self) -> LinkTable:
         """Return the links as they are now. Raises `Refusal("records_unavailable")`."""

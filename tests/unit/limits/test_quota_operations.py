@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.domain.quotas import BoundQuota
+from gateway.domain.quotas import BoundQuota, QuotaLimits
 from gateway.limits.quota_operations import (
     Exceeded,
     PresentFile,
@@ -246,3 +246,30 @@ def test_a_file_that_was_counted_meanwhile_is_looked_at_again(counters: Counters
     assert counters(replace_file(PLACE, "/f", None, file)) is SettleResult.DONE
     assert counters(replace_file(PLACE, "/f", None, file)) is SettleResult.RETRY
     assert counters.usage() == {"k": (5, 1)}
+
+
+def test_what_comes_through_a_link_counts_for_ever_and_frees_what_does_not_come(
+    counters: CountersInMemory,
+) -> None:
+    link = BoundQuota("link abcdefgh", QuotaLimits(bytes=100, files=2))
+    assert begin(counters, "A", "/a", 60, link)
+    assert not begin(counters, "B", "/b", 41, link)
+    counters(free(PLACE, "A"))
+    assert counters.usage() == {}
+    assert begin(counters, "C", "/c", 60, link)
+    publish(counters, "C", "/renamed", 50)
+    assert counters.usage() == {"link abcdefgh": (50, 1)}
+    counters(replace_file(PLACE, "/renamed", None, None))
+    assert begin(counters, "D", "/c", 10, link)
+    assert begin(counters, "D", "/c", 50, link)  # it has grown
+    assert not begin(counters, "E", "/e", 0, link)
+    publish(counters, "D", "/c", 50)
+    assert counters.usage() == {"link abcdefgh": (100, 2)}
+
+
+def test_a_link_without_limits_is_counted(counters: CountersInMemory) -> None:
+    link = BoundQuota("link abcdefgh", QuotaLimits())
+    for number in range(3):
+        assert begin(counters, f"U{number}", f"/{number}", 10, link)
+        publish(counters, f"U{number}", f"/{number}", 10)
+    assert counters.usage() == {"link abcdefgh": (30, 3)}
