@@ -147,4 +147,5 @@ def make_key(directory: Path) -> str:
     directory.mkdir(exist_ok=True)
     code, printed, _ = run_verb(directory, "keys", "create", "reader", "--json")
     assert code == 0
-    return re.findall(r"ugk_[A-Za-z0-9_-]{43}", printed)[0]
+    secret: str = re.findall(r"ugk_[A-Za-z0-9_-]{43}", printed)[0]
+    return secret
