@@ -73,7 +73,11 @@ async def test_an_uploader_sees_what_its_list_gives_and_no_more(
     secret = new_api_key()
     keys = KeyStore(tmp_path / "data" / ".gateway")
     keys.create(ApiKey("bob", KeyScope(None, ()), None, None, time.time(), None), token_digest(secret))
-    async with visiting_files(extra_http_headers={"X-Auth-Token": secret}) as visit:
+    async with visiting_files() as visit:
+        await visit.go(gateway)
+        await visit.page.wait_for_url("**/-/session?return=%2F-%2Ffiles*")
+        signed_in = await visit.page.request.post(f"{gateway.url}/-/session", data={"token": secret})
+        assert signed_in.ok
         await visit.go(gateway)
         await visit.shows(["secret", "mine.txt"])
         await visit.link("secret").click()
