@@ -38,6 +38,7 @@ openPage(() => t("System"), async (main) => {
     snapshot = now;
     rates.show(now);
     cards.show(facts, now);
+    if (facts) needs.show(facts, now);
   }, { onPause: (paused) => { if (!paused) load().catch(() => {}); } });
   await load();
   const again = () => { if (!live.isPaused() && !document.hidden) load().catch(() => {}); };
