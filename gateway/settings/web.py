@@ -29,7 +29,7 @@ class WebSettings(BaseModel):
             "style sheet that the pages load behind their own: colours, fonts, a logo",
             "FILE",
             path=True,
-            page="console",
+            page="theme",
         ),
     ] = None
     web_translations: Annotated[
@@ -39,7 +39,7 @@ class WebSettings(BaseModel):
             "folder of further languages of the pages, such as fr.json",
             "DIR",
             path=True,
-            page="console",
+            page="translate",
         ),
     ] = None
     session_ttl: Annotated[

@@ -95,7 +95,7 @@ class PagesEndpoint:
 
     def _require(self) -> StaticFiles:
         if self._files is None:
-            raise Refusal("not_found", "this gateway has no pages: --web off")
+            raise Refusal("not_found", "this gateway has no pages: --web=off")
         return self._files
 
 

@@ -67,5 +67,5 @@ async def test_without_pages_everybody_is_a_program(serve: Serve) -> None:
         for path in ("/-/docs", "/-/pages/gateway.css"):
             answer = await get(gateway, path, accept)
             assert (answer.status, answer.json["error"]) == (404, "not_found")
-            assert answer.json["message"] == "this gateway has no pages: --web off"
+            assert answer.json["message"] == "this gateway has no pages: --web=off"
     assert (await get(gateway, "/-/openapi.json", PROGRAM)).status == 401
