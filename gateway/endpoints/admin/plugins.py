@@ -27,6 +27,7 @@ MAX_PAGE_ROUTES: Final = 1000
 MAX_HANDLERS: Final = 1000
 MAX_CONFIGS: Final = 1000
 MAX_FAULTS: Final = 100
+MAX_TEXTS: Final = 20
 MAX_SEARCH: Final = 200
 """Characters of a search."""
 
@@ -123,14 +124,14 @@ class PluginsEndpoint:
         return {"time": iso_time(moment), "faults": faults, "fault_count": len(outcome.faults)}
 
     def _handlers(self, now: float) -> Iterator[Facts]:
-        """Yield the handlers of each event in the order in which they run, then its shadows."""
+        """Yield the handlers of each event, then its shadows; those that decide run in this order."""
         current = self.plugins.current
         for event in EVENTS:
             handlers = (*current.handlers[event], *current.shadows[event])
             for order, handler in enumerate(handlers, start=1):
                 yield {
                     **_handler_facts(handler),
-                    "order": None if handler.shadow else order,
+                    "order": order if event in DECIDING and not handler.shadow else None,
                     "place": self._place(handler.place),
                     **_schedule_facts(handler, now),
                 }
@@ -164,8 +165,8 @@ def _handler_facts(handler: Handler) -> Facts:
         "event": handler.event,
         "timeout": handler.timeout,
         "shadow": handler.shadow,
-        "prefix": handler.prefix,
-        "suffix": handler.suffix,
+        "prefix": handler.prefix[:MAX_TEXTS],
+        "suffix": handler.suffix[:MAX_TEXTS],
     }
     if handler.event in DELIVERED or handler.may_hold:
         retry = handler.retry

@@ -15,10 +15,10 @@ from gateway.endpoints.listing.page import ListedPage
 from gateway.storage.protocols import Stat
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --text: #1b1f24; --muted: #57606a; --line: #dde1e6; --back: #fff;
-  --link: #0a5bb5; --hover: #f7f8f9 }
+:root { color-scheme: light dark; --text: #171a1f; --muted: #58616d; --line: #e0e4e9; --back: #fff;
+  --link: #0a5bb5; --hover: #f6f7f9 }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #e6eaef; --muted: #9aa4b0; --line: #2a313a; --back: #0f1318; --link: #7db7ff;
+  :root { --text: #e6eaef; --muted: #9aa5b1; --line: #29313a; --back: #0e1217; --link: #7db7ff;
     --hover: #161b22 }
 }
 * { box-sizing: border-box }

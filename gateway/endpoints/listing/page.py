@@ -169,7 +169,9 @@ def _check_below(folder: str, path: str) -> None:
 def _encode_cursor(position: str | None, kind: str) -> str | None:
     if position is None:
         return None
-    return base64.urlsafe_b64encode((kind + position).encode()).decode().rstrip("=")
+    # A page may end at a name that is not UTF-8, which no page shows.
+    text = (kind + position).encode("utf-8", "surrogateescape")
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str, kind: str) -> str:
@@ -177,7 +179,8 @@ def _decode_cursor(cursor: str, kind: str) -> str:
         if len(cursor) > _MAX_CURSOR:
             raise ValueError("too long")
         padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        data = base64.b64decode(padded, altchars=b"-_", validate=True)
+        text = data.decode("utf-8", "surrogateescape")
     except (ValueError, binascii.Error):
         text = ""
     if not text.startswith(kind) or len(text) == 1 or "\x00" in text:

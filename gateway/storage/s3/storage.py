@@ -263,6 +263,8 @@ def _own_token() -> Iterator[None]:
     """Raise `Refusal("bad_request")` for a token that the store has not given."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise Refusal("bad_request", INVALID_POSITION) from error
     except Exception as error:
         if code_of(error) == "InvalidArgument":
             raise Refusal("bad_request", INVALID_POSITION) from error

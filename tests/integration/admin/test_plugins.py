@@ -61,9 +61,9 @@ async def test_handlers_are_told_in_their_order_with_their_places_and_no_secret(
     told = [(each["event"], each["order"], each["name"], each["place"]) for each in facts["handlers"]]
     assert told == [
         ("APIGW.OnFileUploading", 1, "first", "sub.yaml:8"),
-        ("APIGW.OnFileUploaded", 1, "first", "sub.yaml:8"),
-        ("APIGW.OnFileUploaded", 2, "second", "sub.yaml:1"),
-        ("Schedule", 1, "nightly", "sub.yaml:16"),
+        ("APIGW.OnFileUploaded", None, "first", "sub.yaml:8"),
+        ("APIGW.OnFileUploaded", None, "second", "sub.yaml:1"),
+        ("Schedule", None, "nightly", "sub.yaml:16"),
     ]
     [admitting, webhook, second, nightly] = facts["handlers"]
     assert (webhook["kind"], webhook["host"]) == ("webhook", "https://hooks.example.com:8443")

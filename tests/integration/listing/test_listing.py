@@ -149,6 +149,18 @@ async def test_links_and_the_places_of_the_gateway_are_in_no_list(
     assert not any("link" in name or "secret" in name or "plugins" in name for name in deep)
 
 
+async def test_a_page_that_ends_at_a_name_that_is_not_utf8_leads_to_the_next(
+    start_gateway: StartGateway, stored: Path
+) -> None:
+    for name in (b"a\xff", b"b\xfe.d", b"\xed\xa0\x80"):
+        (stored / os.fsdecode(name)).write_bytes(b"")
+    gateway = await start_gateway(listing=True)
+    found = await pages(gateway, "/upload/?limit=1")
+    assert joined(found) == ["Grüße 😀 %41.csv", "a.txt", "b-1", "b", "b0"]
+    assert len(found) > 5
+    assert len(joined(await pages(gateway, "/upload/?limit=1&search=."))) == 3
+
+
 async def test_no_path_leads_out(start_gateway: StartGateway, stored: Path) -> None:
     gateway = await start_gateway(listing=True)
     for name in (*BAD_NAMES.split(" "), "../.gateway", "%2e%2e/.gateway"):

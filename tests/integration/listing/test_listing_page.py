@@ -23,7 +23,7 @@ async def test_the_page_is_accessible_and_fits(start_gateway: StartGateway, tmp_
         for target in ("/upload/", "/upload/?limit=2", "/upload/empty/"):
             await visit.page.goto(gateway.url + target)
             await check_looks(visit)
-    for scheme, back in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")):
+    for scheme, back in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(14, 18, 23)")):
         async with visiting(color_scheme=scheme) as visit:  # its own policy lets its style apply
             await visit.page.goto(f"{gateway.url}/upload/")
             color = await visit.page.evaluate("getComputedStyle(document.body).backgroundColor")

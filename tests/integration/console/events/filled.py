@@ -26,6 +26,21 @@ def visiting(**how: object) -> AbstractAsyncContextManager[BrowserVisit]:
     return visiting_as(BrowserVisit, **{"viewport": size, "bypass_csp": True, **how})
 
 
+async def show_instead(visit: BrowserVisit, texts: dict[str, str]) -> None:
+    """Replace texts of the page that no picture should have."""
+    await visit.page.evaluate(
+        """texts => {
+            const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+            while (walker.nextNode()) {
+                for (const [before, after] of Object.entries(texts)) {
+                    walker.currentNode.data = walker.currentNode.data.replaceAll(before, after);
+                }
+            }
+        }""",
+        texts,
+    )
+
+
 def fill_dead(gateway: Gateway, handler: str, error: str, count: int, at: int = 0) -> None:
     """Write dead deliveries: `{0}` in the error is the number of each."""
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.conftest import StartGateway
-from tests.integration.console.events.filled import fill_dead, fill_every_state, visiting
+from tests.integration.console.events.filled import fill_dead, fill_every_state, show_instead, visiting
 from tests.support.browser import check_looks
 from tests.support.harness import put, wait_settled, write_plugin
 from tests.support.records import delivery_states
@@ -48,6 +48,7 @@ async def test_an_event_shows_each_run_with_its_traceback_and_leads_to_its_uploa
         await visit.page.get_by_text("Body of the event").click()
         await expect(visit("details > pre").last).to_contain_text('"bytes": 4')
         await check_looks(visit, keep="event-dead")
+        await show_instead(visit, {str(tmp_path): "/srv", "\ufffdtxt": "", "<b>": "", "</b>": ""})
         await visit.take("console-event")
         assert visit.said == []
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.conftest import StartGateway
 from tests.integration.console.files.visits import store, visiting_files
@@ -171,7 +172,17 @@ async def test_a_gateway_that_is_away_leaves_what_is_shown_and_comes_back_by_its
     store(upload, "a", "b")
     gateway = await start_gateway(listing=True)
     async with visiting_files(bypass_csp=True) as visit:
+        answered = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await answered.wait()
+            await route.continue_()
+
+        await visit.page.route("**/upload/*", hold)
         await visit.go(gateway)
+        await expect(visit(".files-summary")).to_have_text("Loading…")
+        await check_looks(visit, keep="busy")
+        answered.set()
         await visit.shows(["a", "b"])
         await visit.page.route("**/*", lambda route: route.abort())
         await visit.page.get_by_role("button", name="Refresh").click()
@@ -180,7 +191,7 @@ async def test_a_gateway_that_is_away_leaves_what_is_shown_and_comes_back_by_its
         await visit.shows(["a", "b"])
         await check_looks(visit, keep="away")
         (upload / "c").write_bytes(b"")
-        await visit.page.unroute("**/*")
+        await visit.page.unroute_all()
         await visit.shows(["a", "b", "c"])
         await expect(visit(".failure")).to_have_count(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import wave
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,22 @@ async def test_a_preview_reads_no_more_of_a_text_than_it_shows(
         )
         await visit.panel.get_by_role("button", name="Show its beginning as text").click()
         await expect(visit.panel.locator(".files-preview p")).to_have_text("This is not text.")
+        assert visit.said == []
+
+
+async def test_sound_plays_in_its_preview(start_gateway: StartGateway, upload: Path) -> None:
+    rate = 8000
+    with wave.open(str(upload / "tone.wav"), "wb") as tone:
+        tone.setparams((1, 1, rate, rate, "NONE", ""))
+        tone.writeframes(bytes(range(256)) * (rate // 256))
+    gateway = await start_gateway(listing=True, downloads=True)
+    async with visiting_files() as visit:
+        await visit.go(gateway, file="tone.wav")
+        player = visit.panel.locator("audio")
+        await expect(player).to_have_js_property("readyState", 4)
+        assert await player.evaluate("player => player.duration") == pytest.approx(1, abs=0.05)
+        await visit.press("Escape")
+        await expect(visit.panel).not_to_be_visible()
         assert visit.said == []
 
 

@@ -14,14 +14,14 @@ const PAUSE = 10000; // milliseconds between two times that the page groups by i
  * Return the section of dead deliveries. `follow(dead)` groups anew where their number has changed. `choose(filters)`
  * shows the deliveries of a group; `changed()` is called after an action.
  */
-export function deadLetters({ choose, changed }) {
-  const heading = element("h3", { id: "dead-letters", tabindex: "-1" }, t("Dead letters"));
+export function deadDeliveries({ choose, changed }) {
+  const heading = element("h3", { id: "dead-deliveries", tabindex: "-1" }, t("Dead deliveries by error"));
   const note = element("p", { class: "muted" });
   const list = element("ul", { class: "groups" });
   const job = element("div", {});
   const failure = element("p", { class: "failure", role: "alert" });
   const all = element("button", { type: "button", class: "plain", hidden: true, onclick: () => { whole = true; draw(); } });
-  const place = element("section", { class: "stack tight", "aria-labelledby": "dead-letters", hidden: true }, heading, note, job, failure, list, all);
+  const place = element("section", { class: "stack tight", "aria-labelledby": "dead-deliveries", hidden: true }, heading, note, job, failure, list, all);
   let answer = null;
   let whole = false;
   let counted = 0;

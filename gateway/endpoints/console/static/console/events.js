@@ -1,9 +1,9 @@
-// The page of events: the backlog, dead letters by error, and the list of deliveries.
+// The page of events: the backlog, dead deliveries by error, and the list of deliveries.
 
 import { element } from "../dom.js";
 import { get } from "./api.js";
 import { backlog } from "./events-backlog.js";
-import { deadLetters } from "./events-errors.js";
+import { deadDeliveries } from "./events-errors.js";
 import { deliveryList } from "./events-list.js";
 import { openPage } from "./shell.js";
 import { t } from "./texts.js";
@@ -25,7 +25,7 @@ openPage(() => t("Events"), async (main) => {
     if (before && now !== before) list.follow();
     before = now;
   } });
-  const dead = deadLetters({ choose, changed });
+  const dead = deadDeliveries({ choose, changed });
   const list = deliveryList({ counts: () => overview.counts, changed });
   main.append(
     element("h2", {}, t("Events")),

@@ -25,6 +25,8 @@ export function speed(bytesPerSecond) {
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return t("{count} s", { count: whole });
+  if (whole % 3600 === 0 && whole < 86400) return t("{hours} h", { hours: whole / 3600 });
+  if (whole % 60 === 0 && whole < 3600) return t("{minutes} min", { minutes: whole / 60 });
   if (whole < 3600) return t("{minutes} min {seconds} s", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
   if (whole < 86400) return t("{hours} h {minutes} min", { hours: Math.floor(whole / 3600), minutes: Math.floor((whole % 3600) / 60) });
   return t("{days} d {hours} h", { days: Math.floor(whole / 86400), hours: Math.floor((whole % 86400) / 3600) });

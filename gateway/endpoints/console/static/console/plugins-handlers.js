@@ -1,4 +1,4 @@
-// Handlers by event, in the order in which they run.
+// Handlers by event; those that decide in the order in which they are asked.
 
 import { element } from "../dom.js";
 import { listAddress } from "./events-model.js";
@@ -40,10 +40,16 @@ function item(handler, isPaused) {
     : element("bdi", {}, handler.name);
   return element("li", { class: "card" },
     element("p", { class: "row" },
-      element("span", { class: "order muted", title: t("Its place in the order") }, handler.order === null ? "–" : number(handler.order)),
+      handler.order !== null && element("span", { class: "order muted", title: t("Its place in the order") }, number(handler.order)),
       element("strong", {}, name), element("code", { class: "muted place" }, handler.place)),
     element("p", { class: "row" }, isPaused && element("span", { class: "tag warn" }, t("Paused")), tags(handler)),
-    handler.schedule && element("p", { class: "muted" }, handler.schedule, handler.next && [" · ", t("next run"), " ", moment(handler.next)]));
+    handler.schedule && element("p", { class: "muted" }, scheduleText(handler.schedule), handler.next && [" · ", t("next run"), " ", moment(handler.next)]));
+}
+
+/** Return a schedule as people say it: `every 900 s` in minutes; a cron line as it is. */
+function scheduleText(text) {
+  const seconds = /^every (\d+) s$/.exec(text)?.[1];
+  return seconds ? t("every {time}", { time: duration(Number(seconds)) }) : text;
 }
 
 function tags(handler) {

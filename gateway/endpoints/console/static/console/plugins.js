@@ -19,7 +19,7 @@ openPage(() => t("Plugins"), async (main) => {
   const button = element("button", { type: "button", onclick: reload }, t("Reload"));
   const routes = routeSection();
   let shown = "";
-  let set = null;
+  let loaded = "";
   let timer = 0;
 
   async function refresh() {
@@ -43,8 +43,9 @@ openPage(() => t("Plugins"), async (main) => {
     note.replaceChildren(summary(plugins));
     showReload(plugins.reload);
     routes.follow(plugins);
-    if (set !== null && set !== plugins.set) routes.reload();
-    set = plugins.set;
+    const state = JSON.stringify([plugins.set, plugins.upstreams.map(({ upstream, down }) => [upstream, down])]);
+    if (loaded && loaded !== state) routes.reload();
+    loaded = state;
     const text = JSON.stringify([plugins.handlers, plugins.configs, plugins.upstreams, plugins.silent_processes, paused]);
     if (text === shown || sections.contains(document.activeElement)) return;
     shown = text;

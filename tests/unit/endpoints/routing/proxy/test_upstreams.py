@@ -232,6 +232,35 @@ def test_where_probes_or_connections_of_all_fail_there_is_a_refusal_at_once(
     assert UpstreamTries(upstreams, repeatable=True).next() == names[-1]
 
 
+def test_an_outage_is_as_long_as_no_request_was_sent_over_all_its_suspensions() -> None:
+    upstreams = group("ab", health=HEALTH)
+    assert upstreams.down_for("a") is None
+    fail(upstreams, "a")
+    clock(upstreams).now += 6
+    assert upstreams.down_for("a") is None  # the next request tries it
+    fail(upstreams, "a")
+    clock(upstreams).now += 1
+    assert upstreams.down_for("a") == 7
+    upstreams.report("b", works=False)
+    clock(upstreams).now += 2
+    upstreams.report("b", works=False)
+    assert upstreams.down_for("b") == 2
+    for name in "ab":
+        upstreams.report(name, works=True)
+        assert upstreams.down_for(name) is None
+
+
+def test_outages_are_told_once_for_all_routes_that_share_them() -> None:
+    upstreams = Upstreams()
+    one, two, other = route("one"), route("two"), replace(route("other"), scheme="https")
+    upstreams.follow([one, two, other])
+    upstreams.of_route(two).report("b", works=False)
+    [(label, upstream, _)] = upstreams.outages()
+    assert (label, upstream) == ("one", "b")
+    assert upstreams.group(one) == upstreams.group(two) == "one"
+    assert upstreams.group(other) == "other"
+
+
 def test_where_only_requests_have_failed_no_client_can_make_a_route_unavailable() -> None:
     upstreams = group("ab", health=HEALTH)
     for name in "ba":
