@@ -59,6 +59,14 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/session", Access.PUBLIC, "session", "Who calls, and what it may do"),
     ApiRoute("POST", "/-/session", Access.PUBLIC, "session.begin", "Sign in: a cookie for a token"),
     ApiRoute("DELETE", "/-/session", Access.PUBLIC, "session.end", "Sign out"),
+    ApiRoute("GET", "/-/session/oidc", Access.PUBLIC, "session.oidc", "Sign in with OpenID Connect"),
+    ApiRoute(
+        "GET",
+        "/-/session/oidc/callback",
+        Access.PUBLIC,
+        "session.oidc.callback",
+        "Where the issuer sends the browser back to",
+    ),
     ApiRoute("GET", "/-/uploads", Access.UPLOADER, "uploads", "Uploads, the newest first"),
     ApiRoute(
         "POST", "/-/uploads/removed", Access.OWNER, "uploads.removed", "Which uploads were removed here"

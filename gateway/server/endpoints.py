@@ -89,7 +89,7 @@ async def open_endpoints(
     body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
     await body_receiver.open()
     stack.callback(body_receiver.close)
-    auth, session = await open_authentication(stack, resources, metrics)
+    auth, sign_in = await open_authentication(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
     urls = StoredUrls(settings.upload_template, public_url(settings, resources.base.installation.own))
     existing = open_existing_files(stack, resources, auth, metrics, urls)
@@ -117,7 +117,7 @@ async def open_endpoints(
         **notifications.handlers(),
         **routing.handlers(),
         **pages.handlers(),
-        **session.handlers(),
+        **sign_in,
         **open_links(stack, resources, auth, urls, existing),
     }
     resumable = None if partials is None else _resumable(partials, settings, auth, urls)

@@ -230,5 +230,6 @@ def protected_places(settings: Settings) -> list[Path]:
         settings.installation_key_file,
         settings.secrets_key_file,
         settings.notifications_secret_file,
+        settings.oidc_client_secret_file,
     )
     return [settings.state, *settings.plugins, *(file for file in files if file is not None)]

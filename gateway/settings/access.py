@@ -126,8 +126,8 @@ class AccessSettings(BaseModel):
         tuple[str, ...],
         Option(
             JWT,
-            "groups whose members may read `/-/` pages and manage events, by a JSON Web Token or by"
-            " --identity-headers; if none is given, none of them may (repeatable)",
+            "groups whose members may read `/-/` pages and manage events, by a JSON Web Token,"
+            " --identity-headers or OpenID Connect; if none is given, none of them may (repeatable)",
             "GROUP",
         ),
     ] = ()

@@ -189,6 +189,7 @@ def _deployment_errors(settings: Settings, sources: Mapping[str, SourcedValue]) 
         if not (path.is_file() and os.access(path, os.R_OK)):
             yield sources[name].error(f"{path} cannot be read; check the path and its permissions")
     yield from _incomplete_jwt(settings, sources)
+    yield from _incomplete_oidc(settings, sources)
 
 
 def _repeated_tokens(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
@@ -227,6 +228,28 @@ def _incomplete_jwt(settings: Settings, sources: Mapping[str, SourcedValue]) -> 
         yield sources["jwt_issuer"].error(
             "no audience is set: add --jwt-audience NAME (the `aud` claim), or --jwt-client-ids ID for"
             " tokens without one (Cognito access tokens)"
+        )
+
+
+def _incomplete_oidc(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
+    """Yield what is missing to sign people in with OpenID Connect."""
+    if settings.oidc_issuer is None:
+        dependent = ("oidc_client_id", "oidc_client_secret_file", "oidc_scopes", "oidc_groups")
+        for name in [name for name in dependent if getattr(settings, name)][:1]:
+            yield sources[name].error("no issuer is set: add --oidc-issuer URL")
+        return
+    if not settings.oidc_client_id:
+        yield sources["oidc_issuer"].error(
+            "the issuer must know this gateway: register it there, and add --oidc-client-id ID"
+        )
+    if settings.auth == "none":
+        yield sources["oidc_issuer"].error(
+            "nobody needs to sign in with --auth none: add --auth token, or --auth jwt"
+        )
+    path = settings.oidc_client_secret_file
+    if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+        yield sources["oidc_client_secret_file"].error(
+            f"{path} cannot be read; check the path and its permissions"
         )
 
 

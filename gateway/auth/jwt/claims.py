@@ -95,8 +95,13 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
         "kind": "jwt",
         "claims": dict(claims),
         "scopes": _words(claims, _SCOPES, " "),
-        "groups": _words(claims, _GROUPS, None),
+        "groups": groups_of(claims),
     }
+
+
+def groups_of(claims: Mapping[str, Any]) -> list[str]:
+    """Return the groups that claims name."""
+    return _words(claims, _GROUPS, None)
 
 
 def truncated_principal(principal: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
-from typing import Final, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -166,28 +166,36 @@ class Issuer:
 
         Raises `IssuerError`.
         """
-        url = self._url or await self._discover()
+        url = self._url or self.endpoint(await self.configuration(), "jwks_uri")
         document, cache = await self._get(url)
         try:
             return document, parse_jwks(document, self._allowed), fresh_seconds(cache)
         except BadKeysError as error:
             raise IssuerError(f"{url}: {error}") from None
 
-    async def _discover(self) -> str:
-        """Return the URL of the issuer's keys (OpenID Connect Discovery 1.0 section 4)."""
+    async def configuration(self) -> Mapping[str, Any]:
+        """Fetch what the issuer tells of itself (OpenID Connect Discovery 1.0 section 4).
+
+        Raises `IssuerError`.
+        """
         url = self._name.rstrip("/") + "/.well-known/openid-configuration"
         document, _ = await self._get(url)
         try:
-            configuration = json.loads(document)
-            name, jwks_uri = configuration["issuer"], configuration["jwks_uri"]
+            configuration: dict[str, Any] = json.loads(document)
+            name = configuration["issuer"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise IssuerError(f"{url} has no `issuer` and `jwks_uri`: set --jwt-jwks-url") from None
+            raise IssuerError(f"{url} has no `issuer`") from None
         if name != self._name:  # section 4.3: else the keys of another issuer could pass for its own
-            raise IssuerError(f"{url} names the issuer {name!r:.200}: set --jwt-issuer to that")
+            raise IssuerError(f"{url} names the issuer {name!r:.200}: the setting must equal that")
+        return configuration
+
+    def endpoint(self, configuration: Mapping[str, Any], name: str) -> str:
+        """Return a URL that the issuer tells. Raises `IssuerError`."""
+        url = configuration.get(name)
         schemes = ("https:", urlsplit(self._name).scheme + ":")
-        if not isinstance(jwks_uri, str) or not jwks_uri.startswith(schemes):
-            raise IssuerError(f"{url}: its `jwks_uri` is not an https URL")
-        return jwks_uri
+        if not isinstance(url, str) or not url.startswith(schemes):
+            raise IssuerError(f"the issuer {self._name} tells no https URL as its `{name}`")
+        return url
 
     async def _get(self, url: str) -> tuple[bytes, str]:
         """Return a document and its `Cache-Control`. Follows no redirect. Raises `IssuerError`."""
@@ -195,15 +203,25 @@ class Issuer:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     raise IssuerError(f"{url} answers {response.status}")
-                return await _bounded(response, url), response.headers.get("Cache-Control", "")
-        except TimeoutError:
-            raise IssuerError(f"{url} takes longer than {FETCH_TIMEOUT:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise IssuerError(f"{url}: {reason}") from None
+                return await read_bounded(response, url), response.headers.get("Cache-Control", "")
+        except CALL_ERRORS as error:
+            raise call_error(url, error) from None
 
 
-async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
+CALL_ERRORS: Final = (TimeoutError, aiohttp.ClientError, OSError, ValueError)
+"""What a request to the issuer may raise."""
+
+
+def call_error(url: str, error: BaseException) -> IssuerError:
+    """Return what went wrong with a request to the issuer, for the operator."""
+    if isinstance(error, TimeoutError):
+        return IssuerError(f"{url} takes longer than {FETCH_TIMEOUT:g} s")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return IssuerError(f"{url}: {reason}")
+
+
+async def read_bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
+    """Return the body of a response of the issuer. Raises `IssuerError`."""
     document = bytearray()
     async for chunk in response.content.iter_any():
         document += chunk

@@ -62,6 +62,11 @@ class Verifier:
         await self._issuer.__aexit__()
 
     @property
+    def issuer(self) -> Issuer:
+        """The issuer of the tokens."""
+        return self._issuer
+
+    @property
     def ready(self) -> bool:
         """Whether there are keys of the issuer."""
         return self._issuer.ready
@@ -89,7 +94,7 @@ class Verifier:
         if cached is not None:
             return cached
         try:
-            claims, keys = await self._claims(token)
+            claims, keys = await self.claims(token)
             principal = principal_of(claims)
         except InvalidToken as error:
             log.info("JSON Web Token rejected", extra=event("token.rejected", reason=error.reason))
@@ -97,7 +102,7 @@ class Verifier:
         self._store(token, principal, claims, keys)
         return principal
 
-    async def _claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
+    async def claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
         """Return the claims of a token that passes every check. Raises `InvalidToken`, `Refusal`."""
         if len(token) > MAX_TOKEN_CHARS:
             raise InvalidToken("length")

@@ -96,14 +96,13 @@ class Sessions:
         replaced: str | None = None,
         end: float = float("inf"),
     ) -> tuple[str, Session]:
-        """Begin a session, which ends by the Unix time `end`; that of the secret `replaced` ends now.
+        """Begin a session, which ends by the Unix time `end`; that of the digest `replaced` ends now.
 
         Returns its secret, which is always a new one. Raises `ConfigError` where it cannot be kept.
         """
         secret, now = ("s" if secure else "p") + new_token(), self._clock()
         session = Session(token_digest(secret), holder, now, min(now + self._ttl, end))
-        before = None if replaced is None else token_digest(replaced)
-        await asyncio.to_thread(self._store.add, session, before)
+        await asyncio.to_thread(self._store.add, session, replaced)
         self._mark.move()
         return secret, session
 

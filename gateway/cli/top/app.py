@@ -43,7 +43,6 @@ class Pane(Vertical):
     Pane { border-top: solid $primary-muted; border-title-color: $text-muted; height: 1fr; }
     Pane:focus-within { border-top: heavy $primary; border-title-color: $text; }
     Pane DataTable { height: 1fr; background: $background; scrollbar-size-horizontal: 0; }
-    Pane DataTable:blur > .datatable--cursor { background: transparent; }
     Pane .empty { color: $text-muted; padding: 0 1; }
     """
 
@@ -62,8 +61,17 @@ class Pane(Vertical):
 
     def on_mount(self) -> None:
         """Add the columns."""
+        self.table.show_cursor = False
         for column in self._columns:
             self.table.add_column(column, key=column)
+
+    def on_descendant_focus(self) -> None:
+        """Show which row keys are for."""
+        self.table.show_cursor = True
+
+    def on_descendant_blur(self) -> None:
+        """Show no row as selected: keys are for another pane."""
+        self.table.show_cursor = False
 
     @property
     def selected(self) -> str | None:
@@ -103,6 +111,7 @@ class GatewayTop(App[None]):
     #head { height: 1; background: $panel; padding: 0 1; }
     #figures { height: auto; max-height: 3; padding: 0 1; }
     #attention { height: auto; max-height: 5; padding: 0 1; }
+    GatewayTop:nocolor DataTable > .datatable--cursor { text-style: reverse; }
     #panes { height: 1fr; layout: vertical; }
     Pane:focus-within { height: 2fr; }
     .wide #panes { layout: grid; grid-size: 2 2; }

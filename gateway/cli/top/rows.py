@@ -134,7 +134,7 @@ def title_line(snapshot: Snapshot) -> Text:
 def figure_lines(snapshot: Snapshot, history: Sequence[float]) -> Text:
     """Return rates, uploads, disk and processes. `history` are the latest rates in bytes a second."""
     facts, live = snapshot.facts, snapshot.live
-    rates, uploads = live["rates"], facts["uploads"]
+    rates = live["rates"]
     parts = [
         Text(f"{format_size(int(rates['bytes_per_second'] or 0))}/s {sparkline(history)}", "bold"),
         Text(f"{rates['requests_per_second'] or 0:.0f} requests/s"),
@@ -142,10 +142,6 @@ def figure_lines(snapshot: Snapshot, history: Sequence[float]) -> Text:
     ]
     if failing := (rates["by_status"] or {}).get("5xx"):
         parts.append(Text(f"{failing:.1f}/s fail with 5xx", STYLES["bad"]))
-    if uploads.get("held"):
-        parts.append(Text(f"{uploads['held']} held", STYLES["warn"]))
-    if uploads.get("failed"):
-        parts.append(Text(f"{uploads['failed']} failed in the last hour", STYLES["warn"]))
     if (disk := facts.get("disk")) is not None:
         level = "" if disk["accepts_uploads"] else "bad"
         parts.append(Text(f"{format_size(disk['free'])} free", STYLES[level]))

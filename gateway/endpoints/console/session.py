@@ -15,9 +15,10 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.foreign_pages import refuse_foreign_page
 from gateway.auth.principals import JWT
 from gateway.auth.request import Caller, IncomingRequest, RequestHead
-from gateway.auth.sessions.access import SessionAccess
+from gateway.auth.sessions.access import SessionAccess, oidc_source
 from gateway.auth.sessions.cookie import session_of
 from gateway.auth.sessions.sign_in import SignIn
+from gateway.auth.tokens import token_digest
 from gateway.domain.template_segments import LITERAL, REST, Segments
 from gateway.domain.units import iso_time
 from gateway.endpoints.inflight import named_principal
@@ -63,9 +64,11 @@ class SessionEndpoint:
         address = self._auth.proxies.client_address(incoming.remote, incoming.headers)
         holder, end = await self._sign_in.holder_of(token.strip(), address)
         secure = client_is_secure(self._settings, self._auth, incoming)
+        before = session_of(incoming.headers)
+        replaced = None if before is None else token_digest(before)
         with sessions_are_kept():
             secret, session = await self._access.sessions.begin(
-                holder, secure=secure, replaced=session_of(incoming.headers), end=end
+                holder, secure=secure, replaced=replaced, end=end
             )
         response = Response(status=204)
         seconds = session.expires - session.created
@@ -108,7 +111,8 @@ class SessionEndpoint:
     def _ways(self) -> list[str]:
         """Return how one may sign in: without a default authorization, only where there are tokens."""
         needed = self._settings.auth != "none"
-        return ["token"] if needed or not self._auth.tokens.is_empty else []
+        token = ["token"] if needed or not self._auth.tokens.is_empty else []
+        return [*token, *(["oidc"] if oidc_source(self._settings) is not None else [])]
 
 
 @contextlib.contextmanager

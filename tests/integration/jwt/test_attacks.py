@@ -52,7 +52,7 @@ async def refused(verifier: Verifier, token: str) -> str:
     challenge = caught.value.headers["WWW-Authenticate"]
     assert challenge.startswith('Bearer realm="upload-gateway", error="invalid_token", ')
     with pytest.raises(InvalidToken) as inner:
-        await verifier._claims(token)
+        await verifier.claims(token)
     return inner.value.reason
 
 

@@ -110,8 +110,8 @@ def test_figures_and_what_needs_attention_are_lines() -> None:
     down = {"upstream": "u:1", "processes": 2, "routes": ["r"], "route_count": 1}
     look = snapshot(live={"rates": failing, "active_count": 3}, facts={"upstreams_down": [down]})
     assert rows.figure_lines(look, [0.0, 1e6, 2e6]).plain == (
-        "2.0 MB/s ▁▅█  ·  40 requests/s  ·  3 on their way  ·  1.5/s fail with 5xx  ·  1 held  ·"
-        "  2 failed in the last hour  ·  5.0 MB free  ·  2 processes"
+        "2.0 MB/s ▁▅█  ·  40 requests/s  ·  3 on their way  ·  1.5/s fail with 5xx  ·"
+        "  5.0 MB free  ·  2 processes"
     )
     assert rows.title_line(look).plain == "gateway 1.0  http://x:1  up 1h 1m"
     assert [line.plain for line in rows.attention_lines(look)] == [

@@ -92,6 +92,25 @@ async def test_an_uploader_sees_what_its_list_gives_and_no_more(
         await expect(visit.page.get_by_role("button", name="Drop link")).to_have_count(0)
 
 
+async def test_the_folders_of_another_upload_path_have_its_addresses(
+    start_gateway: StartGateway, upload: Path
+) -> None:
+    store(upload, "a b/c/file.txt")
+    template = "/in/{filepath}"
+    gateway = await start_gateway(listing=True, downloads=True, file_upload_api_path=template)
+    async with visiting_files() as visit:
+        await visit.go(gateway)
+        await visit.link("a b").click()
+        await visit.link("c").click()
+        await visit.link("file.txt").click()
+        await expect(visit.panel.locator("pre")).to_have_text("a b/c/file.txt")
+        assert visit.page.url.endswith("?path=/in/a+b/c/&file=file.txt")
+        await visit.press("Escape")
+        await visit(".files-crumbs a").last.click()
+        await expect(visit.link("c")).to_be_focused()
+        assert visit.said == []
+
+
 async def test_without_the_switch_the_page_says_how_to_list_files(
     start_gateway: StartGateway, upload: Path
 ) -> None:

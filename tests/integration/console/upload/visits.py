@@ -39,10 +39,12 @@ class UploadVisit(BrowserVisit):
         await session.send("DOM.setFileInputFiles", where)
         await session.detach()
 
-    async def make(self, files: dict[str, bytes]) -> None:
-        """Choose files that are only in memory."""
-        payloads: Any = [{"name": name, "mimeType": "", "buffer": body} for name, body in files.items()]
-        await self("#choose-files").set_input_files(payloads)
+    async def make(self, folder: Path, files: dict[str, bytes]) -> None:
+        """Write files into a folder, and choose them."""
+        folder.mkdir(exist_ok=True)
+        for name, body in files.items():
+            (folder / name).write_bytes(body)
+        await self.add(*(folder / name for name in files))
 
     def row(self, name: str) -> Locator:
         return self(".upload").filter(has=self.page.get_by_text(name, exact=True))

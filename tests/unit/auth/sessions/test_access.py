@@ -66,7 +66,8 @@ class World:
 
     async def sign_in_with(self, token: str, *, replaced: str | None = None) -> str:
         holder, end = await self.sign_in.holder_of(token, "192.0.2.1")
-        return (await self.sessions.begin(holder, secure=False, replaced=replaced, end=end))[0]
+        digest = None if replaced is None else token_digest(replaced)
+        return (await self.sessions.begin(holder, secure=False, replaced=digest, end=end))[0]
 
     async def caller(self, secret: str, *lines: tuple[str, str], **how: Any) -> Caller:
         headers = CIMultiDict([("Host", "gateway"), ("Cookie", f"{NAME}={secret[1:]}"), *lines])

@@ -28,7 +28,7 @@ export class FileList {
     this.stopButton = element("button", { type: "button", class: "plain small", onclick: () => this.stop() }, t("Stop"));
     this.element = element("div", { class: "files-list" },
       element("div", { class: "row files-status" }, this.summary, this.stopButton), this.trouble, this.grid, this.empty,
-      element("div", { class: "files-more" }, this.moreButton));
+      element("div", { class: "files-more" }, this.moreButton), this.keys = keyHints());
     onReturn(() => { if (this.away) this.pages(); });
     new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !this.place?.search) this.more(); }, { rootMargin: "600px" }).observe(this.moreButton);
   }
@@ -168,6 +168,7 @@ export class FileList {
       element("div", { role: "columnheader", class: "files-get" }, element("span", { class: "unseen" }, t("Download"))));
     if (focused) this.header.querySelector(`[data-key=${focused}]`)?.focus();
     this.grid.hidden = count === 0;
+    this.keys.hidden = count === 0;
     this.grid.setAttribute("aria-rowcount", this.whole ? count + 1 : -1);
     this.element.setAttribute("aria-busy", String(this.loading));
     // What is loaded again is told of when it is here.
@@ -205,6 +206,13 @@ export class FileList {
     if (this.place.path !== this.source.home) return [element("h3", {}, t("This folder is empty.")), upload];
     return [element("h3", {}, t("There are no files yet.")), element("p", {}, t("What is uploaded appears here.")), upload];
   }
+}
+
+function keyHints() {
+  const hint = (keys, text) => element("span", {}, keys.map((key) => [element("kbd", {}, key), " "]), text);
+  return element("p", { class: "muted files-keys" },
+    hint(["/"], t("search")), hint(["↑", "↓"], t("move")), hint([t("Space")], t("select")),
+    hint(["Shift", "↓"], t("select more")), hint([t("Enter")], t("open")), hint([t("Delete")], t("delete")));
 }
 
 function sorted(entries, [key, direction]) {

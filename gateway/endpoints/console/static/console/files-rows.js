@@ -203,9 +203,9 @@ export class FileRows {
     this.made.get(this.active).scrollIntoView({ block: "nearest" });
   }
 
-  /** Give the focus to the row of a path, if it is there. */
+  /** Give the focus to the row of a file at a path, or of a folder at its place, if it is there. */
   focusPath(path) {
-    const index = this.entries.findIndex((entry) => entry.path === path);
+    const index = this.entries.findIndex((entry) => (entry.place ?? entry.path) === path);
     if (index >= 0) this.focus(index);
     return index >= 0;
   }

@@ -29,11 +29,21 @@ class FileSource {
     this.deletes = operator || features.deletes;
   }
 
-  /** Return a page of a folder: `{ path, url, entries, next, searched }`. Raises `ApiError`. */
-  list(path, { cursor, search, signal } = {}) {
+  /**
+   * Return a page of a folder: `{ path, url, entries, next, searched }`. A folder has the `place` at which this source
+   * lists it: uploads may be stored at other paths than those of their URLs. Raises `ApiError`.
+   */
+  async list(path, { cursor, search, signal } = {}) {
     const query = { limit: PAGE_ENTRIES, cursor, search: search || undefined };
-    if (this.operator) return get("files", { path, ...query }, { signal });
-    return call("GET", address(new URL(encodedPath(path).slice(1), ROOT), query), { signal });
+    const page = this.operator
+      ? await get("files", { path, ...query }, { signal })
+      : await call("GET", address(new URL(encodedPath(path).slice(1), ROOT), query), { signal });
+    const entries = page.entries.map((entry) => (entry.kind === "folder" ? { ...entry, place: this.placeOf(entry) } : entry));
+    return { ...page, entries };
+  }
+
+  placeOf(folder) {
+    return this.operator ? folder.path : `/${decodeURIComponent(this.url(folder).pathname.slice(ROOT.pathname.length))}`;
   }
 
   /** Return an entry with all that is told of it: type, digest, and for operators metadata. */

@@ -26,7 +26,7 @@ class FilesPage {
     this.crumbs = element("ol", { class: "files-crumbs" });
     this.title = element("h2", { class: "files-title", tabindex: "-1" });
     this.tools = element("div", { class: "row files-tools" });
-    this.input = element("input", { type: "search", name: "search", maxlength: 255, autocomplete: "off", placeholder: t("Search here and in all folders below"), "aria-label": t("Search here and in all folders below") });
+    this.input = element("input", { type: "search", name: "search", maxlength: 255, autocomplete: "off", placeholder: t("Search here and below"), "aria-label": t("Search here and below") });
     this.outcome = element("div", { class: "files-outcome" });
     this.list = new FileList(source, {
       href: (entry) => this.href(entry),
@@ -68,7 +68,7 @@ class FilesPage {
   // -- addresses
 
   target(entry) {
-    if (entry.kind === "folder") return { path: entry.path };
+    if (entry.kind === "folder") return { path: entry.place };
     return { ...this.place, file: entry.name };
   }
 

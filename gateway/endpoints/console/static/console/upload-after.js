@@ -56,7 +56,7 @@ function handlerItem({ handler, state, attempt, error, progress }) {
   const far = state === "running" && progress?.total > 0 ? percentOf(progress.done, progress.total) : null;
   const label = t("Progress of {name}", { name: shownName(handler) });
   const why = state === "dead" || state === "retry" ? sentence(String(error ?? "")).slice(0, 300) : "";
-  return element("li", { class: `handler ${kind}` },
+  return element("li", { class: "handler", "data-state": state },
     element("span", { class: "handler-name" }, shownName(handler)),
     element("span", { class: `tag ${kind}` }, far === null ? word : percent(far)),
     state === "retry" && element("span", { class: "muted" }, t("after attempt {count}", { count: number(attempt) })),

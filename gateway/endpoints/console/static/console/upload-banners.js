@@ -34,7 +34,7 @@ export class SignInBanner {
     const link = { href: page, target: "_blank", rel: "noopener" };
     const elsewhere = element("a", link, t("Sign in on a page of its own"));
     this.element = element("section", { class: "call", hidden: true },
-      element("h3", {}, t("Your session has ended")),
+      element("h2", {}, t("Your session has ended")),
       element("p", {}, t("Sign in again: nothing is lost, and all uploads go on where they are.")),
       session.ways.includes("token") && form, this.#error, element("p", {}, elsewhere));
     addEventListener("focus", () => this.#look());
@@ -74,7 +74,7 @@ export class SignInBanner {
 /** Uploads of an earlier visit: their files have to be chosen again, or are read again where the browser can. */
 export class LeftBanner {
   #transfers;
-  #heading = element("h3", {}, "");
+  #heading = element("h2", {}, "");
   #reopen;
   #folder;
   element;

@@ -25,7 +25,7 @@ export class Chooser {
     this.#folder = this.#input("choose-folder", { webkitdirectory: true });
     this.add = element("button", { type: "button", class: "add", id: "add-files", onclick: () => this.choose(false) },
       icon("up"), t("Add files"));
-    const hasFolders = "webkitdirectory" in HTMLInputElement.prototype && matchMedia("(hover: hover)").matches;
+    const hasFolders = "webkitdirectory" in HTMLInputElement.prototype && !matchMedia("(pointer: coarse)").matches;
     const chooseFolder = () => this.choose(true);
     const addFolder = element("button", { type: "button", class: "plain", hidden: !hasFolders, onclick: chooseFolder },
       t("Add a folder"));
@@ -33,6 +33,7 @@ export class Chooser {
       element("div", { class: "chooser-art" }, icon("up")),
       element("h2", { id: "chooser-title" }, element("span", { class: "with-mouse" }, t("Drop files or folders here")),
         element("span", { class: "with-touch" }, t("Upload files"))),
+      element("p", { class: "muted promise" }, t("Large ones too: what is interrupted goes on by itself.")),
       element("div", { class: "row chooser-buttons" }, this.add, addFolder),
       element("p", { class: "muted limits" }, limitsOf(uploads).join(" ")),
       element("div", { class: "place" }, place.fields),

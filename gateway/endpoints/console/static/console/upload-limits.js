@@ -1,12 +1,14 @@
 // What may be uploaded: told before, and checked before a byte is sent. The gateway checks it again.
 
 import { bytes } from "./format.js";
-import { t } from "./texts.js";
+import { number, t } from "./texts.js";
 
 /** Return why a file is not sent at all, "" where it may be. `uploads` is that of the session. */
 export function refusalOf(file, { max_bytes: most, types = [], suffixes = [] }) {
   if (most !== null && most !== undefined && file.size > most) {
-    return t("It has {size}, and {most} is the most.", { size: bytes(file.size), most: bytes(most) });
+    const [size, limit] = [bytes(file.size), bytes(most)];
+    if (size !== limit) return t("It has {size}, and {most} is the most.", { size, most: limit });
+    return t("It has {size} bytes, and {most} is the most.", { size: number(file.size), most: number(most) });
   }
   const name = file.name.toLowerCase();
   if (suffixes.length && !suffixes.some((suffix) => name.endsWith(suffix) && name !== suffix)) {

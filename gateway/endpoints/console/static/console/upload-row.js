@@ -81,6 +81,6 @@ export class Row {
 }
 
 function button(name, label, onclick) {
-  const attributes = { type: "button", class: "plain deed", "aria-label": label, title: label, onclick };
+  const attributes = { type: "button", class: "quiet deed", "aria-label": label, title: label, onclick };
   return element("button", attributes, icon(name));
 }

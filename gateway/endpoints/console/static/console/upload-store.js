@@ -12,6 +12,8 @@ const MAX_RECORDS = 10_000;
 /** The gateway keeps what has come for seven days at most. */
 const MAX_AGE = 7 * 86_400_000;
 const ANSWER_TIME = 200;
+/** A browser under load may let a database wait: uploads do not wait for it. */
+const LONGEST_WAIT = 2_000;
 
 /** The unfinished uploads of one principal: of this page, and of pages that are gone. */
 export class UnfinishedUploads {
@@ -59,7 +61,10 @@ export class UnfinishedUploads {
     try {
       const change = database.transaction(TABLE, "readwrite");
       act(change.objectStore(TABLE));
-      await new Promise((resolve) => { change.oncomplete = change.onabort = change.onerror = resolve; });
+      await new Promise((resolve) => {
+        change.oncomplete = change.onabort = change.onerror = resolve;
+        setTimeout(resolve, LONGEST_WAIT);
+      });
     } catch {
       // full, or closed by the browser: then a reload forgets
     }
@@ -80,6 +85,7 @@ function open() {
     opening.onupgradeneeded = () => opening.result.createObjectStore(TABLE, { keyPath: "key" });
     opening.onsuccess = () => resolve(opening.result);
     opening.onerror = opening.onblocked = () => reject(opening.error);
+    setTimeout(reject, LONGEST_WAIT);
   });
 }
 

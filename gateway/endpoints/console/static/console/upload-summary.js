@@ -15,13 +15,16 @@ export class Summary {
   #facts = element("p", { class: "facts-line" });
   #bar = element("progress", { max: 1, value: 0, class: "whole", "aria-label": t("Progress of all uploads") });
   #buttons;
+  #fallback;
   #spoke = 0;
   #wasBusy = false;
   #failed = 0;
   element;
 
-  constructor(transfers, onAct) {
+  /** `fallback` returns what gets the focus where no button is left. */
+  constructor(transfers, onAct, fallback) {
     this.#transfers = transfers;
+    this.#fallback = fallback;
     const act = (verb) => () => { transfers[verb](); onAct(); };
     const make = (label, onclick) => element("button", { type: "button", class: "plain", onclick }, label);
     this.#buttons = {
@@ -53,7 +56,7 @@ export class Summary {
     this.#buttons.retryAll.hidden = counts.failed < 2;
     this.#buttons.cancelAll.hidden = open < 2;
     this.#buttons.clear.hidden = counts.stored === 0 || open > 0;
-    if (focused.hidden) Object.values(this.#buttons).find((button) => !button.hidden)?.focus();
+    if (focused.hidden) (Object.values(this.#buttons).find((button) => !button.hidden) ?? this.#fallback()).focus();
     const far = percentOf(sums.sent, sums.total, open === 0);
     const title = busy ? `${percent(far)} · ${t("Upload")}` : this.#title;
     if (document.title !== title) document.title = title;
@@ -73,14 +76,14 @@ export class Summary {
   }
 
   #line(open) {
-    const { bytes: sums, speed: rate, counts } = this.#transfers;
+    const { bytes: sums, speed: rate, counts, away } = this.#transfers;
     const isMixed = counts.stored > 0 && counts.failed > 0;
     if (!open) return isMixed ? tn("{count} file is stored", "{count} files are stored", counts.stored) : "";
     const left = rate.secondsFor(sums.total - sums.sent);
     return [
       t("{sent} of {total}", { sent: bytes(sums.sent), total: bytes(sums.total) }),
-      rate.value() > 0 && speed(rate.value()),
-      left !== null && left > 1 && t("{time} left", { time: duration(left) }),
+      !away && rate.value() > 0 && speed(rate.value()),
+      !away && left !== null && left > 1 && t("{time} left", { time: duration(left) }),
       counts.failed > 0 && tn("{count} not stored", "{count} not stored", counts.failed),
     ].filter(Boolean).join(" · ");
   }

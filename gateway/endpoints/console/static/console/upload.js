@@ -50,7 +50,7 @@ class UploadPage {
         choose: (folder) => chooser.choose(folder), take: (entries) => this.#take([entries]), onAct,
       }),
       chooser,
-      summary: new Summary(this.#transfers, onAct),
+      summary: new Summary(this.#transfers, onAct, () => chooser.add),
       list: new UploadList(this.#transfers, { downloads: session.features.downloads, fallback: () => chooser.add }),
     };
     main.append(element("div", { class: "upload-page" }, Object.values(this.#parts).map((part) => part.element)));
