@@ -7,6 +7,7 @@ up as it is: see `auth.api_keys`.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -43,6 +44,7 @@ class LinkHolders:
         self._signer = signer
         self._now = now
         self._table = NO_LINKS
+        self._lock = threading.Lock()  # between the loop and the thread that writes the uses
         self._downloads: dict[str, int] = {}
         self._uses: dict[str, float] = {}
 
@@ -65,7 +67,8 @@ class LinkHolders:
         link, now = self._table.links.get(link_id), self._now()
         if link is None or link.state(now) != "active":
             raise link_unavailable()
-        self._uses[link_id] = now
+        with self._lock:
+            self._uses[link_id] = now
         return link
 
     def exchange(self, link: Link) -> LinkBearer:
@@ -78,12 +81,14 @@ class LinkHolders:
 
     def count_download(self, link_id: str) -> None:
         """Count a file or an archive that is fetched through a link."""
-        self._downloads[link_id] = self._downloads.get(link_id, 0) + 1
+        with self._lock:
+            self._downloads[link_id] = self._downloads.get(link_id, 0) + 1
 
     def take_uses(self) -> Mapping[str, LinkUse]:
         """Return the uses since the last call, by id."""
-        uses, self._uses = self._uses, {}
-        downloads, self._downloads = self._downloads, {}
+        with self._lock:
+            uses, self._uses = self._uses, {}
+            downloads, self._downloads = self._downloads, {}
         return {link_id: LinkUse(downloads.get(link_id, 0), used) for link_id, used in uses.items()}
 
     def _holder(self, text: str) -> LinkHolder:

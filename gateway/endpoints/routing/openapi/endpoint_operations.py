@@ -53,6 +53,8 @@ def _security(api: ApiRoute, default: Security, settings: Settings) -> Security:
         return []
     if api.access is Access.CALLER:
         return default and [*default, {}]
+    if api.access is Access.LINK:
+        return [{"bearer": []}, {"signed": []}]
     if api.access is not Access.SIGNED_OR_PEER:
         return default
     signed: Security = [{"signed": []}]

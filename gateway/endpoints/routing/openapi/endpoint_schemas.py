@@ -45,6 +45,19 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
     ],
     ("GET", "/-/files"): [_PATH, *PAGE],
     ("DELETE", "/-/files"): [{**_PATH, "required": True}, IF_MATCH],
+    ("GET", "/-/doctor"): [
+        query_parameter("refresh", {"enum": ["true"]}, "Check again, unless that was seconds ago")
+    ],
+    ("GET", "/-/links"): [
+        query_parameter("state", {"enum": ["active", "expired", "revoked"]}, "Only links in this state"),
+        _limit(500, "Links of a page"),
+        CURSOR,
+    ],
+    ("GET", "/-/shared"): [
+        query_parameter("path", _TEXT, "A folder below that of the link, such as `sub/`"),
+        query_parameter("format", {"enum": ["zip"]}, "All files below the folder as an archive"),
+        *PAGE,
+    ],
     ("GET", "/-/quotas"): [_limit(100, "Quotas of the answer")],
     ("GET", "/-/events"): [
         query_parameter("state", _TEXT, "Only deliveries in this state"),
@@ -67,7 +80,11 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
 }
 """Parameters, by method and pattern."""
 
-API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {("GET", "/-/uploads"): "UploadsPage"}
+API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {
+    ("GET", "/-/uploads"): "UploadsPage",
+    ("GET", "/-/live"): "Live",
+    ("GET", "/-/doctor"): "DoctorFindings",
+}
 """The schemas of their 200, where there is one."""
 
 _SELECTION: Final = {
@@ -87,6 +104,24 @@ _SELECTION: Final = {
 _DONE: Final = {**_SELECTION, "examples": [{"state": "done"}]}
 _HANDLER: Final = {"type": "object", "required": ["handler"], "properties": {"handler": _TEXT}}
 _TOKEN: Final = {"type": "object", "required": ["token"], "properties": {"token": _TEXT}}
+_LINK: Final = {
+    "type": "object",
+    "required": ["kind", "folder"],
+    "additionalProperties": False,
+    "properties": {
+        "kind": {"enum": ["drop", "share"]},
+        "folder": {"type": "string", "description": "A stored path, such as `/upload/inbox/`"},
+        "expires": {
+            "type": ["number", "string", "null"],
+            "description": "Seconds, a text such as `12h`, or `never`; default `7d`",
+        },
+        "max_files": {"type": ["integer", "null"], "minimum": 1},
+        "max_bytes": {"type": ["integer", "string", "null"], "description": "Bytes, or such as `5G`"},
+        "password": {"type": ["string", "null"], "minLength": 1, "maxLength": 1000},
+    },
+    "examples": [{"kind": "drop", "folder": "/upload/inbox/", "max_files": 20}],
+}
+_PASSWORD: Final = {"type": "object", "properties": {"password": _TEXT}}
 _REASON: Final = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 1000}}}
 
 
@@ -98,6 +133,8 @@ API_BODIES: Final[Mapping[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/-/uploads/{upload_id}/release"): _json({"type": "object", "maxProperties": 0}),
     ("POST", "/-/uploads/{upload_id}/reject"): _json(_REASON),
     ("POST", "/-/session"): _json(_TOKEN),
+    ("POST", "/-/links"): _json(_LINK),
+    ("POST", "/-/links/open"): _json(_PASSWORD),
     ("PUT", "/-/objects/{filepath}"): ANY_CONTENT,
     ("POST", "/-/objects/{filepath}"): FORM_CONTENT,
     ("POST", "/-/reload"): _json({"type": "object", "maxProperties": 0}),

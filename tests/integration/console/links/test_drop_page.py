@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.conftest import StartGateway
 from tests.integration.console.links.visits import visiting
@@ -52,10 +53,20 @@ async def test_what_does_not_fit_is_refused_before_a_byte_with_what_is_left(
 ) -> None:
     gateway = await start_gateway(auth="token", tokens=TOKENS)
     link = await make_link(gateway, "drop", "/upload/in/", max_bytes=1000)
-    async with visiting() as visit:
+    async with visiting(**PHONE) as visit:
+        held = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await held.wait()
+            await route.continue_()
+
+        await visit.page.route("**/upload/**", hold)
         await visit.page.goto(link.url)
         await visit.choose(("large.bin", b"x" * 1001), ("small.bin", b"x" * 10))
         await expect(visit(".upload[data-state=failed]")).to_contain_text("1 kB may still be sent")
+        await expect(visit(".upload[data-state=sending]")).to_contain_text("small.bin")
+        await check_looks(visit, keep="drop-busy")
+        held.set()
         await expect(visit(".upload[data-state=stored]")).to_contain_text("small.bin")
     assert (await link.row())["bytes"] == 10
 

@@ -5,7 +5,7 @@ import { bytes } from "./format.js";
 import { askForPassword, hasEnded, openGuestPage, showTrouble } from "./guest.js";
 import { dayAndHour } from "./link-words.js";
 import { t, tn } from "./texts.js";
-import { AwayBanner, LeftBanner } from "./upload-banners.js";
+import { LeftBanner } from "./upload-banners.js";
 import { Chooser } from "./upload-chooser.js";
 import { refusalOf } from "./upload-limits.js";
 import { UploadList } from "./upload-list.js";
@@ -58,7 +58,6 @@ class DropPage {
     const place = new LinkPlace(this.#told.upload, this.#told.folder);
     const chooser = new Chooser(place, this.#told, (batches) => this.#take(place, batches));
     this.#parts = {
-      away: new AwayBanner(),
       left: new LeftBanner(transfers, {
         choose: (folder) => chooser.choose(folder), take: (entries) => this.#take(place, [entries]), onAct,
       }),
@@ -66,11 +65,11 @@ class DropPage {
       summary: new Summary(transfers, onAct),
       list: new UploadList(transfers, { downloads: false, fallback: () => chooser.add }),
     };
-    const { away, left, summary, list } = this.#parts;
+    const { left, summary, list } = this.#parts;
     const head = element("header", { class: "guest-head" },
       element("h2", {}, t("Send files to {folder}", { folder: shownName(this.#told.folder) })), this.#facts);
     this.#main.append(element("div", { class: "guest upload-page" },
-      head, this.#trouble, away.element, left.element, chooser.element, this.#thanks, summary.element, list.element));
+      head, this.#trouble, left.element, chooser.element, this.#thanks, summary.element, list.element));
   }
 
   async open() {
@@ -151,8 +150,8 @@ class DropPage {
     clearTimeout(this.#timer);
     this.#timer = 0;
     this.#drawnAt = performance.now();
-    const { away, left, chooser, summary, list } = this.#parts;
-    for (const banner of [away, left]) banner.draw(this.#transfers);
+    const { left, chooser, summary, list } = this.#parts;
+    left.draw(this.#transfers);
     chooser.draw(this.#transfers.jobs.size > 0);
     this.#drawFacts();
     this.#drawThanks();
