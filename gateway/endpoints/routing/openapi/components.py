@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from gateway.endpoints.routing.model import SchemaPlace
 from gateway.endpoints.routing.openapi.endpoint_schemas import UPLOADS_PAGE
 from gateway.endpoints.routing.openapi.files import ENTRY, FOLDER_PAGE
+from gateway.endpoints.routing.openapi.live_schemas import DOCTOR, LIVE
 from gateway.settings import Settings
 
 Security = list[dict[str, list[str]]]
@@ -69,6 +70,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Entry": ENTRY,
     "FolderPage": FOLDER_PAGE,
     "UploadsPage": UPLOADS_PAGE,
+    "Live": LIVE,
+    "DoctorFindings": DOCTOR,
     "Stored": {
         "type": "object",
         "required": ["upload_id", "path", "url", "bytes", "mime"],

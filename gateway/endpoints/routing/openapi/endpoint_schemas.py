@@ -45,6 +45,9 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
     ],
     ("GET", "/-/files"): [_PATH, *PAGE],
     ("DELETE", "/-/files"): [{**_PATH, "required": True}, IF_MATCH],
+    ("GET", "/-/doctor"): [
+        query_parameter("refresh", {"enum": ["true"]}, "Check again, unless that was seconds ago")
+    ],
     ("GET", "/-/links"): [
         query_parameter("state", {"enum": ["active", "expired", "revoked"]}, "Only links in this state"),
         _limit(500, "Links of a page"),
@@ -77,7 +80,11 @@ API_PARAMETERS: Final[Mapping[tuple[str, str], list[dict[str, Any]]]] = {
 }
 """Parameters, by method and pattern."""
 
-API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {("GET", "/-/uploads"): "UploadsPage"}
+API_SCHEMAS: Final[Mapping[tuple[str, str], str]] = {
+    ("GET", "/-/uploads"): "UploadsPage",
+    ("GET", "/-/live"): "Live",
+    ("GET", "/-/doctor"): "DoctorFindings",
+}
 """The schemas of their 200, where there is one."""
 
 _SELECTION: Final = {

@@ -38,15 +38,20 @@ LONG = "a-rather-long-name-of-a-report-" * 4 + ".pdf"
 async def test_no_state_of_the_upload_page_has_a_violation(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    write_files(tmp_path / "mine", [9_000_000, 7_000_000])
-    folder = write_plugin(tmp_path / "plugins", REFUSING)
+    write_plugin(tmp_path / "plugins", COUNTING, "counting.yaml")
+    folder = write_plugin(tmp_path / "plugins", REFUSING, "refusing.yaml")
     gateway = gateway_process("--max-bytes=10M", "--plugins", str(folder))
     async with visiting_uploads(bypass_csp=True) as visit:
         await visit.open(gateway.url)
         await check_looks(visit, keep="upload-empty")
+        await visit.make(tmp_path / "mine", {"minutes.txt": b"one two three", "report.txt": b"four"})
+        await expect(visit(".results")).to_have_count(2)
         await visit.slow(300_000)
-        await visit.add(*(tmp_path / "mine").iterdir())
+        large = {"film.mp4": bytes(9_000_000), "holiday.zip": bytes(7_000_000)}
+        await visit.make(tmp_path / "mine", large)
         await expect(visit(".facts-line")).to_contain_text("left")
+        await expect(visit(".upload-state", has_text="left")).to_have_count(2)
+        await visit.take("upload-page", clip={"x": 0, "y": 0, "width": 1100, "height": 720})
         await check_looks(visit, keep="upload-busy")
         await visit.press("Pause all")
         await visit.headline("Paused")

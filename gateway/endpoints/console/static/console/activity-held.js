@@ -5,6 +5,7 @@ import { principalName, uploadLink } from "./activity-states.js";
 import { get, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { bytes, moment } from "./format.js";
+import { nameElement, quotedName, shownName } from "./files-names.js";
 import { notify } from "./shell.js";
 import { rows } from "./table.js";
 import { t } from "./texts.js";
@@ -46,6 +47,7 @@ function waitingFor(title, query, text, columns) {
   const place = element("section", { class: "stack tight", hidden: true }, element("h3", {}, title), element("p", { class: "muted" }, text));
   let looked = Date.now();
   let deep = false;
+  let newest;
   const table = rows({
     label: title, columns,
     load: async (cursor) => {
@@ -62,8 +64,10 @@ function waitingFor(title, query, text, columns) {
   };
   document.addEventListener("activity:decided", look);
   // What somebody reads, or has the focus in, stays as it is.
-  place.note = () => {
-    if (Date.now() - looked < EACH || deep || place.matches(":hover, :focus-within")) return;
+  place.note = ({ latest }) => {
+    const held = latest.find((upload) => upload.state === query.state)?.upload_id;
+    if ((held === newest && Date.now() - looked < EACH) || deep || place.matches(":hover, :focus-within")) return;
+    newest = held;
     look();
   };
   return place;
@@ -71,17 +75,17 @@ function waitingFor(title, query, text, columns) {
 
 /** Return the buttons that decide about a held upload. */
 export function decisionButtons(row, decided) {
-  const name = row.path;
+  const name = shownName(row.path);
   async function release() {
-    await decide(row, "release", {}, t("Released {name}", { name }), decided);
+    await decide(row, "release", {}, t("Released {name}", { name: quotedName(row.path) }), decided);
   }
   async function reject() {
     const answer = await ask({
       title: t("Reject this upload?"), danger: true, action: t("Reject"),
-      text: [element("p", { class: "path", dir: "auto" }, name), t("Its file is removed. This cannot be undone.")],
+      text: [element("p", { class: "path" }, nameElement(row.path)), t("Its file is removed. This cannot be undone.")],
       fields: [{ name: "reason", label: t("Reason"), hint: t("Its uploader can read it."), maxlength: 1000 }],
     });
-    if (answer) await decide(row, "reject", { reason: answer.reason }, t("Rejected {name}", { name }), decided);
+    if (answer) await decide(row, "reject", { reason: answer.reason }, t("Rejected {name}", { name: quotedName(row.path) }), decided);
   }
   return element("div", { class: "row decisions" },
     element("button", { type: "button", class: "plain small", onclick: release, "aria-label": t("Release {name}", { name }) }, t("Release")),

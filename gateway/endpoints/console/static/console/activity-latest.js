@@ -10,6 +10,8 @@ import { t, tn } from "./texts.js";
 const PAGE = 50;
 const MOST_PAGES = 20; // pages read for one that has a row: a rare state in a long journal
 const EACH = 3000; // milliseconds between two updates of the list by itself
+const UNFINISHED = new Set(["admitting", "receiving", "waiting", "deciding", "held", "committing", "unsettled"]);
+const EACH_UNFINISHED = 6000;
 
 const PERIODS = { "": () => t("any time"), 3600: () => t("last hour"), 86400: () => t("last day"), 604800: () => t("last week") };
 
@@ -27,15 +29,20 @@ export function latestSection(session) {
     { title: t("When"), kind: "fit", cell: (row) => moment(row.committed ?? row.created) },
   ];
   let deep = false;
-  let newest;
+  let unfinished = false;
+  let listed = new Set();
+  let shown; // the upload that ended last when the list was read, and the one that ended last
+  let latestEnd;
   let looked = Date.now();
   const table = rows({ columns, label: t("Latest uploads"), empty: emptyText(session), load });
 
   async function load(cursor) {
     deep = cursor !== undefined;
-    if (!deep) newest = undefined;
+    if (!deep) shown = latestEnd;
     const answer = await readPages(query(chosen), cursor);
     missing.hidden = !answer.unavailable?.length;
+    if (!deep) listed = new Set(answer.rows.map((row) => row.upload_id));
+    if (!deep) unfinished = answer.rows.some((row) => UNFINISHED.has(row.state));
     return answer;
   }
   const missing = element("p", { class: "hint", hidden: true }, t("A process does not answer: its uploads are missing in this list."));
@@ -53,22 +60,30 @@ export function latestSection(session) {
     looked = Date.now();
     table.reload();
   }
+  document.addEventListener("activity:decided", showFresh);
   place.note = (latest, paused) => {
-    const first = latest[0]?.upload_id;
-    if (first === newest || first === undefined) return;
-    if (newest === undefined) {
-      newest = first;
-      return;
-    }
-    const count = Math.max(latest.findIndex((row) => row.upload_id === newest), 1);
+    latestEnd = latest[0]?.upload_id ?? null;
     // What somebody reads, or has the focus in, stays as it is: a button says that there is more.
     const reading = paused || deep || place.matches(":focus-within") || table.matches(":hover");
+    if (unfinished && !reading && Date.now() - looked > EACH_UNFINISHED) showFresh();
+    if (latestEnd === shown || latestEnd === null) return;
+    if (shown === undefined) { // the list was read before the first snapshot came
+      shown = latestEnd;
+      return reading || showFresh();
+    }
+    const at = latest.findIndex((row) => row.upload_id === shown);
+    const count = latest.slice(0, at === -1 ? latest.length : at).filter((row) => !listed.has(row.upload_id) && matches(row, chosen)).length;
+    if (!count) return;
     if (reading) {
       fresh.hidden = false;
       fresh.textContent = tn("Show {count} newer upload", "Show {count} newer uploads", count);
     } else if (Date.now() - looked > EACH) showFresh();
   };
   return place;
+}
+
+function matches(row, { state, principal }) {
+  return (!state || row.state === state) && (!principal || row.principal?.name === principal);
 }
 
 function stateCell(row) {
@@ -141,5 +156,5 @@ function emptyText(session) {
   return element("div", { class: "empty" },
     element("h3", {}, t("No uploads here")),
     element("p", {}, t("Uploads appear here as they come. Choose other filters, or send a file:")),
-    element("pre", {}, `curl -T FILE ${new URL(folder, location.href)}`));
+    element("pre", { tabindex: "0", "aria-label": t("Command") }, `curl -T FILE ${new URL(folder, location.href)}`));
 }

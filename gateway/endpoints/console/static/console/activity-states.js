@@ -2,6 +2,7 @@
 
 import { element } from "../dom.js";
 import { address } from "./api.js";
+import { nameElement, shownName } from "./files-names.js";
 import { t } from "./texts.js";
 
 const STATES = {
@@ -42,12 +43,12 @@ export function setState(tag, state) {
 
 /** Return the name of a principal, a dash for nobody. */
 export function principalName(principal) {
-  return principal?.name || "–";
+  return principal?.name ? shownName(principal.name) : "–";
 }
 
 /** Return a link to the page of an upload, with its path as the text. */
 export function uploadLink(row) {
-  return element("a", { href: address(`uploads/${encodeURIComponent(row.upload_id)}`), class: "upload-path", dir: "auto" }, row.path);
+  return element("a", { href: address(`uploads/${encodeURIComponent(row.upload_id)}`), class: "upload-path" }, nameElement(row.path));
 }
 
 const ERRORS = {

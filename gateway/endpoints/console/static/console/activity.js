@@ -23,7 +23,7 @@ openPage(() => t("Activity"), (main, session) => {
     active.show(snapshot);
     showSilent(silent, snapshot);
     latest.note(snapshot.latest, live.isPaused());
-    held?.note(snapshot.latest);
+    held?.note(snapshot);
     waiting.note(snapshot);
   });
   main.append(
@@ -65,7 +65,7 @@ function rateCard(title, format) {
   const card = element("div", { class: "card" }, element("h3", {}, title), figure, note, chart);
   card.show = (value, text) => {
     setText(figure, value === null ? "–" : format(value));
-    setText(note, text || t("average of 5 seconds"));
+    setText(note, text || t("5 s average"));
     chart.draw(keep(value));
   };
   return card;

@@ -10,8 +10,8 @@ export function attention() {
   const list = element("ul", { class: "needs" });
   const place = element("section", { "aria-label": t("What needs attention") }, list);
   let shown = "";
-  place.show = (facts) => {
-    const found = needsOf(facts);
+  place.show = (facts, snapshot) => {
+    const found = needsOf({ ...facts, silent_processes: snapshot?.silent_processes ?? facts.silent_processes });
     const text = JSON.stringify(found.map(([level, words]) => [level, words]));
     if (text === shown) return;
     shown = text;

@@ -38,6 +38,7 @@ openPage(() => t("System"), async (main) => {
     snapshot = now;
     rates.show(now);
     cards.show(facts, now);
+    if (facts) needs.show(facts, now);
   }, { onPause: (paused) => { if (!paused) load().catch(() => {}); } });
   await load();
   const again = () => { if (!live.isPaused() && !document.hidden) load().catch(() => {}); };
@@ -59,7 +60,7 @@ function factCards() {
   const processes = card(t("Processes"));
   const disk = element("div", { class: "card" });
   let space = null;
-  const place = element("div", { class: "grid" }, uploads, waiting, processes, disk);
+  const place = element("div", { class: "grid pairs" }, uploads, waiting, processes, disk);
   place.show = (facts, snapshot) => {
     if (!facts) return;
     const { uploads: counts } = facts;

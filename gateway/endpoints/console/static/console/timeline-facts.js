@@ -3,13 +3,14 @@
 import { copyButton, element } from "../dom.js";
 import { principalName } from "./activity-states.js";
 import { address } from "./api.js";
+import { nameElement } from "./files-names.js";
 import { bytes, moment } from "./format.js";
 import { number, t } from "./texts.js";
 
 /** Return the facts as a list. */
 export function factsOf(status) {
   const facts = [
-    [t("Path"), element("span", { class: "path", dir: "auto" }, status.path)],
+    [t("Path"), element("span", { class: "path" }, nameElement(status.path))],
     [t("Id"), element("span", { class: "row" }, element("code", {}, status.upload_id), copyButton(t("Copy id"), () => status.upload_id))],
     [t("From"), sender(status)],
     [t("Size"), sizeText(status)],
@@ -18,7 +19,7 @@ export function factsOf(status) {
     [t("Object"), status.place && element("code", {}, `${status.place.bucket}/${status.place.key}`)],
     ...Object.entries(status.digests ?? {}).map(([name, value]) => [name, element("code", {}, value)]),
     ...Object.entries(status.metadata ?? {}).map(([name, value]) => [
-      element("span", { dir: "auto" }, name), element("span", { class: "text", dir: "auto" }, value)]),
+      nameElement(name), nameElement(value)]),
     [t("Result"), status.result && element("code", {}, JSON.stringify(status.result))],
   ];
   return element("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [
@@ -55,6 +56,7 @@ export function momentAfter(iso, begin) {
 
 /** Return seconds as they are told of a run: `12 ms`, `3.4 s`, `5 min`. */
 export function shortTime(seconds) {
+  if (seconds < 0.001) return t("less than 1 ms");
   if (seconds < 1) return t("{count} ms", { count: number(Math.round(seconds * 1000)) });
   if (seconds < 120) return t("{count} s", { count: number(seconds, { maximumFractionDigits: seconds < 10 ? 1 : 0 }) });
   if (seconds < 7200) return t("{count} min", { count: number(Math.round(seconds / 60)) });

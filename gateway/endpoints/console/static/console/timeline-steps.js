@@ -1,7 +1,8 @@
 // The steps of an upload, from its request to the end of its handlers.
 
 import { element } from "../dom.js";
-import { errorWords, principalName } from "./activity-states.js";
+import { errorWords } from "./activity-states.js";
+import { quotedName } from "./files-names.js";
 import { bytes, moment } from "./format.js";
 import { momentAfter } from "./timeline-facts.js";
 import { handlerStep } from "./timeline-handlers.js";
@@ -35,7 +36,7 @@ export function step(kind, title, when, status, content = []) {
 }
 
 function beginStep(status) {
-  const names = { who: status.principal ? `${principalName(status.principal)} (${status.principal.kind})` : "", address: status.remote ?? "" };
+  const names = { who: status.principal ? `${quotedName(status.principal.name)} (${status.principal.kind})` : "", address: status.remote ?? "" };
   const from = names.who && names.address ? t("By {who}, from {address}.", names) : names.who ? t("By {who}.", names)
     : names.address ? t("From {address}, without a name.", names) : "";
   const protocol = status.protocol ? t("Resumable upload, protocol {protocol}.", { protocol: status.protocol }) : "";
@@ -76,8 +77,8 @@ function rejectedStep(status) {
   const refusal = status.refusal ?? {};
   return step("bad", t("Rejected"), status.decided ?? null, status, [
     refusal.handler && t("By the handler {handler}, with the status {status}.", { handler: refusal.handler, status: refusal.status ?? "–" }),
-    refusal.by && t("By {who}.", { who: refusal.by }),
-    refusal.reason && t("Reason: {reason}", { reason: refusal.reason }),
+    refusal.by && t("By {who}.", { who: quotedName(refusal.by) }),
+    refusal.reason && t("Reason: {reason}", { reason: quotedName(refusal.reason) }),
     !refusal.handler && !refusal.by && errorLine(status),
     refusal.output && element("pre", { tabindex: "0", "aria-label": t("Output") }, refusal.output),
   ]);

@@ -4,6 +4,7 @@ import { announce, element } from "../dom.js";
 import { decisionButtons } from "./activity-held.js";
 import { setState } from "./activity-states.js";
 import { address, get } from "./api.js";
+import { nameElement, shownName } from "./files-names.js";
 import { keepMoments, liveUpdates } from "./live.js";
 import { notify, openPage } from "./shell.js";
 import { t } from "./texts.js";
@@ -27,7 +28,7 @@ openPage(() => t("Upload"), async (main, session) => {
 function nothing(id) {
   return element("section", { class: "notice" },
     element("h2", {}, t("No upload of this id")),
-    element("p", { class: "path" }, id),
+    element("p", { class: "path" }, shownName(id)),
     element("p", {}, t("The address may be wrong, or it is not one of yours.")),
     element("p", {}, t("What was stored is told until --retention has passed after its end; what failed, as long as it is among the latest 1,000 of a process that has not been restarted since.")),
     element("p", {}, element("a", { href: address("uploads") }, t("Latest uploads"))));
@@ -35,7 +36,7 @@ function nothing(id) {
 
 function show(main, session, path, first) {
   const tag = element("span", {});
-  const name = element("h2", { dir: "auto" });
+  const name = element("h2", {});
   const actions = element("div", { class: "row" });
   const facts = element("div", {});
   const list = element("ol", { class: "timeline" });
@@ -49,7 +50,7 @@ function show(main, session, path, first) {
     if (text === shown) return;
     const told = shown && status.state !== JSON.parse(shown).state;
     shown = text;
-    name.textContent = status.path.split("/").at(-1) || status.path;
+    name.replaceChildren(nameElement(status.path.split("/").at(-1) || status.path));
     setState(tag, status.state);
     if (told) announce(tag.textContent);
     redraw(actions, [fileLink(status, session), page.operator && status.state === "held" && decisionButtons(status, again)]);

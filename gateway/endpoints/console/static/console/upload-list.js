@@ -114,6 +114,7 @@ class Section {
   #list = element("ul", { class: "uploads" });
   #count = element("span", { class: "count" });
   #rest = element("p", { class: "muted" });
+  #foot = element("div", { class: "rest" });
   #more;
   element;
 
@@ -122,7 +123,8 @@ class Section {
     this.#more = element("button", { type: "button", class: "plain", onclick: show }, t("Show more"));
     this.element = element("section", { class: "upload-section", hidden: true },
       element("h3", {}, title(), " ", this.#count), this.#list,
-      element("div", { class: "rest" }, this.#rest, this.#more));
+      this.#foot);
+    this.#foot.append(this.#rest, this.#more);
   }
 
   show(items, count) {
@@ -130,7 +132,7 @@ class Section {
     this.#count.textContent = String(count);
     const rest = count - items.length;
     this.#rest.textContent = rest > 0 ? tn("and {count} more", "and {count} more", rest) : "";
-    this.#rest.hidden = this.#more.hidden = rest <= 0;
+    this.#foot.hidden = rest <= 0;
     items.forEach((item, place) => {
       if (this.#list.children[place] !== item) this.#list.insertBefore(item, this.#list.children[place] ?? null);
     });

@@ -31,6 +31,8 @@ import { Availability, backOff, deferred } from "./upload-waiting.js";
 
 const PARALLEL = 4;
 const MAX_REMOVALS = 20;
+/** States of jobs whose bytes are not expected. */
+const NOT_SUMMED = new Set(["", "failed", "missing"]);
 
 /** States in which a job goes on by itself. */
 export const ACTIVE = new Set(["waiting", "sending", "interrupted"]);
@@ -106,7 +108,6 @@ export class Transfers {
 
   #enter(job, state) {
     this.jobs.add(job);
-    this.bytes.total += job.size;
     if (state === "missing") this.#missing.set(identityOf(job.relative, job), job);
     this.#move(job, state);
     if (state === "waiting") this.#queue.push(job);
@@ -201,8 +202,6 @@ export class Transfers {
   #leave(job) {
     this.jobs.delete(job);
     this.#missing.delete(identityOf(job.relative, job));
-    this.bytes.total -= job.size;
-    this.bytes.sent -= job.sent;
     this.#move(job, "");
   }
 
@@ -249,7 +248,7 @@ export class Transfers {
     }
     job.sent = sent;
     if (durable) job.durable = sent;
-    if (this.jobs.has(job)) this.bytes.sent += more;
+    if (!NOT_SUMMED.has(job.state)) this.bytes.sent += more;
     this.#options.onChange(job);
   }
 
@@ -260,6 +259,9 @@ export class Transfers {
 
   #move(job, state) {
     if (state && !this.jobs.has(job)) return; // left out, while its answer was on the way
+    const change = Number(!NOT_SUMMED.has(state)) - Number(!NOT_SUMMED.has(job.state));
+    this.bytes.total += change * job.size;
+    this.bytes.sent += change * job.sent;
     if (job.state) this.counts[job.state] -= 1;
     if (state) this.counts[state] += 1;
     job.state = state;

@@ -2,6 +2,9 @@
 
 const SMOOTHING = 5_000;
 const PAUSE = 3_000;
+/** Before that, and beyond, an estimate is a guess. */
+const FIRST_ESTIMATE = 2_500;
+const LONGEST_ESTIMATE = 86_400;
 
 /** A speed over the latest seconds: `moved(bytes)` whenever some have moved. */
 export class Speed {
@@ -9,10 +12,11 @@ export class Speed {
   #bytes = 0;
   #began = 0;
   #latest = 0;
+  #since = 0;
 
   moved(bytes, now = performance.now()) {
     if (now - this.#latest > PAUSE) {
-      this.#began = now; // a break counts for nothing
+      this.#began = this.#since = now; // a break counts for nothing
       this.#bytes = 0;
     }
     this.#latest = now;
@@ -34,6 +38,8 @@ export class Speed {
   /** Seconds that `bytes` take, null where that is not known. */
   secondsFor(bytes, now = performance.now()) {
     const rate = this.value(now);
-    return rate > 0 ? Math.max(0, bytes) / rate : null;
+    if (!rate || now - this.#since < FIRST_ESTIMATE) return null;
+    const seconds = Math.max(0, bytes) / rate;
+    return seconds > LONGEST_ESTIMATE ? null : seconds;
   }
 }

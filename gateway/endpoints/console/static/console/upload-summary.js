@@ -43,7 +43,7 @@ export class Summary {
 
   draw() {
     const { counts, bytes: sums, jobs, busy } = this.#transfers;
-    this.element.hidden = jobs.size === 0;
+    this.element.hidden = jobs.size === counts.missing;
     const open = counts.waiting + counts.sending + counts.interrupted + counts.paused;
     setText(this.#heading, this.#headline(open));
     setText(this.#facts, this.#line(open));
@@ -68,8 +68,7 @@ export class Summary {
     const all = counts.stored + open;
     const some = { done: number(counts.stored) };
     if (open === 0 && counts.failed) return notStored(counts.failed);
-    if (open === 0 && counts.stored) return tn("{count} file is stored", "All {count} files are stored", counts.stored);
-    if (open === 0) return tn("{count} file waits for you", "{count} files wait for you", counts.missing);
+    if (open === 0) return tn("{count} file is stored", "All {count} files are stored", counts.stored);
     if (!this.#transfers.busy) return t("Paused");
     if (away || signedOut) return t("Interrupted");
     return tn("{done} of {count} file stored", "{done} of {count} files stored", all, some);

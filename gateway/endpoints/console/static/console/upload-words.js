@@ -65,8 +65,7 @@ function sendingOf(job, far, size) {
   if (job.sent >= job.size) return t("All {size} sent, being stored", { size });
   const rate = job.speed.value();
   const left = job.speed.secondsFor(job.size - job.sent);
-  if (!rate || left === null) return far;
-  return [far, speed(rate), left > 1 && t("{time} left", { time: duration(left) })].filter(Boolean).join(" · ");
+  return [far, rate > 0 && speed(rate), left !== null && left > 1 && t("{time} left", { time: duration(left) })].filter(Boolean).join(" · ");
 }
 
 function interruptedOf(job, far, transfers) {

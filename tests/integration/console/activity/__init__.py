@@ -1,0 +1,1 @@
+"""The page `activity` of the console."""

@@ -1,0 +1,1 @@
+"""The page `system` of the console."""

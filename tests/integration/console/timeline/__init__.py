@@ -1,0 +1,1 @@
+"""The page `timeline` of the console."""
