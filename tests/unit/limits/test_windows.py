@@ -128,3 +128,14 @@ def test_a_process_that_is_stopped_while_it_counts_holds_up_others_once(
     assert not waits
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def test_a_count_is_read_without_counting() -> None:
+    counters = FixedWindowCounters()
+    assert counters.read("a") == (0, 0.0)
+    counters.increment("a", 60)
+    counters.increment("a", 60)
+    counts = [counters.read("a")[0] for _ in range(3)]
+    assert counts == [2, 2, 2]
+    assert 0 < counters.read("a")[1] <= 60
+    assert counters.read("b") == (0, 0.0)

@@ -234,6 +234,8 @@ def test_addresses_are_taken_apart() -> None:
         ("jwt_issuer", "https://i.example", "--jwt-issuer: no audience is set"),
         ("jwt_audience", ["a"], "--jwt-audience: no issuer is set"),
         ("jwt_issuer", "login.example", "--jwt-issuer: must look like https://"),
+        ("oidc_client_id", "gateway", "--oidc-client-id: no issuer is set: add --oidc-issuer URL"),
+        ("oidc_groups", ["staff"], "--oidc-groups: no issuer is set: add --oidc-issuer URL"),
         ("jwt_issuer", "https://user:word@i.example", "--jwt-issuer: must look like https://"),
         ("jwt_algorithms", ["RS256", "HS256"], "--jwt-algorithms[2]: must be one of RS256"),
         ("jwt_algorithms", ["none"], "--jwt-algorithms[1]: must be one of RS256"),
@@ -409,3 +411,16 @@ def test_every_duration_takes_a_unit_in_every_source() -> None:
         assert getattr(load({}, {f"UPLOAD_GATEWAY_{name.upper()}": "120"}), name) == 120
     written("retention: 2d\ngrace: 1m\n")
     assert (load({}, {}).retention, load({}, {}).grace) == (172_800, 60)
+
+
+def test_a_sign_in_with_an_issuer_needs_a_client_and_an_authorization(tmp_path: Path) -> None:
+    given = {"directory": str(tmp_path), "oidc_issuer": "https://login.example"}
+    with pytest.raises(ExceptionGroup) as incomplete:
+        load(given, {})
+    messages = [str(error) for error in incomplete.value.exceptions]
+    assert any("add --oidc-client-id ID" in message for message in messages)
+    assert any("add --auth token, or --auth jwt" in message for message in messages)
+    whole = {**given, "oidc_client_id": "gateway", "auth": "token"}
+    assert load(whole, {}).oidc_scopes == ()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load({**whole, "oidc_client_secret_file": "missing"}, {})
