@@ -135,7 +135,8 @@ def test_serve_tells_what_to_try_and_becomes_the_server_from_any_folder(
     copy: Path, tmp_path: Path, words: list[str], environ: dict[str, str], port: str
 ) -> None:
     words_of_server, err, same = serve(copy, tmp_path, words, environ)
-    assert words_of_server == ["--plugins", f"{copy}/plugins/quickstart", *words]
+    quickstart = ["--plugins", f"{copy}/plugins/quickstart", "--listing", "--downloads"]
+    assert words_of_server == [*quickstart, *words]
     assert same
     assert f"open  http://127.0.0.1:{port}/ in a browser" in err
     assert f"curl -T {copy}/README.md http://127.0.0.1:{port}/upload/README.md" in err

@@ -34,6 +34,8 @@ log = logging.getLogger("gateway.admin")
 
 PAGE_ROWS: Final = 100
 MAX_PAGE_ROWS: Final = 1000
+GROUPING_WAIT: Final = 15.0
+"""Seconds that a request waits until errors are grouped for it."""
 
 Query = Mapping[str, list[str]]
 Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
@@ -101,10 +103,16 @@ class EventsEndpoint:
         selection = replace(selection, state=selection.state or "dead")
         if selection.state not in ("dead", "delayed"):
             raise ValueError("deliveries have an error that are dead or delayed")
-        async with self.grouping:
+        try:
+            await asyncio.wait_for(self.grouping.acquire(), GROUPING_WAIT)
+        except TimeoutError:
+            raise Refusal("overloaded", "errors are being grouped for others: try again") from None
+        try:
             groups = await error_groups.group_errors(
                 ledger, selection, error_groups.MAX_ROWS, error_groups.MAX_SECONDS
             )
+        finally:
+            self.grouping.release()
         return json_response(groups.as_json())
 
     async def _queue(self, _: Ledger, __: IncomingRequest) -> Response:

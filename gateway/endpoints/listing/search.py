@@ -7,6 +7,7 @@ composed (Unicode Standard Annex #15). What is found is what a list of the folde
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import unicodedata
 from collections.abc import AsyncGenerator, Iterator
@@ -18,7 +19,14 @@ MAX_SEARCHED_FILES: Final = 20_000
 """Files that one request looks at: some 0.5 s of a disk, 20 requests to a bucket."""
 
 MAX_SEARCH_SECONDS: Final = 1.0
-"""A request looks at no further page of names after this time."""
+"""A request looks at no further files this long after its first one.
+
+The time until then does not count: to read the names of a large folder may take longer, for each request
+anew, and a search has to get on.
+"""
+
+TIMED_FILES: Final = 100
+"""Files between two looks at the clock: each request gets at least so far."""
 
 
 class SearchResult(NamedTuple):
@@ -42,7 +50,7 @@ async def search(
     wanted = comparable(text)
     entries: list[Stat | str] = []
     searched, reached = 0, after or folder
-    deadline = time.monotonic() + MAX_SEARCH_SECONDS
+    deadline = math.inf
     listing = storage.list(folder, after=after)
     try:
         async for stat in listing:
@@ -54,7 +62,10 @@ async def search(
                 if wanted in comparable(_last_name(reached)):
                     entries.append(entry)
             searched += 1
-            if searched == MAX_SEARCHED_FILES or time.monotonic() > deadline:
+            if searched == 1:
+                deadline = time.monotonic() + MAX_SEARCH_SECONDS
+            late = searched % TIMED_FILES == 0 and time.monotonic() > deadline
+            if late or searched == MAX_SEARCHED_FILES:
                 return SearchResult(entries, searched, reached)
     finally:
         if isinstance(listing, AsyncGenerator):

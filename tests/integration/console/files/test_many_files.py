@@ -15,14 +15,22 @@ from tests.support.browser import check_looks
 pytestmark = pytest.mark.slow
 
 MAX_ROWS = 60
+LINKS = 20_000
 
 
 @pytest.fixture
 def many(upload: Path) -> Path:
     folder = upload / "many"
     folder.mkdir()
+    # Names of a few files: an inode for each would take most of the time. One has 65,000 at most.
+    descriptor = os.open(folder, os.O_RDONLY)
     for number in range(MANY):
-        os.close(os.open(folder / f"file {number:06}.txt", os.O_CREAT | os.O_WRONLY))
+        name, source = f"file {number:06}.txt", f"file {number // LINKS * LINKS:06}.txt"
+        if name == source:
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+        else:
+            os.link(source, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+    os.close(descriptor)
     os.utime(folder, (1_700_000_000, 1_700_000_000))
     return folder
 
@@ -31,6 +39,7 @@ async def few_rows(visit: FilesVisit) -> None:
     assert 0 < await visit.rows.count() <= MAX_ROWS
 
 
+@pytest.mark.timeout(180)  # it makes 100,000 names and reads them several times
 async def test_a_hundred_thousand_files_are_scrolled_searched_and_selected_in_few_elements(
     start_gateway: StartGateway, many: Path
 ) -> None:

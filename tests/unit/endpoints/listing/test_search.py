@@ -80,8 +80,12 @@ async def test_a_part_of_a_search_is_bounded_and_tells_where_the_next_begins(
 
 async def test_time_ends_a_part_of_a_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_search, "MAX_SEARCH_SECONDS", -1.0)
-    result = await search(storage("a", "b"), "/upload/", "b", after=None, limit=9)
-    assert (result.entries, result.searched, result.reached) == ([], 1, "/upload/a")
+    names = storage(*(f"{number:03}" for number in range(250)))
+    result = await search(names, "/upload/", "249", after=None, limit=9)
+    assert (result.entries, result.searched, result.reached) == ([], 100, "/upload/099")
+    # However slow it is, a search gets on.
+    rest = await search(names, "/upload/", "249", after="/upload/199", limit=9)
+    assert (len(rest.entries), rest.searched, rest.reached) == (1, 50, None)
 
 
 async def test_a_cursor_of_a_search_is_none_of_a_list_or_of_another_folder() -> None:

@@ -131,7 +131,7 @@ function limitCell({ limits }) {
     rate && (rate.by === "address"
       ? t("{count} in {time} for each address", { count: number(rate.requests), time: duration(rate.seconds) })
       : t("{count} in {time} for each principal", { count: number(rate.requests), time: duration(rate.seconds) })),
-    limits.in_flight !== null && t("{count} at a time", { count: number(limits.in_flight) }),
+    limits.in_flight !== null && tn("{count} at a time", "{count} at a time", limits.in_flight),
     limits.body !== null && t("bodies up to {size}", { size: bytes(limits.body) }),
     limits.total !== null && t("{time} in all", { time: duration(limits.total) }),
   ].filter(Boolean);
