@@ -184,7 +184,7 @@ class Issuer:
             configuration: dict[str, Any] = json.loads(document)
             name = configuration["issuer"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise IssuerError(f"{url} has no `issuer`") from None
+            raise IssuerError(f"{url} is no discovery document: set --jwt-jwks-url") from None
         if name != self._name:  # section 4.3: else the keys of another issuer could pass for its own
             raise IssuerError(f"{url} names the issuer {name!r:.200}: the setting must equal that")
         return configuration
@@ -194,7 +194,7 @@ class Issuer:
         url = configuration.get(name)
         schemes = ("https:", urlsplit(self._name).scheme + ":")
         if not isinstance(url, str) or not url.startswith(schemes):
-            raise IssuerError(f"the issuer {self._name} tells no https URL as its `{name}`")
+            raise IssuerError(f"{self._name}: its `{name}` is not an https URL")
         return url
 
     async def _get(self, url: str) -> tuple[bytes, str]:

@@ -115,7 +115,9 @@ async def test_keys_are_created_rotated_and_revoked_while_all_processes_serve(
     status = f"/-/uploads/{stored.json['upload_id']}"
     assert (await get(gateway, status, auth)).json["principal"] == {"name": "narrow", "kind": "key"}
     assert (await get(gateway, status, other)).status == 404
-    for endpoint in ("/-/uploads", "/-/metrics", "/-/events", "/-/files?path=/upload/"):
+    own = (await get(gateway, "/-/uploads", auth)).json["uploads"]
+    assert {upload["principal"]["name"] for upload in own} == {"narrow"}
+    for endpoint in ("/-/metrics", "/-/events", "/-/files?path=/upload/"):
         assert (await get(gateway, endpoint, other)).status == 403
 
     newer = await keys(gateway, "rotate", "narrow", "--overlap=1h", "--json")

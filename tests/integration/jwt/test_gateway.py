@@ -253,13 +253,29 @@ async def test_the_pages_are_for_operators(believing: StartGateway, issuer: Fake
     ops = bearer(issuer.token(**{"cognito:groups": ["ops"]}))
     user = bearer(issuer.token(**{"cognito:groups": ["users"]}))
     stored = (await put(gateway, "/upload/a", b"secret", user)).json["upload_id"]
-    for page in ("/-/metrics", "/-/events", f"/-/uploads/{stored}", f"/-/files/{stored}"):
+    for page in ("/-/metrics", "/-/events", f"/-/files/{stored}"):
         assert (await get(gateway, page, ops)).status == 200
         assert (await get(gateway, page, bearer("word"))).status == 200
         assert (await get(gateway, page)).status == 401
         refused = await get(gateway, page, user)
         assert (refused.status, refused.json["error"]) == (403, "forbidden")
     assert (await get(gateway, "/-/health")).status == 200
+
+
+async def test_a_user_sees_its_own_uploads_and_operators_all(
+    believing: StartGateway, issuer: FakeIssuer
+) -> None:
+    gateway = await believing(jwt_operators=["ops"])
+    ops = bearer(issuer.token(groups=["ops"]))
+    people = [bearer(issuer.token(sub=name)) for name in ("ann", "ben")]
+    stored = [(await put(gateway, "/upload/a", b"x", who)).json["upload_id"] for who in people]
+    for who, mine, others in ((people[0], *stored), (people[1], *stored[::-1])):
+        assert (await get(gateway, f"/-/uploads/{mine}", who)).status == 200
+        assert (await get(gateway, f"/-/uploads/{others}", who)).status == 404
+        for query in ("", "?principal=ann&kind=jwt", "?principal=ben"):
+            listed = (await get(gateway, f"/-/uploads{query}", who)).json["uploads"]
+            assert [upload["upload_id"] for upload in listed] == [mine]
+    assert len((await get(gateway, "/-/uploads", ops)).json["uploads"]) == 2
 
 
 async def test_without_operators_a_users_token_opens_no_page(

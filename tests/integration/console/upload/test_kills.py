@@ -15,7 +15,10 @@ from tests.support.harness import files_below, get, leftovers, wait_settled, wai
 from tests.support.ports import free_port
 from tests.support.promise import RunRecorder
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+]  # two restarts, each found by the page in seconds
 
 SIZES = [((n * 7919) % 90_000) + 1 if n % 20 else 1_500_000 + 400_000 * (n // 20) for n in range(200)]
 """Most are small; ten have 1.5 to 5 MB."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Request, expect
+from playwright.async_api import Dialog, Request, Route, expect
 
 from tests.conftest import StartGateway
 from tests.integration.console.upload.visits import (
@@ -68,12 +68,16 @@ async def test_a_large_file_goes_in_pieces_and_is_paused_and_gone_on_with(
         await visit.slow(SLOW)
         await visit.add(tmp_path / "big.bin")
         await wait_sent(visit, "big.bin", 10)
-        assert re.match(r"\d+% · Upload", await visit.page.title())
+        await expect(visit.page).to_have_title(re.compile(r"\d+% · Upload"))
         await visit.press("Pause big.bin")
         await expect(visit.row("big.bin")).to_contain_text("Paused at")
         await expect(visit.page.get_by_role("button", name="Go on with big.bin")).to_be_focused()
-        rows = (await get(gateway, "/-/uploads?state=waiting")).json["uploads"]
-        kept = await wait_until(lambda: rows[0]["bytes"] if rows else 0)
+
+        async def bytes_kept() -> int:
+            rows = (await get(gateway, "/-/uploads?state=waiting")).json["uploads"]
+            return sum(row["bytes"] for row in rows)
+
+        kept = await wait_until(bytes_kept)
         assert files_below(tmp_path / "data/upload") == {}
         await visit.slow(0)
         await visit.page.keyboard.press("Enter")
@@ -94,9 +98,9 @@ async def test_after_a_reload_the_same_files_go_on_where_they_were(
     async with visiting_uploads() as visit:
         asked: list[str] = []
 
-        async def leave(dialog: object) -> None:
-            asked.append(dialog.type)  # type: ignore[attr-defined]
-            await dialog.accept()  # type: ignore[attr-defined]
+        async def leave(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            await dialog.accept()
 
         visit.page.on("dialog", leave)
         await visit.open(gateway.url)
@@ -210,18 +214,82 @@ async def test_a_gateway_that_is_busy_is_asked_again_when_it_says_so(
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
 
-        async def answer(route: object, request: Request) -> None:
+        async def answer(route: Route, request: Request) -> None:
             if request.method != "PUT" or not answers:
-                await route.continue_()  # type: ignore[attr-defined]
+                await route.continue_()
                 return
             status, code, wait = answers.pop(0)
             body = json.dumps({"error": code, "message": f"{code}, please wait"})
-            await route.fulfill(status=status, headers={"Retry-After": wait}, body=body)  # type: ignore[attr-defined]
+            await route.fulfill(status=status, headers={"Retry-After": wait}, body=body)
 
         await visit.page.route("**/upload/**", answer)
         await visit.make(tmp_path / "mine", {"a.txt": b"abc"})
         await expect(visit.row("a.txt")).to_contain_text("Overloaded, please wait.")
-        await expect(visit.row("a.txt")).to_contain_text("Try again in 2 h 0 min.")
+        await expect(visit.row("a.txt")).to_contain_text("Try again in 2 h")
         await visit.press("Try a.txt again")
         await visit.headline("1 file is stored")
     assert files_below(tmp_path / "data/upload") == {"a.txt": b"abc"}
+
+
+async def test_a_lost_answer_stores_no_file_twice(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(on_conflict="rename")
+    lost: list[str] = []
+    async with visiting_uploads() as visit:
+        await visit.open(gateway.url)
+
+        async def lose(route: Route, request: Request) -> None:
+            if request.method != "PUT" or request.url in lost:
+                await route.continue_()
+                return
+            lost.append(request.url)
+            assert (await route.fetch()).status == 201  # it is stored, and the page is not told
+            await route.abort("connectionreset")
+
+        await visit.page.route("**/upload/**", lose)
+        await visit.make(tmp_path / "mine", {"a.txt": b"abc", "empty.txt": b""})
+        await visit.headline("All 2 files are stored")
+        await expect(visit.row("a.txt")).to_contain_text("Stored as /upload/a.txt")
+        assert len(lost) == 2
+    assert files_below(tmp_path / "data/upload") == {"a.txt": b"abc", "empty.txt": b""}
+
+
+async def test_what_has_expired_begins_anew_with_a_note(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    body = os.urandom(5_000_000)
+    async with visiting_uploads() as visit:
+        puts = visit.requests(is_put)
+        await visit.open(gateway.url)
+        await visit.slow(1_000_000)
+        await visit.make(tmp_path / "mine", {"old.bin": body})
+        await wait_sent(visit, "old.bin", 10)
+        await visit.press("Pause old.bin")
+        other = (
+            await visit.page.context.new_page()
+        )  # it does not take over what is of a page that is open
+        await other.goto(gateway.url)
+        await expect(other.locator("#add-files")).to_be_visible()
+        await expect(other.locator(".call:not([hidden])")).to_have_count(0)
+        await other.close()
+        assert (await visit.page.request.delete(puts[0].url)).status == 204
+        await visit.page.reload()
+        await expect(visit.row("old.bin")).to_contain_text("What had come of it has expired")
+        await visit.add(tmp_path / "mine/old.bin")
+        await visit.headline("1 file is stored")
+    assert files_below(tmp_path / "data/upload") == {"old.bin": body}
+
+
+async def test_without_resumable_uploads_each_file_is_one_request(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(resumable="off")
+    async with visiting_uploads() as visit:
+        requests = visit.requests(lambda request: "/upload/" in request.url)
+        await visit.open(gateway.url)
+        await visit.make(tmp_path / "mine", {"a.txt": b"abc", "b.txt": b"b"})
+        await visit.headline("All 2 files are stored")
+        assert sorted(request.url for request in requests) == [
+            f"{gateway.url}/upload/{name}.txt" for name in "ab"
+        ]
+    assert files_below(tmp_path / "data/upload") == {"a.txt": b"abc", "b.txt": b"b"}

@@ -24,7 +24,7 @@
 // `transfers.counts` has how many jobs are in each state, `bytes` what is `sent` of `total`, `speed` a Speed.
 
 import { identityOf, newJob, recordOf } from "./upload-job.js";
-import { Runner, TRY_AGAIN } from "./upload-runner.js";
+import { BEGAN_ANEW, Runner, TRY_AGAIN } from "./upload-runner.js";
 import { Speed } from "./upload-speed.js";
 import { Broken, ask, discard, newKey } from "./upload-transfer.js";
 import { Availability, backOff, deferred } from "./upload-waiting.js";
@@ -122,8 +122,12 @@ export class Transfers {
   }
 
   async #look(job) {
-    const told = await ask(this.#runner.address(job), this.#options.headers()).catch(() => null);
-    if (job.state !== "missing" || !told) return;
+    const told = await ask(this.#runner.address(job), this.#options.headers()).catch(() => undefined);
+    if (job.state !== "missing" || told === undefined) return;
+    if (told === null) {
+      Object.assign(job, { begun: false, note: BEGAN_ANEW });
+      return this.#options.onChange(job);
+    }
     job.uploadId = told.uploadId;
     if (told.complete) {
       this.#missing.delete(identityOf(job.relative, job));

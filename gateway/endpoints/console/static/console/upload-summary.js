@@ -53,7 +53,7 @@ export class Summary {
     const focused = document.activeElement;
     this.#buttons.pauseAll.hidden = !busy;
     this.#buttons.resumeAll.hidden = counts.paused === 0;
-    this.#buttons.retryAll.hidden = counts.failed < 2;
+    this.#buttons.retryAll.hidden = counts.failed < 2 || !hasTwo(jobs, (job) => job.state === "failed" && !job.final);
     this.#buttons.cancelAll.hidden = open < 2;
     this.#buttons.clear.hidden = counts.stored === 0 || open > 0;
     if (focused.hidden) (Object.values(this.#buttons).find((button) => !button.hidden) ?? this.#fallback()).focus();
@@ -115,6 +115,12 @@ export class Summary {
     this.#transfers.cancelAll();
     onAct();
   }
+}
+
+function hasTwo(jobs, matches) {
+  let count = 0;
+  for (const job of jobs) if (matches(job) && ++count === 2) return true;
+  return false;
 }
 
 function notStored(count) {

@@ -55,7 +55,7 @@ export function stateOf(job, transfers) {
     case "sending": return note + sendingOf(job, far, size);
     case "interrupted": return interruptedOf(job, far, transfers);
     case "paused": return t("Paused at {size}", { size: far });
-    case "missing": return t("{size} so far. Choose the file again.", { size: far });
+    case "missing": return note + t("{size} so far. Choose the file again.", { size: far });
     case "failed": return reasonOf(job);
     default: return "";
   }
@@ -65,7 +65,8 @@ function sendingOf(job, far, size) {
   if (job.sent >= job.size) return t("All {size} sent, being stored", { size });
   const rate = job.speed.value();
   const left = job.speed.secondsFor(job.size - job.sent);
-  return [far, rate > 0 && speed(rate), left !== null && left > 1 && t("{time} left", { time: duration(left) })].filter(Boolean).join(" · ");
+  const rest = left !== null && left > 1 && t("{time} left", { time: duration(left) });
+  return [far, rate > 0 && speed(rate), rest].filter(Boolean).join(" · ");
 }
 
 function interruptedOf(job, far, transfers) {

@@ -10,7 +10,8 @@ from gateway.errors import TABLE, Refusal
 LATER = {
     "internal", "bad_gateway", "hook_failed", "issuer_unavailable", "journal_unavailable", "overloaded",
     "process_unavailable", "records_unavailable", "stopping", "storage_unavailable", "gateway_timeout",
-    "upstreams_unavailable", "no_space", "quota_exceeded", "locked", "too_many_requests",
+    "upstreams_unavailable", "sessions_unavailable", "no_space", "quota_exceeded", "locked",
+    "too_many_requests",
 }  # fmt: skip
 
 
