@@ -59,8 +59,8 @@ function card(path, title) {
 }
 
 function makeCards() {
-  const uploads = card("uploads", t("Uploads now"));
-  const events = card("events", t("Deliveries"));
+  const uploads = card("uploads", t("Uploads on their way"));
+  const events = card("events", t("Deliveries that wait"));
   const disk = card("status", t("Free disk space"));
   const routes = card("plugins", t("Plugins"));
   const line = sparkline([], { label: t("Bytes per second"), format: speed });
@@ -72,7 +72,7 @@ function makeCards() {
       const count = (state) => (status.deliveries ?? []).filter((row) => row.state === state).reduce((sum, row) => sum + row.count, 0);
       const all = (status.deliveries ?? []).reduce((sum, row) => sum + row.count, 0);
       events.figure.textContent = number(all - count("dead"));
-      events.note.textContent = count("dead") ? tn("waiting, {count} dead", "waiting, {count} dead", count("dead")) : t("waiting");
+      events.note.textContent = count("dead") ? tn("{count} dead", "{count} dead", count("dead")) : t("none is dead");
       if (status.disk) {
         disk.figure.textContent = bytes(status.disk.free);
         disk.note.textContent = status.disk.accepts_uploads ? t("uploads leave {size} free", { size: bytes(status.disk.kept_free) }) : t("uploads are refused");
