@@ -15,8 +15,8 @@ import pytest
 from gateway.domain.api_routes import API_ROUTES
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
-from tests.support.harness import RawResponse, put, raw_connection, request_head, write_plugin
-from tests.support.links import TOKENS, MadeLink, make_link
+from tests.support.harness import RawResponse, get, put, raw_connection, request_head, write_plugin
+from tests.support.links import OPERATOR, TOKENS, MadeLink, make_link
 from tests.support.tus import b64, target_of
 
 ROUTE: Final = """
@@ -272,3 +272,20 @@ script: |
     folder = tmp_path / "data" / "upload" / "sorted"
     assert {file.name for file in folder.iterdir()} == {"a.txt", "a-1.txt"}
     assert (await link.row())["files"] == 2
+
+
+async def test_a_link_confines_who_is_signed_in_or_has_a_token_too(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="token", tokens=TOKENS)
+    link = await make_link(gateway, "drop", "/upload/in/")
+    body = json.dumps({"token": OPERATOR}).encode()
+    length, kind = f"Content-Length: {len(body)}", "Content-Type: application/json"
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("POST", "/-/session", length, kind) + body)
+        cookie = (await connection.answer()).headers["Set-Cookie"].partition(";")[0]
+    for line in (f"Cookie: {cookie}", f"X-Auth-Token: {OPERATOR}"):
+        assert (await get(gateway, "/-/links", line)).status == 200
+        answer = await ask(gateway, link, "GET", "/-/links", line)
+        assert (answer.status, answer.json["error"]) == (403, "forbidden")
+        assert (await ask(gateway, link, "PUT", "/upload/in/a", line)).status == 201
+    row = await link.row()
+    assert row["files"] == 2

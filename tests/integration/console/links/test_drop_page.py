@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "bypass_csp": True}
 
 
 async def test_a_person_with_a_drop_link_sends_files_and_sees_nothing_else(
-    start_gateway: StartGateway, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     gateway = await start_gateway(auth="token", tokens=TOKENS)
     link = await make_link(gateway, "drop", "/upload/Holiday photos/", max_files=3, max_bytes="5M")
     async with visiting(**PHONE) as visit:
@@ -46,6 +48,7 @@ async def test_a_person_with_a_drop_link_sends_files_and_sees_nothing_else(
     assert (folder / "beach-1.jpg").read_bytes() == b"another"
     row = await link.row()
     assert (row["files"], row["bytes"]) == (3, 3000 + 3 + 7)
+    assert link.secret not in repr([vars(record) for record in caplog.records])
 
 
 async def test_what_does_not_fit_is_refused_before_a_byte_with_what_is_left(

@@ -6,7 +6,7 @@ import { t } from "./texts.js";
 let count = 0;
 
 /**
- * Ask; return whether the person agrees: `confirm({ title, text, action: t("Drop 12 deliveries"), danger: true })`.
+ * Ask; return whether the person agrees: `confirm({ title, text, action, danger: true })`.
  * `text` is a text or a list of them, also elements. `submit()`, where given, does it before the dialog closes: what it
  * throws is shown there.
  */

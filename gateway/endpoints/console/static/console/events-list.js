@@ -144,7 +144,7 @@ export function deliveryList({ counts, changed }) {
   }
 
   async function act(verb, what) {
-    if (what.total === 0) return notify(t("Nothing that matches can be changed so."), { kind: "bad" });
+    if (what.total === 0) return notify(t("Nothing that matches can be changed this way."), { kind: "bad" });
     const done = await change(verb, what, job);
     if (done === null) return;
     chosen.clear();

@@ -14,12 +14,12 @@ import { t, tn } from "./texts.js";
 const WORDS = {
   drop: {
     title: () => t("New drop link"),
-    about: () => t("Who gets it can send files into the folder, and see nothing of it."),
+    about: () => t("Whoever gets it can send files into the folder, and sees nothing of what is there."),
     made: (folder) => t("A drop link for {folder}", { folder }),
   },
   share: {
     title: () => t("New share link"),
-    about: () => t("Who gets it can read the files of the folder, and change nothing."),
+    about: () => t("Whoever gets it can read the files of the folder, and can change nothing."),
     made: (folder) => t("A share link for {folder}", { folder }),
   },
 };
@@ -87,7 +87,7 @@ function show(link) {
   });
   const done = element("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, t("Done"));
   const dialog = openDialog(WORDS[link.kind].made(link.folder),
-    element("p", { class: "hint" }, t("It is shown only now: copy it, or read the code with a phone. Who has it can use it.")),
+    element("p", { class: "hint" }, t("It is shown only now: copy it, or read the code with a phone. Anyone who has it can use it.")),
     element("div", { class: "row link-row" }, url, copyButton(t("Copy"), () => link.url)),
     qrCode(link.qr, t("The link as a QR code")),
     element("ul", { class: "link-terms muted" }, terms(link).map((line) => element("li", {}, line))),
