@@ -109,6 +109,8 @@ async def test_a_held_upload_is_released_where_its_story_is_told(
         await expect(visit(".step.held")).to_contain_text("nobody can read it")
         await expect(visit(".step.bad")).to_contain_text("no opinion")
         await check_looks(visit, keep="timeline-held")
+        await visit.page.wait_for_timeout(4500)  # nothing changes, and that is no silence
+        await expect(visit(".live-word")).to_have_text("Live")
         await visit.page.get_by_role("button", name="Release").click()
         await expect(visit(".step.good", has_text="Stored")).to_be_visible()
         await expect(visit.page.get_by_role("button", name="Release")).to_have_count(0)

@@ -38,7 +38,7 @@ def test_every_page_is_filled_for_each_depth_of_a_path() -> None:
             assert f'src="{base}pages/{files.version}/console/{name}.js"' in page
             assert f'data-api="{base}"' in page
             assert "%" not in page.replace("100%", "")
-    assert list(languages_of(files)) == ["en", "ja", "ko"]
+    assert languages_of(files) == {"en": None, "ja": "日本語", "ko": "한국어"}
     assert "theme.css" not in files.named
 
 

@@ -11,9 +11,10 @@ const STALE = 4000; // milliseconds without news after which the page says how o
  * Follow `path` and call `onNews(value)` for each event. Return an element with a button that pauses and a word on
  * the state. A page in the background holds no connection: browsers have six for a host, of all their tabs.
  *
- * `pause.isPaused()` tells whether the person has stopped it, `pause.end()` stops it for good.
+ * `sparse`: an event comes only when something changes. The element has `isPaused()`, and `end()`, which stops it
+ * for good.
  */
-export function liveUpdates(path, onNews, { onPause = () => {} } = {}) {
+export function liveUpdates(path, onNews, { onPause = () => {}, sparse = false } = {}) {
   let close = null;
   let paused = false;
   let ended = false;
@@ -47,7 +48,7 @@ export function liveUpdates(path, onNews, { onPause = () => {} } = {}) {
     tell();
   }
   function tell() {
-    const fresh = heard && Date.now() - heard < STALE;
+    const fresh = heard && (sparse || Date.now() - heard < STALE);
     const live = !paused && fresh && state === "open";
     place.dataset.state = paused ? "paused" : live ? "live" : "waiting";
     const since = heard ? t("as it was {ago}", { ago: ago(heard) }) : "";

@@ -61,7 +61,7 @@ function show(main, session, path, first) {
   }
   function begin() {
     if (live) return;
-    live = liveUpdates(path, draw);
+    live = liveUpdates(path, draw, { sparse: true });
     liveState.replaceChildren(live);
   }
   function end() {

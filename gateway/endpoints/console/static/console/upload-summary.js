@@ -22,7 +22,7 @@ export class Summary {
   element;
 
   /** `fallback` returns what gets the focus where no button is left. */
-  constructor(transfers, onAct, fallback) {
+  constructor(transfers, onAct, fallback = () => null) {
     this.#transfers = transfers;
     this.#fallback = fallback;
     const act = (verb) => () => { transfers[verb](); onAct(); };
@@ -56,7 +56,7 @@ export class Summary {
     this.#buttons.retryAll.hidden = counts.failed < 2 || !hasTwo(jobs, (job) => job.state === "failed" && !job.final);
     this.#buttons.cancelAll.hidden = open < 2;
     this.#buttons.clear.hidden = counts.stored === 0 || open > 0;
-    if (focused.hidden) (Object.values(this.#buttons).find((button) => !button.hidden) ?? this.#fallback()).focus();
+    if (focused.hidden) (Object.values(this.#buttons).find((button) => !button.hidden) ?? this.#fallback())?.focus();
     const far = percentOf(sums.sent, sums.total, open === 0);
     const title = busy ? `${percent(far)} · ${t("Upload")}` : this.#title;
     if (document.title !== title) document.title = title;
