@@ -38,7 +38,7 @@ def test_every_page_is_filled_for_each_depth_of_a_path() -> None:
             assert f'src="{base}pages/{files.version}/console/{name}.js"' in page
             assert f'data-api="{base}"' in page
             assert "%" not in page.replace("100%", "")
-    assert languages_of(files) == {"en": None, "ja": None, "ko": None}
+    assert languages_of(files) == {"en": None, "ja": "日本語", "ko": "한국어"}
     assert "theme.css" not in files.named
 
 
@@ -57,7 +57,7 @@ def test_languages_are_offered_by_their_own_names(tmp_path: Path) -> None:
     (tmp_path / "pt-br.json").write_text('{"Upload": "Enviar"}')
     (tmp_path / "ko.json").write_text('{"language": "<\\"한국어\\">"}')
     files = files_with(web_translations=tmp_path)
-    names = {"en": None, "fr": "Français", "ja": None, "ko": '<"한국어">', "pt-br": None}
+    names = {"en": None, "fr": "Français", "ja": "日本語", "ko": '<"한국어">', "pt-br": None}
     assert languages_of(files) == names
     assert files.named["languages/fr.json"].content == FRENCH.encode()
 
