@@ -46,7 +46,9 @@ async def test_what_needs_attention_what_is_checked_and_a_text_for_support(
         needs = visit(".need.bad")
         await expect(needs.filter(has_text="1 delivery to failing is dead.")).to_be_visible()
         await expect(needs.filter(has_text="The last reload failed")).to_contain_text("<b>bad.yaml")
-        await expect(visit(".figure").nth(1)).to_have_text("1")
+        waiting = visit(".card", has=page.get_by_role("heading", name="Deliveries that wait"))
+        await expect(waiting.locator(".figure")).to_have_text("0")
+        await expect(waiting).to_contain_text("1 dead")
         await expect(visit("table", has_text="Half within").locator("tbody tr").first).to_contain_text(
             "ms"
         )

@@ -2,10 +2,10 @@
 
 import { element } from "../dom.js";
 import { API, address, follow, get, onReturn } from "./api.js";
+import { attention } from "./attention.js";
 import { sparkline } from "./chart.js";
 import { shownName } from "./files-names.js";
 import { bytes, duration, moment, speed } from "./format.js";
-import { attention } from "./home-attention.js";
 import { openPage } from "./shell.js";
 import { number, t, tn } from "./texts.js";
 
@@ -17,7 +17,7 @@ openPage(() => t("Overview"), async (main, session) => {
   if (session.role !== "operator") return location.replace(new URL("..", API));
   const cards = makeCards();
   const facts = element("p", { class: "muted" });
-  const needs = element("section", { "aria-labelledby": "needs" });
+  const needs = attention();
   const latest = element("section", { class: "card", "aria-labelledby": "latest" });
   main.append(element("h2", {}, t("Overview")), facts, needs, cards.place, latest);
 
@@ -25,7 +25,7 @@ openPage(() => t("Overview"), async (main, session) => {
     const status = await get("status");
     const up = (Date.now() - new Date(status.started)) / 1000;
     facts.textContent = t("Version {version} at {url}, up {time}", { version: status.version, url: status.url, time: duration(up) });
-    showNeeds(needs, status);
+    needs.show(status, null);
     cards.show(status);
   }
   await load();
@@ -37,17 +37,6 @@ openPage(() => t("Overview"), async (main, session) => {
     showLatest(latest, snapshot.latest);
   });
 });
-
-function showNeeds(place, status) {
-  const needs = attention(status);
-  const text = JSON.stringify(needs.map((need) => need.text));
-  if (place.dataset.shown === text) return; // the focus may be here
-  place.dataset.shown = text;
-  place.replaceChildren(...(needs.length === 0
-    ? [element("p", { class: "calm", id: "needs" }, element("span", { class: "tag good" }, t("All well")), " ", t("Nothing needs attention."))]
-    : [element("h3", { id: "needs" }, t("Needs attention")), element("ul", { class: "needs" }, needs.map(({ text, level, path, query, link }) =>
-      element("li", { class: level }, element("span", {}, text), path && element("a", { href: address(path, query) }, link))))]));
-}
 
 // -- the cards
 

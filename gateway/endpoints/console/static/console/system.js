@@ -6,12 +6,12 @@ import { meter } from "./chart.js";
 import { bytes, duration, moment } from "./format.js";
 import { liveUpdates, setText } from "./live.js";
 import { openPage } from "./shell.js";
-import { attention } from "./system-attention.js";
+import { attention } from "./attention.js";
 import { doctorSection } from "./system-doctor.js";
 import { ratesSection } from "./system-rates.js";
 import { quotasSection } from "./system-quotas.js";
 import { supportText } from "./system-support.js";
-import { t } from "./texts.js";
+import { number, t } from "./texts.js";
 
 const EACH = 10_000; // milliseconds between two reads of the facts
 
@@ -105,15 +105,15 @@ function heldText(counts) {
 function queueText(queue) {
   if (!queue) return "";
   const words = { ready: t("ready"), running: t("running"), delayed: t("to be tried again"), dead: t("dead") };
-  return Object.entries(queue).map(([state, count]) => `${count} ${words[state] ?? state}`).join(", ") || t("nothing waits");
+  return Object.entries(queue).map(([state, count]) => t("{count} {state}", { count: number(count), state: words[state] ?? state })).join(", ") || t("nothing waits");
 }
 
 function sum(queue) {
-  return Object.values(queue).reduce((total, count) => total + count, 0);
+  return Object.entries(queue).reduce((total, [state, count]) => total + (state === "dead" ? 0 : count), 0);
 }
 
 function sumOf(rows) {
-  return rows ? rows.reduce((total, row) => total + row.count, 0) : null;
+  return rows ? rows.reduce((total, row) => total + (row.state === "dead" ? 0 : row.count), 0) : null;
 }
 
 function showFacts(list, facts) {
