@@ -62,11 +62,14 @@ class LinkWatcher:
             self._thread.join()
         self._poll(note_uses=True)
 
-    def refresh(self) -> LinkTable:
-        """Take over what the file has now, and return it. Blocking. Raises `ConfigError`."""
+    def refresh(self, *, with_uses: bool = False) -> LinkTable:
+        """Take over what the file has now, and return it. Blocking. Raises `ConfigError`.
+
+        `with_uses`: also where nothing but uses has changed.
+        """
         with self._lock:
             before = self._table
-            table = self._table = self.store.read(before)
+            table = self._table = self.store.read(None if with_uses else before)
             if table is not before:
                 self.holders.replace(table)
                 if before is not None and self._reports:
