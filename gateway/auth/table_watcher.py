@@ -56,11 +56,14 @@ class TableWatcher(ABC, Generic[Table]):
             self._thread.join()
         self._poll(note_uses=True)
 
-    def refresh(self) -> Table:
-        """Take over what the file has now, and return it. Blocking. Raises `ConfigError`."""
+    def refresh(self, *, with_uses: bool = False) -> Table:
+        """Take over what the file has now, and return it. Blocking. Raises `ConfigError`.
+
+        `with_uses`: also where nothing but uses has changed.
+        """
         with self._lock:
             before = self._table
-            table = self._table = self._reader.read(before)
+            table = self._table = self._reader.read(None if with_uses else before)
             if table is not before:
                 self._replace(table)
                 if before is not None and self._reports:

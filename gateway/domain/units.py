@@ -42,6 +42,14 @@ def parse_size(text: str) -> int:
     return int(match[1]) * factor
 
 
+def count_up_to(text: str, most: int) -> int | None:
+    """Return the number from 1 to `most` that a text is, in ASCII digits; None for any other text."""
+    if len(text) > len(str(most)) or not text.isascii() or not text.isdigit():
+        return None
+    number = int(text)
+    return number if 1 <= number <= most else None
+
+
 def format_size(size: int) -> str:
     """Return bytes in the unit that people read, in powers of 1000: `10.3 kB`, `512 B`."""
     amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]

@@ -17,7 +17,11 @@ MAX_BODY_BYTES: Final = 256 << 10
 async def read_change(request: web.BaseRequest) -> dict[str, Any]:
     """Return the JSON object of a request. Raises `Refusal`, and `ValueError` for another body."""
     _reject_cross_site(request)
-    body = parse_json(await read_small_body(request, MAX_BODY_BYTES))
+    content = await read_small_body(request, MAX_BODY_BYTES)
+    try:
+        body = parse_json(content)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")
     return body

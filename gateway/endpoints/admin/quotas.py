@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.quotas.quotas import Quotas
+from gateway.domain.units import count_up_to
 from gateway.errors import Refusal
 from gateway.http.responses import ApiHandler, Response, json_response
 
@@ -27,7 +28,7 @@ class QuotasEndpoint:
 
     async def get(self, incoming: IncomingRequest) -> Response:
         """Serve the request. Raises `Refusal`."""
-        text = incoming.params.get("limit", [str(DEFAULT_LIMIT)])[-1]
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:4]) <= MAX_LIMIT):
+        limit = count_up_to(incoming.params.get("limit", [str(DEFAULT_LIMIT)])[-1], MAX_LIMIT)
+        if limit is None:
             raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_LIMIT}")
-        return json_response(await self.quotas.report(int(text)))
+        return json_response(await self.quotas.report(limit))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from gateway.auth.request import IncomingRequest
-from gateway.domain.units import unix_time
+from gateway.domain.units import count_up_to, unix_time
 from gateway.endpoints.admin.event_stream import EventStreams, accepts_stream
 from gateway.endpoints.admin.processes import ProcessClients, ProcessUnreachable, this_process_only
 from gateway.endpoints.admin.removals import Removals
@@ -142,7 +142,7 @@ def _read_selection(params: dict[str, list[str]]) -> UploadSelection:
 
 
 def _read_limit(params: dict[str, list[str]]) -> int:
-    text = params.get("limit", [str(PAGE_ROWS)])[0]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE_ROWS:
+    limit = count_up_to(params.get("limit", [str(PAGE_ROWS)])[0], MAX_PAGE_ROWS)
+    if limit is None:
         raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_PAGE_ROWS}")
-    return int(text)
+    return limit

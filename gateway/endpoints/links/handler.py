@@ -10,13 +10,13 @@ from typing import Any, Final
 import segno
 
 from gateway.auth.links.creation import LinkTerms, NewLink, create_link
-from gateway.auth.links.link import DEFAULT_LINK_TTL, Link
+from gateway.auth.links.link import DEFAULT_LINK_TTL, MAX_COUNT, Link
 from gateway.auth.links.passwords import LinkPasswords
 from gateway.auth.links.store import LinkTable
 from gateway.auth.links.watcher import LinkWatcher
 from gateway.auth.request import IncomingRequest
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.domain.units import iso_time, parse_duration, parse_size
+from gateway.domain.units import count_up_to, iso_time, parse_duration, parse_size
 from gateway.endpoints.json_changes import read_change
 from gateway.endpoints.links.counts import LinkCounts, LinkUsage
 from gateway.errors import ConfigError, Refusal
@@ -117,7 +117,7 @@ class LinksEndpoint:
     async def _table(self) -> LinkTable:
         """Return the links as they are now. Raises `Refusal("records_unavailable")`."""
         try:
-            return await asyncio.to_thread(self._watcher.refresh)
+            return await asyncio.to_thread(self._watcher.refresh, with_uses=True)
         except ConfigError as error:
             raise Refusal("records_unavailable", "the links cannot be read now") from error
 
@@ -182,7 +182,7 @@ def _read_terms(body: Mapping[str, Any]) -> LinkTerms:
         kind,
         folder,
         DEFAULT_LINK_TTL if lifetime is None else _lifetime(lifetime),
-        _amount("max_files", body.get("max_files"), int),
+        _amount("max_files", body.get("max_files"), _files),
         _amount("max_bytes", body.get("max_bytes"), parse_size),
     )
 
@@ -191,6 +191,8 @@ def _lifetime(value: Any) -> float | None:
     if value == FOR_EVER:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if value > MAX_COUNT:  # Infinity too: JSON may say 1e999
+            raise ValueError(f"expires: that is too far away: send `{FOR_EVER}`")
         return float(value)
     try:
         return parse_duration(value) if isinstance(value, str) else parse_duration("")
@@ -207,11 +209,18 @@ def _amount(name: str, value: Any, parse: Callable[[str], int]) -> int | None:
         raise ValueError(f"{name}: {error}") from None
 
 
+def _files(text: str) -> int:
+    count = count_up_to(text, MAX_COUNT)
+    if count is None:
+        raise ValueError("must be a number of files, from 1 to 2^53")
+    return count
+
+
 def _read_query(params: Mapping[str, Sequence[str]]) -> tuple[int, str, str | None]:
-    text = params.get("limit", [str(PAGE_LINKS)])[-1]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE_LINKS:
+    limit = count_up_to(params.get("limit", [str(PAGE_LINKS)])[-1], MAX_PAGE_LINKS)
+    if limit is None:
         raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_PAGE_LINKS}")
     state = params.get("state", [None])[-1]
     if state not in {None, *STATES}:
         raise Refusal("bad_request", f"state is one of {', '.join(STATES)}")
-    return int(text), params.get("cursor", [""])[-1], state
+    return limit, params.get("cursor", [""])[-1], state

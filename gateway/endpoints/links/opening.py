@@ -114,7 +114,7 @@ async def _read_password(incoming: IncomingRequest) -> str | None:
     try:
         body = json.loads(content)
         password = body.get("password")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise Refusal("bad_request", 'send JSON: {"password": "..."}') from None
     if password is not None and not isinstance(password, str):
         raise Refusal("bad_request", "password: must be a text")

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.domain import paths
 from gateway.domain.digests import digest_field
-from gateway.domain.units import iso_time
+from gateway.domain.units import count_up_to, iso_time
 from gateway.endpoints.listing.search import search
 from gateway.errors import Refusal
 from gateway.storage.local.xattrs import guess_mime
@@ -45,8 +45,8 @@ class ListQuery(NamedTuple):
         values = {name: params[name] for name in _PARAMS & params.keys()}
         if any(len(texts) > 1 for texts in values.values()):
             raise Refusal("bad_request", "limit, cursor, recursive and search may be given once each")
-        limit = values.get("limit", (str(MAX_FOLDER_PAGE),))[0]
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_FOLDER_PAGE:
+        limit = count_up_to(values.get("limit", (str(MAX_FOLDER_PAGE),))[0], MAX_FOLDER_PAGE)
+        if limit is None:
             raise Refusal("bad_request", f"limit must be a number from 1 to {MAX_FOLDER_PAGE}")
         recursive = values.get("recursive", ("false",))[0]
         if recursive not in {"true", "false"}:
@@ -58,7 +58,7 @@ class ListQuery(NamedTuple):
         kind = kind if search is None else _SEARCH
         cursor = values.get("cursor", ("",))[0]
         after = _decode_cursor(cursor, kind) if cursor else None
-        return cls(int(limit), after, recursive == "true", search)
+        return cls(limit, after, recursive == "true", search)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.domain.units import (
+    count_up_to,
     format_duration,
     iso_time,
     parse_duration,
@@ -78,3 +79,12 @@ def test_a_rate_is_a_number_of_requests_in_a_time(text: str, rate: tuple[int, fl
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as"):
         parse_rate(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.0", "101", "0100000", "00000001" * 700, "\u0661"])
+def test_what_is_no_number_up_to_the_limit_is_none(text: str) -> None:
+    assert count_up_to(text, 100) is None
+
+
+def test_a_number_up_to_the_limit_is_read() -> None:
+    assert [count_up_to(text, 100) for text in ("1", "007", "100")] == [1, 7, 100]
