@@ -212,7 +212,7 @@ function keyHints() {
   const hint = (keys, text) => element("span", {}, keys.map((key) => [element("kbd", {}, key), " "]), text);
   return element("p", { class: "muted files-keys" },
     hint(["/"], t("search")), hint(["↑", "↓"], t("move")), hint([t("Space")], t("select")),
-    hint(["Shift", "↓"], t("select more")), hint([t("Enter")], t("open")), hint([t("Delete")], t("delete")));
+    hint(["Shift", "↓"], t("select more")), hint([t("Enter")], t("open")), hint(["Delete"], t("delete")));
 }
 
 function sorted(entries, [key, direction]) {
