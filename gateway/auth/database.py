@@ -22,6 +22,12 @@ BUSY_TIMEOUT: Final = 5.0
 
 _VERSION: Final = 1
 
+REVISION_SCHEMA: Final = (
+    "CREATE TABLE revision (number INTEGER NOT NULL)",
+    "INSERT INTO revision VALUES (random())",
+)
+"""What the schema of a file ends with whose readers ask for its `revision`."""
+
 
 class SharedDatabase:
     """The file `path` with the tables of `schema`; `what` is in it, for messages.
@@ -93,3 +99,13 @@ class SharedDatabase:
             message = f"{self._what} were written by a newer version of the gateway"
             raise ConfigError(message, str(self.path))
         return version
+
+
+def revision(db: sqlite3.Connection) -> int:
+    """Return the number that tells whether the file has changed."""
+    return int(db.execute("SELECT number FROM revision").fetchone()[0])
+
+
+def next_revision(db: sqlite3.Connection) -> None:
+    """Let it be another number: random, so that a file that was replaced has another one too."""
+    db.execute("UPDATE revision SET number = random()")

@@ -1,25 +1,19 @@
-"""The file of the API keys, `keys.db` in the state folder: every process and the command line share it.
-
-Each call opens the file, runs one transaction and closes it, so that a file that is replaced or removed
-is noticed. It waits for other writers, so it is never called on an event loop. A rollback journal, not
-a WAL: several processes have the file open.
-"""
+"""The file of the API keys, `keys.db` in the state folder: processes and the command line share it."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.auth.api_keys import ApiKey, KeyScope, KeySecret
+from gateway.auth.database import REVISION_SCHEMA, SharedDatabase, next_revision, revision
 from gateway.domain.units import parse_rate
 from gateway.errors import ConfigError
-from gateway.storage.keyfile import OWNER_ONLY
 
 KEYS_FILE: Final = "keys.db"
 
@@ -29,11 +23,6 @@ MAX_KEYS: Final = 10_000
 MAX_SECRETS: Final = 8
 """Secrets of one key that count at the same time."""
 
-BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for another writer; a transaction takes milliseconds."""
-
-_VERSION: Final = 1
-
 _SCHEMA: Final = (
     """CREATE TABLE keys (
         name TEXT PRIMARY KEY, prefix TEXT, methods TEXT NOT NULL, rate TEXT, bytes_per_day INTEGER,
@@ -42,8 +31,7 @@ _SCHEMA: Final = (
         digest TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, until REAL) WITHOUT ROWID""",
     "CREATE INDEX secrets_of_keys ON secrets (name)",
     "CREATE TABLE uses (name TEXT PRIMARY KEY, last_used REAL NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE revision (number INTEGER NOT NULL)",
-    "INSERT INTO revision VALUES (random())",
+    *REVISION_SCHEMA,
 )
 
 
@@ -63,22 +51,22 @@ class KeyStore:
 
     def __init__(self, state: Path) -> None:
         self.path = state / KEYS_FILE
+        self._database = SharedDatabase(self.path, "the API keys", _SCHEMA)
 
-    def read(self, latest: KeyTable = NO_KEYS) -> KeyTable:
+    def read(self, latest: KeyTable | None = None) -> KeyTable:
         """Return the keys; `latest` itself where it is what the file has. Blocking."""
-        if not self.path.exists():
-            return NO_KEYS
-        with self._transaction(writes=False) as db:
-            if not _version(db, self.path):
-                return NO_KEYS  # the first key is being written
-            revision = _revision(db)
-            return latest if revision == latest.revision else _read(db, revision)
+        with self._database.reading() as db:
+            if db is None:
+                return NO_KEYS
+            if latest is not None and latest.revision == revision(db):
+                return latest
+            return _read(db)
 
     def create(self, key: ApiKey, digest: str) -> None:
         """Add a key with the digest of its secret. A name is used once. Blocking."""
-        self._make_file()
-        with self._transaction() as db:
-            if key.name in _read(db, 0).keys:
+        self._database.make_file()
+        with self._database.writing() as db:
+            if key.name in _read(db).keys:
                 raise ConfigError(
                     f"there is a key {key.name} already, or was one: choose another name, or rotate it"
                 )
@@ -90,7 +78,7 @@ class KeyStore:
                 (*values, key.created, key.expires),
             )
             db.execute("INSERT INTO secrets VALUES (?, ?, ?, NULL)", (digest, key.name, key.created))
-            _next_revision(db)
+            next_revision(db)
 
     def rotate(self, name: str, digest: str, overlap: float, expires: float | None) -> ApiKey:
         """Give a key a new secret; the others count for another `overlap` seconds at most. Blocking.
@@ -130,7 +118,7 @@ class KeyStore:
 
     def note_uses(self, uses: Mapping[str, float]) -> None:
         """Record when keys were used last. Blocking."""
-        with self._transaction() as db:
+        with self._database.writing() as db:
             db.executemany(
                 "INSERT INTO uses SELECT name, ?2 FROM keys WHERE name = ?1 ON CONFLICT (name)"
                 " DO UPDATE SET last_used = max(last_used, excluded.last_used)",
@@ -142,76 +130,18 @@ class KeyStore:
         """Yield a transaction that changes one key, the key, and the time."""
         if not self.path.exists():
             raise _unknown(name)
-        with self._transaction() as db:
-            key = _read(db, 0).keys.get(name)
+        with self._database.writing() as db:
+            key = _read(db).keys.get(name)
             if key is None:
                 raise _unknown(name)
             yield db, key, time.time()
-            _next_revision(db)
-
-    def _make_file(self) -> None:
-        """Create the file for its owner alone: SQLite would give it the mode of the umask."""
-        try:
-            owner = self.path.parent.stat().st_uid
-            if owner != os.geteuid():
-                raise ConfigError(
-                    f"the folder belongs to user {owner}, as whom the server runs: do so too",
-                    str(self.path.parent),
-                )
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_ONLY))
-        except OSError as error:
-            raise ConfigError(f"cannot be written: {error.strerror}", str(self.path)) from error
-
-    @contextmanager
-    def _transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(self._connect()) as db:
-                db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                try:
-                    if writes and not _version(db, self.path):
-                        _make_tables(db)
-                    yield db
-                    db.execute("COMMIT")
-                finally:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise ConfigError(
-                f"the API keys cannot be used: {error}; check the file and its owner", str(self.path)
-            ) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        # mode=rw: a file that was removed since is not made again.
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+            next_revision(db)
 
 
 _ENDED: Final = {"revoked": "been revoked", "expired": "expired"}
 
 
-def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a file, 0 for an empty one. Raises `ConfigError` for a newer one."""
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if version > _VERSION:
-        raise ConfigError("the API keys were written by a newer version of the gateway", str(path))
-    return version
-
-
-def _make_tables(db: sqlite3.Connection) -> None:
-    for statement in _SCHEMA:
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _revision(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT number FROM revision").fetchone()[0])
-
-
-def _next_revision(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE revision SET number = random()")
-
-
-def _read(db: sqlite3.Connection, revision: int) -> KeyTable:
+def _read(db: sqlite3.Connection) -> KeyTable:
     rows = db.execute(
         "SELECT name, prefix, methods, rate, bytes_per_day, created, expires, revoked, last_used"
         " FROM keys LEFT JOIN uses USING (name) ORDER BY created, name"
@@ -222,7 +152,7 @@ def _read(db: sqlite3.Connection, revision: int) -> KeyTable:
         keys[name] = ApiKey(name, scope, None if rate is None else parse_rate(rate), *rest)
     secret_rows = db.execute("SELECT digest, name, until FROM secrets ORDER BY created")
     secrets = tuple(KeySecret(digest, keys[name], until) for digest, name, until in secret_rows)
-    return KeyTable(revision, keys, secrets)
+    return KeyTable(revision(db), keys, secrets)
 
 
 def _evict(db: sqlite3.Connection, now: float) -> None:

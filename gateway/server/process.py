@@ -187,14 +187,14 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     node = f"{host}:{port}" + (f"/{slot}" if settings.processes > 1 else "")
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
     keys = KeyWatcher(KeyStore(settings.state), ApiKeys(shared.rate_counters), reports=slot == 0)
-    keys.load()
+    keys.refresh()
     links = LinkWatcher(
         LinkStore(settings.state),
         LinkHolders(installation.links),
         reports=slot == 0,
         is_alone=settings.processes == 1,
     )
-    links.load()
+    links.refresh()
     return ProcessBase(shared, node, directory, installation, disk, partials, held, state, keys, links)
 
 

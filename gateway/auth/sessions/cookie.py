@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from aiohttp import hdrs
@@ -25,11 +26,11 @@ class CookieHeaders(CIMultiDictProxy[str]):
     """The headers of a request without our cookies, which only the authentication reads here.
 
     `session` is the secret of a session with the letter of its cookie, `pending` a sign-in with OpenID
-    Connect that has begun. A copy of the headers has neither.
+    Connect that has begun, by whether its cookie needs HTTPS. A copy of the headers has neither.
     """
 
     session: str | None = None
-    pending: str | None = None
+    pending: Mapping[bool, str | None] = MappingProxyType({})
 
 
 def session_of(headers: Mapping[str, str]) -> str | None:
@@ -37,9 +38,12 @@ def session_of(headers: Mapping[str, str]) -> str | None:
     return headers.session if isinstance(headers, CookieHeaders) else None
 
 
-def pending_of(headers: Mapping[str, str]) -> str | None:
-    """Return the pending sign-in that a request carries."""
-    return headers.pending if isinstance(headers, CookieHeaders) else None
+def pending_of(headers: Mapping[str, str], *, secure: bool) -> str | None:
+    """Return the pending sign-in that a request carries, over HTTPS (`secure`) or not.
+
+    Over HTTPS a cookie that whoever is between could have set over HTTP counts for nothing.
+    """
+    return headers.pending.get(secure) if isinstance(headers, CookieHeaders) else None
 
 
 class SessionCookie:
@@ -65,9 +69,10 @@ class SessionCookie:
                 kept.add(name, rest)
         bare = CookieHeaders(kept)
         bare.session = self._session(values)
-        bare.pending = _single(values.get(self._pending_name(secure=True), ())) or _single(
-            values.get(self._pending_name(secure=False), ())
-        )
+        bare.pending = {
+            secure: _single(values.get(self._pending_name(secure=secure), ()))
+            for secure in (True, False)
+        }
         return bare
 
     def _others(self, line: str, values: dict[str, list[str]]) -> Iterator[str]:

@@ -95,12 +95,12 @@ class OidcEndpoint:
         flow, params = self._required_flow(), incoming.params
         answer = {name: values[0] for name, values in params.items() if len(values) == 1}
         address = self._auth.proxies.client_address(incoming.remote, incoming.headers)
+        secure = self._is_secure(incoming)
+        cookie = pending_of(incoming.headers, secure=secure)
         with sessions_are_kept():
-            holder, pending = await flow.end(
-                pending_of(incoming.headers), answer, self._redirect_uri(incoming), address
-            )
+            holder, pending = await flow.end(cookie, answer, self._redirect_uri(incoming), address)
             secret, session = await self._access.sessions.begin(
-                holder, secure=self._is_secure(incoming), replaced=pending.replaced or None
+                holder, secure=secure, replaced=pending.replaced or None
             )
         text = f"You are {holder.name}."
         response = self._page(200, "Signed in", text, (pending.path, "Go on"), "../../")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth import key_store, key_watcher
+from gateway.auth import key_store, key_watcher, table_watcher
 from gateway.auth.api_keys import ApiKey, ApiKeys, KeyScope, new_api_key
 from gateway.auth.key_store import KeyStore, KeyTable
 from gateway.auth.key_watcher import KeyWatcher
@@ -174,11 +174,11 @@ async def test_a_running_process_sees_each_change_and_one_logs_it(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(key_watcher, "POLL_INTERVAL", 0.02)
-    monkeypatch.setattr(key_watcher, "USES_INTERVAL", 0.02)
+    monkeypatch.setattr(table_watcher, "USES_INTERVAL", 0.02)
     caplog.set_level(logging.INFO, "gateway.keys")
     keys, secret, newer = ApiKeys(FixedWindowCounters()), new_api_key(), new_api_key()
     watcher = KeyWatcher(store, keys, reports=True)
-    watcher.load()
+    watcher.refresh()
     watcher.start()
     try:
         assert keys.find([secret]) is None
@@ -216,10 +216,10 @@ async def test_a_defect_in_reading_ends_no_watch_a_key_can_be_revoked_still(
     keys, secret = ApiKeys(FixedWindowCounters()), new_api_key()
     store.create(key(), token_digest(secret))
     watcher = KeyWatcher(store, keys, reports=False)
-    watcher.load()
+    watcher.refresh()
     read = KeyStore.read
 
-    def broken(self: KeyStore, latest: KeyTable = key_store.NO_KEYS) -> KeyTable:
+    def broken(self: KeyStore, latest: KeyTable | None = None) -> KeyTable:
         monkeypatch.setattr(KeyStore, "read", read)
         raise RuntimeError("a defect")
 

@@ -107,6 +107,19 @@ async def test_the_state_of_another_browser_is_refused(issuer: LyingIssuer, gate
     assert issuer.exchanges == []
 
 
+async def test_over_https_a_sign_in_that_began_over_http_is_refused(
+    issuer: LyingIssuer, start_gateway: StartGateway
+) -> None:
+    gateway = await start_gateway(
+        auth="token", oidc_issuer=issuer.url, oidc_client_id=CLIENT, trusted_proxies=["127.0.0.1"]
+    )
+    attempt = await begin(gateway, issuer)
+    cookie = f"Cookie: {attempt.cookie}"
+    refused = await get(gateway, attempt.answer(), cookie, "X-Forwarded-Proto: https")
+    assert (refused.status, issuer.exchanges) == (400, [])
+    assert (await get(gateway, attempt.answer(), cookie)).status == 200
+
+
 async def test_an_answer_counts_once(issuer: LyingIssuer, gateway: Gateway) -> None:
     issuer.more = {"groups": ["staff"]}
     attempt = await begin(gateway, issuer)

@@ -64,7 +64,15 @@ def test_a_copy_of_the_headers_has_no_session() -> None:
 def test_a_pending_sign_in_is_no_session() -> None:
     taken = take(f"__Secure-{NAME}-sign-in=pending; a=1")
     assert taken is not None
-    assert (session_of(taken), pending_of(taken)) == (None, "pending")
+    assert (session_of(taken), pending_of(taken, secure=True)) == (None, "pending")
+    assert pending_of(taken, secure=False) is None
+
+
+def test_a_pending_sign_in_that_anyone_can_set_does_not_count_over_https() -> None:
+    taken = take(f"{NAME}-sign-in=planted")
+    assert taken is not None
+    assert pending_of(taken, secure=True) is None
+    assert pending_of(taken, secure=False) == "planted"
 
 
 def test_cookies_are_out_of_reach_for_scripts_and_other_sites() -> None:
