@@ -24,8 +24,11 @@ MAX_WAITING: Final = 32
 """Passwords that wait for the thread of one process; of one more the client is told to come back."""
 
 CLIENT_WINDOW: Final = 600.0
-TRIES_OF_CLIENT: Final = 30
-"""Passwords that one address may send in that time, whatever the link: people behind one share it."""
+TRIES_OF_CLIENT: Final = 20
+"""Passwords that one address may send in that time, whatever the link: people behind one share it.
+
+An hour meets seven such windows at most, so one address cannot use up what a link takes.
+"""
 
 LINK_WINDOW: Final = 3600.0
 TRIES_OF_LINK: Final = 200
