@@ -30,10 +30,10 @@ def reserved_ports(count: int, twin: int = 0) -> Iterator[list[int]]:
     with contextlib.ExitStack() as sockets:
         ports: list[int] = []
         while len(ports) < count:
-            port = _bind(sockets, 0)
+            port = _bind_free(sockets, 0)
             with contextlib.suppress(OSError, OverflowError):  # taken, or there is no such port
                 if twin:
-                    _bind(sockets, port + twin)
+                    _bind_free(sockets, port + twin)
                 ports.append(port)
         yield ports
 
@@ -49,6 +49,14 @@ def free_ports(count: int, twin: int = 0) -> list[int]:
 def free_port() -> int:
     """Return a port that nobody listens on."""
     return free_ports(1)[0]
+
+
+def _bind_free(sockets: contextlib.ExitStack, port: int) -> int:
+    """Bind a port that no other socket has, not even one that would share it: that may be reserved."""
+    sock = sockets.enter_context(socket.socket())
+    sock.bind(("127.0.0.1", port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return int(sock.getsockname()[1])
 
 
 def _bind(sockets: contextlib.ExitStack, port: int) -> int:
