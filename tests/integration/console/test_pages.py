@@ -85,7 +85,8 @@ def test_scripts_write_texts_not_markup(file: Path) -> None:
 
 
 def test_files_of_pages_are_small() -> None:
-    assert {file.name for file in STATIC_FILES if len(file.read_text().splitlines()) > 300} == set()
+    sources = [file for file in STATIC_FILES if file.suffix != ".json"]
+    assert {file.name for file in sources if len(file.read_text().splitlines()) > 300} == set()
 
 
 async def test_the_page_holds_no_data_and_says_where_programs_look(serve: Serve) -> None:
