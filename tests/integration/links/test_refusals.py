@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.auth.links import watcher as watcher_module
+from gateway.auth import table_watcher
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import RawResponse, get, raw_connection, request_head, wait_until
@@ -69,7 +69,7 @@ async def test_no_zeros_before_a_limit_make_a_page_larger(
 async def test_an_operator_sees_downloads_and_the_last_use_while_the_gateway_runs(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher_module, "USES_INTERVAL", 0.0)
+    monkeypatch.setattr(table_watcher, "USES_INTERVAL", 0.0)
     gateway = await start_gateway(auth="token", tokens=TOKENS)
     folder = tmp_path / "data" / "upload" / "in"
     folder.mkdir(parents=True)
