@@ -491,6 +491,7 @@ async def test_the_digest_of_the_file_is_checked_over_all_requests(
     digest = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
     line = f"Repr-Digest: sha-256=:{digest}:"
     await cut_put(gateway, BODY[:300_000], 300_000, f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}", line)
+    await wait_until(lambda: not gateway.endpoints.inflight._active)
     answer = await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", bytes(SIZE - 300_000))
     assert (answer.status, answer.final.json["error"]) == (400, "digest_mismatch")
     assert await told(gateway) == {}
