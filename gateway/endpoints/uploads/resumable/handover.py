@@ -49,7 +49,7 @@ Released = Literal["none", "ended", "kept"]
 
 
 class AppendGoesOn(GatewayError):
-    """Another request appends to the upload, and this one names an offset that is not the known one."""
+    """Another request appends to the upload, and began at another offset than this one names."""
 
 
 class SiblingProcesses(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +17,14 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.resumable.access import PartialAccess
 from gateway.endpoints.uploads.resumable.completion import PartialCompletion, WholeChecks
-from gateway.endpoints.uploads.resumable.handover import AppendGoesOn, RunningRequest, RunningRequests
+from gateway.endpoints.uploads.resumable.handover import (
+    RETRY_INTERVAL,
+    TAKEOVER_TIMEOUT,
+    AppendGoesOn,
+    RunningRequest,
+    RunningRequests,
+    refuse_gone,
+)
 from gateway.endpoints.uploads.resumable.operations import (
     Announce,
     Append,
@@ -69,6 +78,28 @@ class PartialRequests:
         if isinstance(partial, PartialResult):
             raise _mismatch(partial)
         upload_id = partial.head.upload.id
+        deadline = time.monotonic() + TAKEOVER_TIMEOUT
+        while True:
+            try:
+                return await self._append(incoming, partial, append, announce)
+            except AppendGoesOn:
+                latest = await self.access.find_by_id(incoming, upload_id)
+                result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
+                if result.offset != append.offset or time.monotonic() > deadline:
+                    raise _mismatch(result) from None
+            # An offset is told when it is durable, some moments before its request lets go.
+            refuse_gone(incoming.request)
+            await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _append(
+        self,
+        incoming: IncomingRequest,
+        partial: PartialStatus,
+        append: Append,
+        announce: Announce | None,
+    ) -> PartialResult:
+        """See `append`. Raises also `AppendGoesOn`, before anything is read or changed."""
+        upload_id = partial.head.upload.id
         try:
             async with self.opened(incoming, upload_id, append.offset) as (opened, running, progress):
                 checks = WholeChecks(append.digests, append.body.wanted)
@@ -86,10 +117,6 @@ class PartialRequests:
             if refusal.code != "not_found":
                 raise
             raise _mismatch(await self.access.find_completed(incoming, upload_id)) from None
-        except AppendGoesOn:
-            latest = await self.access.find_by_id(incoming, upload_id)
-            result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
-            raise _mismatch(result) from None
 
     def _check_digests(self, opened: OpenPartial, append: Append) -> None:
         """Raise `PartialRefusal` for a digest of the whole that could not be verified at the end."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.tokens import token_digest
+from gateway.commit.local_open_partial import LocalOpenPartial
+from gateway.endpoints.uploads.resumable import requests
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
@@ -20,6 +22,7 @@ from tests.support.harness import (
     TIMEOUT,
     curl,
     files_below,
+    put,
     raw_connection,
     request_head,
     wait_until,
@@ -243,6 +246,63 @@ async def test_an_upload_goes_on_where_it_broke(start_gateway: StartGateway, tmp
     assert last.final.json["bytes"] == SIZE
     assert stored(tmp_path) == {"x": BODY}
     assert await told(gateway) == {"Upload-Length": str(SIZE), "Upload-Complete": "?1"}
+
+
+@pytest.fixture
+def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let requests keep their partial uploads open until this is set."""
+    may_close, close = asyncio.Event(), LocalOpenPartial.close
+
+    async def close_later(opened: LocalOpenPartial) -> None:
+        await may_close.wait()
+        await close(opened)
+
+    monkeypatch.setattr(LocalOpenPartial, "close", close_later)
+    return may_close
+
+
+async def test_a_request_at_the_offset_that_was_told_waits_until_the_one_before_has_let_go(
+    start_gateway: StartGateway,
+    tmp_path: Path,
+    let_go: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway, waits = await start_gateway(), asyncio.Event()
+    monkeypatch.setattr(requests, "refuse_gone", lambda request: waits.set())
+    await cut_put(gateway, BODY[:300_000], 300_000, f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}")
+    going_on = asyncio.create_task(put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:]))
+    async with asyncio.timeout(TIMEOUT):
+        await waits.wait()
+    let_go.set()
+    assert (await going_on).status == 201
+    assert stored(tmp_path) == {"x": BODY}
+
+
+async def test_a_request_at_another_offset_is_refused_while_the_one_before_goes_on(
+    start_gateway: StartGateway, tmp_path: Path, let_go: asyncio.Event
+) -> None:
+    gateway = await start_gateway()
+    await cut_put(gateway, BODY[:300_000], 300_000, f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}")
+    refused = await put_range(gateway, f"200000-{SIZE - 1}/{SIZE}", BODY[200_000:])
+    assert (refused.status, refused.final.headers["Upload-Offset"]) == (409, "300000")
+    let_go.set()
+    assert (await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:])).status == 201
+    assert stored(tmp_path) == {"x": BODY}
+
+
+async def test_what_a_kill_leaves_of_an_upload_before_its_key_was_given_is_removed_at_the_next_start(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    partials = tmp_path / "data/.gateway/partials"
+    first = await asyncio.to_thread(gateway_process, die_at="after partial head")
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        await put(first, KEYED, BODY)
+    assert first.wait() == -9
+    assert files_below(partials)
+    again = await asyncio.to_thread(gateway_process)
+    await wait_until(lambda: not files_below(partials))
+    assert (await put(again, KEYED, BODY)).status == 201
+    assert stored(tmp_path) == {"x": BODY}
 
 
 @pytest.mark.parametrize(
@@ -491,7 +551,6 @@ async def test_the_digest_of_the_file_is_checked_over_all_requests(
     digest = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
     line = f"Repr-Digest: sha-256=:{digest}:"
     await cut_put(gateway, BODY[:300_000], 300_000, f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}", line)
-    await wait_until(lambda: not gateway.endpoints.inflight._active)
     answer = await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", bytes(SIZE - 300_000))
     assert (answer.status, answer.final.json["error"]) == (400, "digest_mismatch")
     assert await told(gateway) == {}
