@@ -97,8 +97,7 @@ class LocalPartialStore:
         await self._in_thread(self._folder.remove_rests)
         await self._in_thread(partial(self._folder.identities.remove_ended, now))
         async for page in self._pages():
-            for upload_id, latest, expires in await self._in_thread(partial(self._ages, page)):
-                self._expiry.see(upload_id, latest, is_expired=expires <= now)
+            await self._in_thread(partial(self._see, page, now))
         self._expiry.end()
         while (removed := await self._in_thread(self._expiry.remove_next)) is not None:
             yield removed
@@ -113,20 +112,27 @@ class LocalPartialStore:
         statuses = (self._folder.status(upload_id, durable=False) for upload_id in upload_ids)
         return [status for status in statuses if status is not None]
 
-    def _ages(self, upload_ids: Sequence[str]) -> Sequence[tuple[str, float, float]]:
-        """Return ids, the times of their latest bytes, and when they expire.
+    def _see(self, upload_ids: Sequence[str], now: float) -> None:
+        """Note which uploads a sweep found, and what is to become of them at the Unix time `now`.
 
         One whose head cannot be read, say of a newer version of the gateway, is kept for a week.
         """
-        ages = []
         for upload_id in upload_ids:
             latest = self._folder.latest(upload_id)
             status = self._folder.status(upload_id, durable=False)
             if status is not None:
-                ages.append((upload_id, status.latest, status.expires))
+                is_expired, is_unreachable = status.expires <= now, self._is_unreachable(status.head)
+                self._expiry.see(
+                    upload_id, status.latest, is_expired=is_expired, is_unreachable=is_unreachable
+                )
             elif latest is not None:
-                ages.append((upload_id, latest, latest + MAX_PARTIAL_AGE))
-        return ages
+                self._expiry.see(upload_id, latest, is_expired=latest + MAX_PARTIAL_AGE <= now)
+
+    def _is_unreachable(self, head: PartialHead) -> bool:
+        """Tell whether no request can go on with an upload: a ranged one has no URL, but an identity."""
+        if head.protocol != "ranged" or head.identity is None:
+            return False
+        return self._folder.identities.resolve(head.identity) != head.upload.id
 
     def _create(self, head: PartialHead) -> PartialFile:
         upload, folder = head.upload, self._folder

@@ -1,4 +1,7 @@
-"""Which partial uploads are removed: expired ones and, where the disk is full, the oldest idle ones.
+"""Which partial uploads are removed: expired ones, those that no request can reach, and old idle ones.
+
+Idle ones go where the disk is full, the oldest first. What no request can reach, a gateway left that was
+killed between the making of the upload and the giving of its identity.
 
 A wall clock may jump, and a machine may start with its clock ahead. So what is expired by it is removed
 only if an earlier sweep has found it expired too, some time before by a clock that is never set; and
@@ -63,14 +66,19 @@ class PartialExpiry:
         self._due: deque[tuple[float, str]] = deque()
         self._idle: deque[tuple[float, str]] = deque()
 
-    def see(self, upload_id: str, latest: float, *, is_expired: bool) -> None:
-        """Take note of an upload, the Unix time of its latest byte, and what the wall clock says."""
+    def see(
+        self, upload_id: str, latest: float, *, is_expired: bool, is_unreachable: bool = False
+    ) -> None:
+        """Take note of an upload, the Unix time of its latest byte, and what the wall clock says.
+
+        One that is unreachable is removed at once, unless it is open: a request is creating it.
+        """
         steady = self._steady()
         before = self._seen.get(upload_id)
-        since, expired_since, is_due = steady, None, False
+        since, expired_since, is_due = steady, None, is_unreachable
         if before is not None and before.latest == latest:
             since = before.since
-            is_due = steady - since >= PARTIAL_TTL
+            is_due = is_due or steady - since >= PARTIAL_TTL
         if is_expired:
             expired_since = steady
             if before is not None and before.expired_since is not None:

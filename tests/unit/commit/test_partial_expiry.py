@@ -28,6 +28,7 @@ class Sweeper:
         self.steady = 1000.0
         self.now = time.time()
         self.free = True
+        self.unreachable: set[str] = set()
         space = DiskSpace(self.folder.fd, 0)
         space.accepts_uploads = lambda: self.free  # type: ignore[method-assign]
         self.expiry = PartialExpiry(self.folder, space, lambda: self.steady)
@@ -55,7 +56,10 @@ class Sweeper:
         for upload_id in list(self.folder.upload_ids()):
             status = self.folder.status(upload_id)
             assert status is not None
-            self.expiry.see(upload_id, status.latest, is_expired=status.expires <= self.now)
+            is_expired, is_unreachable = status.expires <= self.now, upload_id in self.unreachable
+            self.expiry.see(
+                upload_id, status.latest, is_expired=is_expired, is_unreachable=is_unreachable
+            )
         self.expiry.end()
 
     def sweep(self, later: float = 0.0, steady: float | None = None) -> list[str]:
@@ -126,6 +130,18 @@ def test_an_open_upload_is_not_removed(sweeper: Sweeper) -> None:
     assert sweeper.sweep(HOUR) == []
     opened.close()
     assert sweeper.sweep(HOUR) == [upload_id]
+
+
+def test_an_upload_that_no_request_can_reach_is_removed_at_once_unless_it_is_open(
+    sweeper: Sweeper,
+) -> None:
+    reachable, left, created_now = sweeper.create(), sweeper.create(), sweeper.create()
+    creating = sweeper.open(created_now)
+    sweeper.unreachable = {left, created_now}
+    assert sweeper.sweep() == [left]
+    creating.close()
+    assert sweeper.sweep(60) == [created_now]
+    assert list(sweeper.folder.upload_ids()) == [reachable]
 
 
 def test_on_a_full_disk_the_oldest_idle_ones_go_first(sweeper: Sweeper) -> None:
