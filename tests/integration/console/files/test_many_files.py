@@ -15,6 +15,9 @@ from tests.support.browser import check_looks
 pytestmark = pytest.mark.slow
 
 MAX_ROWS = 60
+SEARCH_TIMEOUT = 90_000
+"""Milliseconds in which 100,000 names are searched on a machine that is busy."""
+
 LINKS = 20_000
 
 
@@ -39,7 +42,7 @@ async def few_rows(visit: FilesVisit) -> None:
     assert 0 < await visit.rows.count() <= MAX_ROWS
 
 
-@pytest.mark.timeout(180)  # it makes 100,000 names and reads them several times
+@pytest.mark.timeout(300)  # it makes 100,000 names and reads them several times
 async def test_a_hundred_thousand_files_are_scrolled_searched_and_selected_in_few_elements(
     start_gateway: StartGateway, many: Path
 ) -> None:
@@ -60,15 +63,15 @@ async def test_a_hundred_thousand_files_are_scrolled_searched_and_selected_in_fe
         await few_rows(visit)
         await visit.page.get_by_role("searchbox").fill("FILE 09999")
         await visit.press("Enter")
-        await expect(visit(".files-summary")).to_have_text(
-            "10 matches · 100,000 files searched · complete"
-        )
+        complete = "10 matches · 100,000 files searched · complete"
+        await expect(visit(".files-summary")).to_have_text(complete, timeout=SEARCH_TIMEOUT)
         await visit.shows([f"file 09999{number}.txt" for number in range(10)])
         await visit(".files-header input").check()
         await expect(visit(".files-count")).to_have_text("10 selected · 0 B")
         await visit.page.get_by_role("searchbox").fill("nothing like it")
         await visit.press("Enter")
-        await expect(visit(".empty h3")).to_contain_text("nothing like it")
+        nothing = visit(".empty h3")
+        await expect(nothing).to_contain_text("nothing like it", timeout=SEARCH_TIMEOUT)
         # What finds much waits for the person, and what takes long can be stopped.
         await visit.go(gateway, path="/upload/", search="file")
         await expect(visit(".files-summary")).to_contain_text("there may be more")

@@ -23,6 +23,17 @@ from tests.support.harness import files_below, get, put, wait_until, write_plugi
 pytestmark = pytest.mark.slow
 
 SLOW = 6_000_000
+VERY_SLOW = 2_000_000
+ABSENT = (
+    "error: Failed to load resource: the server responded with a status of 404 (Not Found) /upload/{}"
+)
+COUNT_RECORDS = """new Promise((resolve) => {
+    const opening = indexedDB.open("upload-gateway");
+    opening.onsuccess = () => {
+        const counting = opening.result.transaction("unfinished").objectStore("unfinished").count();
+        counting.onsuccess = () => resolve(counting.result);
+    };
+})"""
 REFUSING = """\
 name: refusing
 event: APIGW.OnFileUploading
@@ -54,6 +65,11 @@ async def wait_sent(visit: UploadVisit, name: str, percent: int) -> None:
         await wait_until(is_sent)
     except TimeoutError:
         raise AssertionError(await visit("main").inner_text(), visit.said) from None
+
+
+async def keeps_no_record(visit: UploadVisit) -> bool:
+    """Tell whether the browser remembers no upload that is to go on, or to be removed."""
+    return bool(await visit.page.evaluate(COUNT_RECORDS) == 0)
 
 
 async def test_a_large_file_goes_in_pieces_and_is_paused_and_gone_on_with(
@@ -130,11 +146,11 @@ async def test_after_a_reload_the_same_files_go_on_where_they_were(
 
 async def test_a_cancelled_upload_leaves_no_trace(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway()
-    write_files(tmp_path / "mine", [12_000_000, 9_000_000])
+    write_files(tmp_path / "mine", [24_000_000, 18_000_000])
     partials = tmp_path / "data/.gateway/partials"
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.slow(SLOW)
+        await visit.slow(VERY_SLOW)
         await visit.add(*(tmp_path / "mine").iterdir())
         await wait_sent(visit, "file-000.bin", 10)
         await wait_sent(visit, "file-001.bin", 10)
@@ -149,16 +165,44 @@ async def test_a_cancelled_upload_leaves_no_trace(start_gateway: StartGateway, t
         await wait_until(lambda: not files_below(partials))
         await visit.page.reload()
         await expect(visit("#add-files")).to_be_visible()
-        records = """new Promise((resolve) => {
-            const opening = indexedDB.open("upload-gateway");
-            opening.onsuccess = () => {
-                const asked = opening.result.transaction("unfinished").objectStore("unfinished").count();
-                asked.onsuccess = () => resolve(asked.result);
-            };
-        })"""
-        assert await visit.page.evaluate(records) == 0
+        await wait_until(lambda: keeps_no_record(visit))
     assert files_below(tmp_path / "data/upload") == {}
-    assert visit.said == []
+    assert files_below(partials) == {}
+    assert set(visit.said) <= {ABSENT.format(name) for name in ("file-000.bin", "file-001.bin")}
+
+
+async def test_what_a_browser_sends_again_behind_a_cancelled_upload_is_removed_too(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    write_files(tmp_path / "mine", [24_000_000])
+    partials = tmp_path / "data/.gateway/partials"
+    removals = 0
+    async with visiting_uploads() as visit:
+
+        async def begin_again_once(route: Route) -> None:
+            nonlocal removals
+            if route.request.method == "DELETE":
+                removals += 1
+                answer = await route.fetch()
+                if removals == 1:
+                    piece = "Content-Range: bytes 0-9/24000000"
+                    address = route.request.url.removeprefix(gateway.url)
+                    assert (await put(gateway, address, bytes(10), piece)).status == 204
+                    assert files_below(partials)
+                await route.fulfill(response=answer)
+            else:
+                await route.continue_()
+
+        await visit.page.route("**/upload/**", begin_again_once)
+        await visit.open(gateway.url)
+        await visit.slow(VERY_SLOW)
+        await visit.add(tmp_path / "mine/file-000.bin")
+        await wait_sent(visit, "file-000.bin", 5)
+        await visit.press("Cancel file-000.bin")
+        await wait_until(lambda: keeps_no_record(visit))
+    assert files_below(partials) == {}
+    assert removals == 3
 
 
 async def test_what_is_refused_is_told_in_words_while_others_go_on(

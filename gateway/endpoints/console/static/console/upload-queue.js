@@ -214,12 +214,12 @@ export class Transfers {
     const store = this.#options.store;
     if (!record.begun || !this.#options.resumable) return void store?.remove(record.key);
     store?.putAll([{ ...recordOf(record), cancelled: true }]);
-    // A request that is on its way may begin the upload behind our back: so nothing there is looked at twice.
+    // A request that is on its way may begin the upload behind our back, and a browser sends one again by itself
+    // whose connection breaks. So it is looked at until it was absent twice, or absent behind its removal.
     for (let tries = 0, absent = 0; tries < MAX_REMOVALS && absent < 2; tries += 1) {
       try {
-        if (await discard(this.#runner.address(record), this.#options.headers())) break;
-        absent += 1;
-        await backOff(2);
+        absent = (await discard(this.#runner.address(record), this.#options.headers())) ? 1 : absent + 1;
+        if (absent < 2) await backOff(2);
       } catch (fault) {
         if (fault instanceof Broken) await this.#availability.back();
         else if (!TRY_AGAIN.has(fault.status)) break;
