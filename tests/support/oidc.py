@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from tests.support.harness import TIMEOUT, RawResponse, get
+from tests.support.harness import TIMEOUT, RawResponse, get, wait_until
 from tests.support.jwt.issuing import FakeIssuer, Pair
 from tests.support.node import SCRIPTS, node_modules
 
@@ -59,7 +59,7 @@ class LyingIssuer(FakeIssuer):
         if request.path != "/token":
             return await super().answer(request)
         if self.hangs:
-            await asyncio.sleep(TIMEOUT)
+            await wait_until(lambda: request.transport is None or request.transport.is_closing())
         self.exchanges.append(dict(parse_qsl((await request.read()).decode())))
         if self.error is not None:
             return web.json_response(self.error[1], status=self.error[0])

@@ -22,8 +22,7 @@ from tests.support.harness import files_below, get, put, wait_until, write_plugi
 
 pytestmark = pytest.mark.slow
 
-SLOW = 6_000_000
-VERY_SLOW = 2_000_000
+SLOW = 2_000_000
 ABSENT = (
     "error: Failed to load resource: the server responded with a status of 404 (Not Found) /upload/{}"
 )
@@ -124,6 +123,7 @@ async def test_after_a_reload_the_same_files_go_on_where_they_were(
         await visit.slow(SLOW)
         await visit.add(*(tmp_path / "mine" / name for name in files))
         await wait_sent(visit, "file-000.bin", 15)
+        await expect(visit.row("file-002.bin")).to_have_attribute("data-state", "stored")
         await visit.page.reload()
         assert asked == ["beforeunload"]
         await expect(visit(".call h2").last).to_have_text(
@@ -132,6 +132,7 @@ async def test_after_a_reload_the_same_files_go_on_where_they_were(
         await expect(visit.row("file-000.bin")).to_contain_text(re.compile(r"\d+% of 12 MB so far"))
         await expect(visit("#to-folder")).to_have_value("")
         puts = visit.requests(is_put)
+        await visit.slow(0)
         await visit.add(*(tmp_path / "mine" / name for name in ("file-000.bin", "file-001.bin")))
         await expect(visit(".call").last).to_be_hidden()
         await visit.headline("All 2 files are stored")
@@ -150,7 +151,7 @@ async def test_a_cancelled_upload_leaves_no_trace(start_gateway: StartGateway, t
     partials = tmp_path / "data/.gateway/partials"
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.slow(VERY_SLOW)
+        await visit.slow(SLOW)
         await visit.add(*(tmp_path / "mine").iterdir())
         await wait_sent(visit, "file-000.bin", 10)
         await wait_sent(visit, "file-001.bin", 10)
@@ -196,7 +197,7 @@ async def test_what_a_browser_sends_again_behind_a_cancelled_upload_is_removed_t
 
         await visit.page.route("**/upload/**", begin_again_once)
         await visit.open(gateway.url)
-        await visit.slow(VERY_SLOW)
+        await visit.slow(SLOW)
         await visit.add(tmp_path / "mine/file-000.bin")
         await wait_sent(visit, "file-000.bin", 5)
         await visit.press("Cancel file-000.bin")
