@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Locator, Request, expect
+from playwright.async_api import CDPSession, Locator, Request, expect
 
 from tests.support.browser import BrowserVisit, visiting_as
 
@@ -21,6 +21,8 @@ PIECE = 16 << 20
 @dataclass
 class UploadVisit(BrowserVisit):
     """A visit of the upload page."""
+
+    _network: CDPSession | None = None
 
     async def open(self, url: str, path: str = "/") -> None:
         await self.page.goto(f"{url}{path}")
@@ -59,11 +61,12 @@ class UploadVisit(BrowserVisit):
 
     async def slow(self, bytes_per_second: int) -> None:
         """Let no more bytes leave in a second; 0: as many as there are."""
-        session = await self.page.context.new_cdp_session(self.page)
-        await session.send("Network.enable")
+        if self._network is None:  # conditions of one session stay when another one sets its own
+            self._network = await self.page.context.new_cdp_session(self.page)
+            await self._network.send("Network.enable")
         throughput = bytes_per_second or -1
         conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
-        await session.send(
+        await self._network.send(
             "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": throughput}
         )
 
