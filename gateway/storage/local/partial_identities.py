@@ -7,6 +7,7 @@ of their own: there may be more of them than partial uploads, whose folder is li
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -39,7 +40,10 @@ class PartialIdentities:
         os.close(self._fd)
 
     def resolve(self, identity: str) -> str | None:
-        """Return the id of the upload that an identity stands for, None where there is none."""
+        """Return the id of the upload that an identity stands for, None where there is none.
+
+        Raises `OSError` where that cannot be read.
+        """
         return self._target(_link(identity))
 
     def give(self, identity: str, upload_id: str) -> str | None:
@@ -99,8 +103,10 @@ class PartialIdentities:
     def _target(self, link: str) -> str | None:
         try:
             upload_id = os.readlink(link, dir_fd=self._fd)
-        except OSError:  # there is none, or it is no link
-            return None
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.EINVAL}:  # there is none, or it is no link
+                return None
+            raise  # it may well be there: a caller must not begin anew, nor remove anything
         return upload_id if is_upload_id(upload_id) else None
 
     def _remove(self, name: str) -> None:

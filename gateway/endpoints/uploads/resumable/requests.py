@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
@@ -37,6 +38,9 @@ from gateway.endpoints.uploads.whole_file import check_resumable
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.header_fields import read_headers
 from gateway.http.request_body import read_small_body
+
+LONGEST_RETRY_INTERVAL: Final = 0.5
+"""Seconds between two tries, later on: in a bucket each takes some requests."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,7 +82,7 @@ class PartialRequests:
         if isinstance(partial, PartialResult):
             raise _mismatch(partial)
         upload_id = partial.head.upload.id
-        deadline = time.monotonic() + TAKEOVER_TIMEOUT
+        deadline, interval = time.monotonic() + TAKEOVER_TIMEOUT, RETRY_INTERVAL
         while True:
             try:
                 return await self._append(incoming, partial, append, announce)
@@ -89,7 +93,8 @@ class PartialRequests:
                     raise _mismatch(result) from None
             # An offset is told when it is durable, some moments before its request lets go.
             refuse_gone(incoming.request)
-            await asyncio.sleep(RETRY_INTERVAL)
+            await asyncio.sleep(interval)
+            interval = min(2 * interval, LONGEST_RETRY_INTERVAL)
 
     async def _append(
         self,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.endpoints.uploads.resumable import requests
+from gateway.errors import Refusal
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
@@ -28,6 +31,7 @@ from tests.support.harness import (
     wait_until,
     write_plugin,
 )
+from tests.support.partials import StorePartials
 from tests.support.resumable import Exchange, request, wait_begun
 
 BODY = os.urandom(1 << 20)
@@ -302,6 +306,28 @@ async def test_what_a_kill_leaves_of_an_upload_before_its_key_was_given_is_remov
     again = await asyncio.to_thread(gateway_process)
     await wait_until(lambda: not files_below(partials))
     assert (await put(again, KEYED, BODY)).status == 201
+    assert stored(tmp_path) == {"x": BODY}
+
+
+async def test_a_sweep_of_a_disk_that_breaks_removes_no_upload_that_has_a_key(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    await cut_put(gateway, BODY[:300_000], 300_000, target=KEYED)
+    partials = StorePartials(gateway)
+
+    def broken_disk(*args: object, **named: object) -> str:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.readlink", broken_disk)
+        with pytest.raises(Refusal):
+            await partials.expire(time.time(), monkeypatch)
+        refused = await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:], target=KEYED)
+        assert refused.status in {500, 503}
+    assert await partials.expire(time.time(), monkeypatch) == []
+    last = await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:], target=KEYED)
+    assert last.status == 201
     assert stored(tmp_path) == {"x": BODY}
 
 

@@ -139,6 +139,19 @@ def test_an_identity_passes_to_the_latest_upload(identities: PartialIdentities) 
     assert identities.resolve("a") is None
 
 
+def test_an_identity_that_cannot_be_read_is_not_taken_for_none(
+    identities: PartialIdentities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = new_id(0)
+    identities.give("a", upload_id)
+    with monkeypatch.context() as broken:
+        broken.setattr("os.readlink", fails_with_eio)
+        for use in (identities.resolve, lambda name: identities.give(name, new_id(0))):
+            with pytest.raises(OSError, match="dying"):
+                use("a")
+    assert identities.resolve("a") == upload_id
+
+
 def test_an_identity_stays_for_a_day_after_completion(
     folder: PartialDirectory, identities: PartialIdentities
 ) -> None:
