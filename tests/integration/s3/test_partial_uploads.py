@@ -97,6 +97,16 @@ async def test_an_upload_goes_on_at_another_gateway(
     assert await second.store.status(upload_id) is None
 
 
+async def test_what_a_key_has_stored_is_not_begun_anew_by_a_request_that_is_sent_again(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    partials = StorePartials(await start_gateway(storage=s3_storage, on_conflict="rename"))
+    target = "/upload/x.bin?resume=0123456789abcdef&begin=once"
+    answers = [await request(partials.gateway, "PUT", target, body=b"body") for _ in range(2)]
+    assert [(answer.status, answer.complete) for answer in answers] == [(201, "?1"), (409, "?1")]
+    assert await partials.visible() == {"/upload/x.bin": b"body"}
+
+
 @pytest.mark.parametrize("settled", [5, PART_BYTES], ids=["a tail", "no tail"])
 @pytest.mark.parametrize("more", [5, PART_BYTES, LARGE])
 async def test_who_is_replaced_learns_it_and_spoils_nothing(

@@ -247,6 +247,8 @@ class ResumableEndpoint:
                 if (result := ranged.repeated_end(refusal, operation, key)) is not None:
                     return result
                 raise ranged.as_mismatch(refusal) from refusal
+        if ranged.begins_once(incoming.params, key):
+            ranged.check_not_begun(await self.uploads.find(incoming, key))
         return await self.uploads.create(incoming, place.target(None), operation)
 
     async def _ranged_head(self, incoming: IncomingRequest, plain: Serve) -> GatewayResponse:

@@ -140,6 +140,12 @@ class PartialRefusal(Refusal):
         self.keeps = keeps
 
 
+def mismatch(result: PartialResult) -> PartialRefusal:
+    """Return the refusal of a request at another offset than that of its upload."""
+    message = f"the upload goes on at the offset {result.offset}"
+    return PartialRefusal("mismatching_offset", message, result)
+
+
 class PartialTerminated(PartialRefusal, Terminated):
     """A handler refused the whole file: the client gets its status and output, and what can be told."""
 

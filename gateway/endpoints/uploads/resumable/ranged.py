@@ -21,6 +21,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     Creation,
     PartialRefusal,
     PartialResult,
+    mismatch,
 )
 from gateway.endpoints.uploads.stored_response import stored_response
 from gateway.errors import Refusal
@@ -30,6 +31,12 @@ from gateway.http.responses import Response, json_response, refusal_response
 KEY_PARAMETER: Final = "resume"
 MIN_KEY_CHARACTERS: Final = 16
 MAX_KEY_CHARACTERS: Final = 64
+BEGIN_PARAMETER: Final = "begin"
+BEGIN_ONCE: Final = "once"
+"""What the key has begun is not begun anew by this request.
+
+An HTTP client may send a request again by itself (RFC 9110 section 9.2.2). Browsers do it where a
+connection that they have used before ends without a response: two processes stored the file twice."""
 NO_KEY: Final = ""
 """The key of requests that have none."""
 
@@ -72,6 +79,21 @@ def read_key(params: Mapping[str, Sequence[str]]) -> str:
             f"{KEY_PARAMETER} is one text of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters",
         )
     return keys[0]
+
+
+def begins_once(params: Mapping[str, Sequence[str]], key: str) -> bool:
+    """Tell whether a PUT begins no upload where its key has one already. Raises `Refusal`."""
+    if key == NO_KEY or BEGIN_PARAMETER not in params:
+        return False
+    if list(params[BEGIN_PARAMETER]) != [BEGIN_ONCE]:
+        raise Refusal("bad_request", f"{BEGIN_PARAMETER} of an upload with a key is {BEGIN_ONCE}")
+    return True
+
+
+def check_not_begun(begun: PartialResult | None) -> None:
+    """Refuse to begin anew what a key has begun already. Raises `PartialRefusal`."""
+    if begun is not None and (begun.is_complete or begun.offset > 0):
+        raise mismatch(begun)
 
 
 def read_put(lines: Lines, key: str, content_length: int | None) -> Creation | Append:

@@ -32,6 +32,7 @@ from gateway.endpoints.uploads.resumable.operations import (
     BodyTerms,
     PartialRefusal,
     PartialResult,
+    mismatch,
 )
 from gateway.endpoints.uploads.resumable.receiving import ENDS_UPLOAD, PartialReceiver, body_length
 from gateway.endpoints.uploads.whole_file import check_resumable
@@ -80,7 +81,7 @@ class PartialRequests:
         """Append the body of a request. Raises `PartialRefusal`, `Refusal`, `ClientDisconnected`."""
         check_resumable(read_headers(incoming.headers).lines, incoming.params, append.length)
         if isinstance(partial, PartialResult):
-            raise _mismatch(partial)
+            raise mismatch(partial)
         upload_id = partial.head.upload.id
         deadline, interval = time.monotonic() + TAKEOVER_TIMEOUT, RETRY_INTERVAL
         while True:
@@ -90,7 +91,7 @@ class PartialRequests:
                 latest = await self.access.find_by_id(incoming, upload_id)
                 result = self.access.describe(latest) if isinstance(latest, PartialStatus) else latest
                 if result.offset != append.offset or time.monotonic() > deadline:
-                    raise _mismatch(result) from None
+                    raise mismatch(result) from None
             # An offset is told when it is durable, some moments before its request lets go.
             refuse_gone(incoming.request)
             await asyncio.sleep(interval)
@@ -111,7 +112,7 @@ class PartialRequests:
                 if append.offset != opened.offset:
                     if await _repeats_end(opened, append, incoming.request):
                         return await self.completion.complete(opened, progress, checks)
-                    raise _mismatch(self.access.describe_open(opened, partial.latest))
+                    raise mismatch(self.access.describe_open(opened, partial.latest))
                 self._check_digests(opened, append)
                 await self._check_lengths(opened, append, body_length(incoming.request))
                 if announce is not None:
@@ -121,7 +122,7 @@ class PartialRequests:
         except Refusal as refusal:
             if refusal.code != "not_found":
                 raise
-            raise _mismatch(await self.access.find_completed(incoming, upload_id)) from None
+            raise mismatch(await self.access.find_completed(incoming, upload_id)) from None
 
     def _check_digests(self, opened: OpenPartial, append: Append) -> None:
         """Raise `PartialRefusal` for a digest of the whole that could not be verified at the end."""
@@ -223,8 +224,3 @@ async def _repeats_end(opened: OpenPartial, append: Append, request: web.BaseReq
         return False
     last, repeated = await opened.last_byte(), await read_small_body(request, 1)
     return len(repeated) == 1 and last in {None, repeated}
-
-
-def _mismatch(result: PartialResult) -> PartialRefusal:
-    message = f"the upload goes on at the offset {result.offset}"
-    return PartialRefusal("mismatching_offset", message, result)

@@ -419,6 +419,58 @@ async def test_a_range_from_the_first_byte_begins_anew(
     await wait_until(lambda: not files_below(tmp_path / "data/.gateway/partials"))
 
 
+async def test_what_a_key_has_begun_is_not_begun_anew_by_a_request_that_is_sent_once_more(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(on_conflict="rename")
+    once, piece = f"{KEYED}&begin=once", (f"0-99/{SIZE}", BODY[:100])
+    assert (await put_range(gateway, *piece, target=once)).status == 204
+    again = await put_range(gateway, *piece, target=once)
+    assert (again.status, again.final.headers["Upload-Offset"], again.complete) == (409, "100", "?0")
+    last = await put_range(gateway, f"100-{SIZE - 1}/{SIZE}", BODY[100:], target=KEYED)
+    assert last.status == 201
+    for text in (f"0-99/{SIZE}", f"0-{SIZE - 1}/{SIZE}"):
+        again = await put_range(gateway, text, BODY[: 100 if "99/" in text else SIZE], target=once)
+        assert (again.status, again.final.json["error"], again.complete) == (
+            409, "mismatching_offset", "?1",
+        )  # fmt: skip
+    assert stored(tmp_path) == {"x": BODY}
+
+
+@pytest.mark.parametrize("body", [b"", b"x"], ids=["empty", "a byte"])
+async def test_a_whole_file_that_is_sent_once_more_is_stored_once(
+    start_gateway: StartGateway, tmp_path: Path, body: bytes
+) -> None:
+    gateway = await start_gateway(on_conflict="rename")
+    answers = [await request(gateway, "PUT", f"{KEYED}&begin=once", body=body) for _ in range(2)]
+    assert [(answer.status, answer.complete) for answer in answers] == [(201, "?1"), (409, "?1")]
+    assert stored(tmp_path) == {"x": body}
+
+
+async def test_an_upload_of_which_no_byte_has_come_is_begun_anew_once(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", KEYED, f"Content-Length: {SIZE}"))
+        await wait_until(lambda: files_below(tmp_path / "data/.gateway/partials"))
+    await wait_until(lambda: len(gateway.endpoints.inflight) == 0)
+    assert (await told(gateway, KEYED))["Upload-Offset"] == "0"
+    answer = await put_range(gateway, f"0-{SIZE - 1}/{SIZE}", BODY, target=f"{KEYED}&begin=once")
+    assert answer.status == 201
+    assert stored(tmp_path) == {"x": BODY}
+
+
+async def test_begin_with_another_value_is_refused_where_there_is_a_key(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    assert (await put(gateway, f"{KEYED}&begin=twice")).status == 400
+    assert (await put(gateway, f"{KEYED}&begin=once&begin=once")).status == 400
+    assert stored(tmp_path) == {}
+    assert (await put(gateway, "/upload/y?begin=twice")).status == 201
+
+
 async def test_a_delayed_older_request_does_not_begin_anew_what_a_newer_one_has_begun(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:

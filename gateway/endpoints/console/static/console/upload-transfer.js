@@ -4,6 +4,8 @@
 // chosen here before the first byte is sent. So HEAD can ask for an upload whose every answer was lost: how much
 // is on stable storage, or that it is stored. Only what HEAD does not know begins at 0. The draft and tus name an
 // upload in the answer to its creation; where that is lost, an upload remains that nobody can go on with.
+// A browser sends a request again by itself where a connection that it has used before ends without an answer (RFC
+// 9110 section 9.2.2). So what begins an upload says `begin=once`: else it would begin anew what is stored.
 
 /** A piece is durable once it is answered; a proxy may keep that much to itself. What breaks within one is kept too. */
 export const PIECE_BYTES = 16 << 20;
@@ -71,7 +73,7 @@ export async function send(file, address, { headers, signal, asks, onProgress, o
     const end = Math.min(offset + PIECE_BYTES, file.size);
     const own = file.size ? { "Content-Range": `bytes ${offset}-${end - 1}/${file.size}` } : {};
     const begin = offset;
-    const answer = await request("PUT", address, {
+    const answer = await request("PUT", offset ? address : `${address}&begin=once`, {
       headers: { ...headers, ...own }, body: file.slice(offset, end, file.type), signal,
       onProgress: (sent) => onProgress(begin + sent, false),
     });
