@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -132,7 +133,9 @@ class LocalPartialStore:
         """Tell whether no request can go on with an upload: a ranged one has no URL, but an identity."""
         if head.protocol != "ranged" or head.identity is None:
             return False
-        return self._folder.identities.resolve(head.identity) != head.upload.id
+        with contextlib.suppress(OSError):  # it cannot be read now: the upload stays
+            return self._folder.identities.resolve(head.identity) != head.upload.id
+        return False
 
     def _create(self, head: PartialHead) -> PartialFile:
         upload, folder = head.upload, self._folder

@@ -1,7 +1,7 @@
 """Which partial uploads are removed: expired ones, those that no request can reach, and old idle ones.
 
-Idle ones go where the disk is full, the oldest first. What no request can reach, a gateway left that was
-killed between the making of the upload and the giving of its identity.
+Idle ones go where the disk is full, the oldest first. A gateway that is killed between creating an
+upload and giving its identity leaves one that no request can reach.
 
 A wall clock may jump, and a machine may start with its clock ahead. So what is expired by it is removed
 only if an earlier sweep has found it expired too, some time before by a clock that is never set; and

@@ -83,14 +83,14 @@ class LinkHolders:
         """Count a file or an archive that is fetched through a link."""
         with self._lock:
             self._downloads[link_id] = self._downloads.get(link_id, 0) + 1
+            self._uses[link_id] = self._now()  # the use may have been taken meanwhile
 
     def take_uses(self) -> Mapping[str, LinkUse]:
         """Return the uses since the last call, by id."""
         with self._lock:
             uses, self._uses = self._uses, {}
-            # A use may be taken before the download that it is for: that one goes with the next use.
-            downloads = {link_id: self._downloads.pop(link_id, 0) for link_id in uses}
-        return {link_id: LinkUse(downloads[link_id], used) for link_id, used in uses.items()}
+            downloads, self._downloads = self._downloads, {}
+        return {link_id: LinkUse(downloads.get(link_id, 0), used) for link_id, used in uses.items()}
 
     def _holder(self, text: str) -> LinkHolder:
         if bearer := _BEARER.fullmatch(text):

@@ -70,8 +70,10 @@ def latest_rows(snapshot: Snapshot) -> Iterator[Row]:
     """Yield the latest uploads that have ended, or wait; those of this run of the server first."""
     latest = {upload["upload_id"]: upload for upload in snapshot.live["latest"]}
     for upload in snapshot.listed:
-        if upload["state"] not in _MOVING:
-            latest.setdefault(upload["upload_id"], upload)
+        upload_id, live = upload["upload_id"], latest.get(upload["upload_id"])
+        # What a process tells of a held upload stays so after the decision about it.
+        if upload["state"] not in _MOVING and (live is None or live["state"] == "held"):
+            latest[upload_id] = upload
     for upload_id, upload in latest.items():
         moment = upload.get("ended") or upload.get("committed") or upload["created"]
         error = Text(f"  {upload['error']}" if upload.get("error") else "", STYLES["bad"])

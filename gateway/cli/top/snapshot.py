@@ -86,15 +86,17 @@ class ServerReader:
     async def change(self, verb: Verb, selection: Selection) -> int:
         """Retry or drop deliveries; return how many. Raises `ServerUnreachable`."""
         async with self._server() as server:
-            self._read = float("-inf")
-            return await run_all(server.ledger(), verb, selection)
+            try:
+                return await run_all(server.ledger(), verb, selection)
+            finally:
+                self._read = float("-inf")
 
     @asynccontextmanager
     async def _server(self) -> AsyncIterator[OwnerClient]:
         try:
             async with answering_server(self.settings) as server:
                 yield server
-        except (AnswerError, ConfigError, EventEngineUnavailable, OSError, ValueError) as error:
-            raise ServerUnreachable(str(error)) from error
         except TimeoutError as error:
             raise ServerUnreachable("no answer in time") from error
+        except (AnswerError, ConfigError, EventEngineUnavailable, OSError, ValueError) as error:
+            raise ServerUnreachable(str(error)) from error

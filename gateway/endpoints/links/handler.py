@@ -191,7 +191,7 @@ def _lifetime(value: Any) -> float | None:
     if value == FOR_EVER:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if value > MAX_COUNT:  # Infinity too: JSON may say 1e999
+        if abs(value) > MAX_COUNT:  # Infinity too: JSON may say 1e999
             raise ValueError(f"expires: that is too far away: send `{FOR_EVER}`")
         return float(value)
     try:

@@ -92,10 +92,10 @@ class PartialIdentities:
         return len(confirmed)
 
     def _is_ended(self, name: str, now: float) -> bool:
-        upload_id = self._target(name)
-        if upload_id is None or self._is_partial(upload_id):
-            return False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what cannot be read stays, and holds up no other
+            upload_id = self._target(name)
+            if upload_id is None or self._is_partial(upload_id):
+                return False
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
             return status.st_mtime + COMPLETED_TTL < now
         return False

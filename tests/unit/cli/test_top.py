@@ -105,6 +105,16 @@ def test_latest_uploads_are_those_of_this_run_then_older_ones_each_once() -> Non
     assert look[0].cells[-1].plain == "/upload/a  upload_broken"
 
 
+def test_a_held_upload_is_what_the_journal_tells_after_its_decision() -> None:
+    held = [upload(upload_id=each, state="held", ended=iso_time(NOW)) for each in ("1", "2")]
+    listed = [upload(upload_id="1", state="stored"), upload(upload_id="2", state="held")]
+    look = [*rows.latest_rows(snapshot(live={"latest": held}, listed=listed))]
+    assert [(row.key, row.cells[1].plain) for row in look] == [
+        ("upload:1", "stored"),
+        ("upload:2", "held"),
+    ]
+
+
 def test_figures_and_what_needs_attention_are_lines() -> None:
     failing = {"bytes_per_second": 2e6, "requests_per_second": 40.4, "by_status": {"5xx": 1.5}}
     down = {"upstream": "u:1", "processes": 2, "routes": ["r"], "route_count": 1}

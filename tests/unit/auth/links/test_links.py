@@ -81,8 +81,6 @@ def test_uses_are_written_for_links_that_are_there(store: LinkStore) -> None:
     assert holders.take_uses() == {"aaaaaaaa": LinkUse(1, NOW)}
     assert holders.take_uses() == {}
     holders.count_download("aaaaaaaa")  # its use was taken a moment before
-    assert holders.take_uses() == {}
-    holders.in_force("aaaaaaaa")
     assert holders.take_uses() == {"aaaaaaaa": LinkUse(1, NOW)}
     store.note_uses({"aaaaaaaa": LinkUse(2, NOW), "gone": LinkUse(1, NOW)})
     store.note_uses({"aaaaaaaa": LinkUse(1, NOW - 5)})

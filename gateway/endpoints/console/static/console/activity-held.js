@@ -63,10 +63,10 @@ function waitingFor(title, query, text, columns) {
     table.reload();
   };
   document.addEventListener("activity:decided", look);
-  // What somebody reads, or has the focus in, stays as it is.
+  // What is read, or has the focus in it, or behind a dialog, stays as it is.
   place.note = ({ latest }) => {
     const held = latest.find((upload) => upload.state === query.state)?.upload_id;
-    if ((held === newest && Date.now() - looked < EACH) || deep || place.matches(":hover, :focus-within")) return;
+    if ((held === newest && Date.now() - looked < EACH) || deep || place.matches(":hover, :focus-within") || document.querySelector("dialog[open]")) return;
     newest = held;
     look();
   };

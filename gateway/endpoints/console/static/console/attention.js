@@ -13,7 +13,7 @@ export function attention() {
   place.show = (facts, snapshot) => {
     const found = needsOf({ ...facts, silent_processes: snapshot?.silent_processes ?? facts.silent_processes });
     const text = JSON.stringify(found.map(([level, words]) => [level, words]));
-    if (text === shown) return;
+    if (text === shown || list.contains(document.activeElement)) return;
     shown = text;
     list.replaceChildren(...(found.length ? found.map(item) : [item(["good", t("Nothing needs attention.")])]));
   };
@@ -56,7 +56,7 @@ function lately({ failed, rejected }) {
     rejected && tn("{count} was rejected", "{count} were rejected", rejected),
   ].filter(Boolean);
   if (!parts.length) return null;
-  return ["warn", t("In the last hour: {what}.", { what: parts.join(", ") }), link("uploads?state=failed&since=3600", t("Show"))];
+  return ["warn", t("In the last hour: {what}.", { what: parts.join(", ") }), link(`uploads?state=${failed ? "failed" : "rejected"}&since=3600`, t("Show"))];
 }
 
 function deadOf(deliveries) {

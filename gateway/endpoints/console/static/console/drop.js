@@ -9,7 +9,7 @@ import { LeftBanner } from "./upload-banners.js";
 import { Chooser } from "./upload-chooser.js";
 import { refusalOf } from "./upload-limits.js";
 import { UploadList } from "./upload-list.js";
-import { urlOf } from "./upload-place.js";
+import { encoded, urlOf } from "./upload-place.js";
 import { Transfers } from "./upload-queue.js";
 import { UnfinishedUploads } from "./upload-store.js";
 import { Summary } from "./upload-summary.js";
@@ -62,7 +62,7 @@ class DropPage {
         choose: (folder) => chooser.choose(folder), take: (entries) => this.#take(place, [entries]), onAct,
       }),
       chooser,
-      summary: new Summary(transfers, onAct),
+      summary: new Summary(transfers, onAct, () => chooser.add),
       list: new UploadList(transfers, { downloads: false, fallback: () => chooser.add }),
     };
     const { left, summary, list } = this.#parts;
@@ -209,6 +209,6 @@ class LinkPlace {
 
   pathOf(relative) {
     const names = relative.split("/").filter(Boolean);
-    return this.#folder + names.map((name) => encodeURIComponent(name.toWellFormed?.() ?? name)).join("/");
+    return this.#folder + names.map(encoded).join("/");
   }
 }

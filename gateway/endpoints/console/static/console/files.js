@@ -5,7 +5,7 @@ import { API } from "./api.js";
 import { placeOf, sameList, urlOf } from "./files-address.js";
 import { FileList } from "./files-list.js";
 import { folderLinks } from "./files-links.js";
-import { crumbs, quotedName, shownName } from "./files-names.js";
+import { crumbs, quotedName } from "./files-names.js";
 import { FilePanel } from "./files-panel.js";
 import { removeFiles } from "./files-remove.js";
 import { selectionBar } from "./files-selection.js";
@@ -114,12 +114,15 @@ class FilesPage {
     this.crumbs.replaceChildren(...parts.slice(0, -1).map((part) => element("li", {}, link(part))));
     this.title.replaceChildren(element("bdi", {}, place.search ? t("Search in {folder}", { folder: quotedName(parts.at(-1)[0]) }) : parts.at(-1)[0]));
     document.title = `${parts.at(-1)[0]} · Upload Gateway`;
+    const hadFocus = this.tools.contains(document.activeElement);
+    const refresh = element("button", { type: "button", class: "plain", onclick: () => this.refresh() }, t("Refresh"));
     const zip = !place.search && this.list.folder && this.list.rows.entries.length ? this.source.zipUrl(this.list.folder) : null;
     this.tools.replaceChildren(...[
       zip && element("a", { class: "button plain", href: zip, download: true }, t("Download as zip")),
       ...(this.list.folder || place.path === this.source.home ? folderLinks(this.session, this.list.folder?.path ?? place.path) : []),
-      element("button", { type: "button", class: "plain", onclick: () => this.refresh() }, t("Refresh")),
+      refresh,
     ].filter(Boolean));
+    if (hadFocus) refresh.focus();
   }
 
   follows(event, path) {

@@ -10,9 +10,7 @@ import { notify, openPage } from "./shell.js";
 import { t } from "./texts.js";
 import { factsOf, fileLink } from "./timeline-facts.js";
 import { stepsOf } from "./timeline-steps.js";
-
-const FINAL = new Set(["stored", "removed", "rejected", "failed"]);
-const ENDED = new Set(["done", "dead"]);
+import { isSettled } from "./upload-watch.js";
 
 openPage(() => t("Upload"), async (main, session) => {
   const id = decodeURIComponent(location.pathname.split("/").at(-1));
@@ -90,8 +88,4 @@ function redraw(place, content) {
   const focused = key && place.contains(key) ? key.dataset.key : null;
   place.replaceChildren(...content.flat().filter(Boolean));
   if (focused) [...place.querySelectorAll("[data-key]")].find((other) => other.dataset.key === focused)?.focus();
-}
-
-function isSettled(status) {
-  return FINAL.has(status.state) && (status.handlers ?? []).every((handler) => ENDED.has(handler.state));
 }

@@ -99,7 +99,7 @@ function variableField(name) {
   return { input, field: element("div", { class: "field" }, element("label", { for: id }, name), input) };
 }
 
-/** Half of a surrogate pair cannot be encoded. */
-function encoded(text) {
+/** Return a name as a segment of a path. Half of a surrogate pair cannot be encoded. */
+export function encoded(text) {
   return encodeURIComponent(text.toWellFormed?.() ?? text.replace(/[\ud800-\udfff]/gu, "\ufffd"));
 }

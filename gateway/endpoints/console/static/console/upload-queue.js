@@ -222,6 +222,7 @@ export class Transfers {
         if (absent < 2) await backOff(2);
       } catch (fault) {
         if (fault instanceof Broken) await this.#availability.back();
+        else if (fault.status === 401) await this.#untilSignedIn();
         else if (!TRY_AGAIN.has(fault.status)) break;
         await backOff(tries);
       }

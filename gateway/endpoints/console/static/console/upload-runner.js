@@ -16,7 +16,7 @@ const FROM_A_PROXY = new Set([502, 503, 504]);
 export const FILE_CHANGED = "The file on this device was changed or removed. Choose it again.";
 export const BREAKS = "The connection breaks again and again.";
 export const UNSURE = "The answer was lost, so it is not certain that the file is stored.";
-export const BEGAN_ANEW = "What had come of it has expired: it begins anew.";
+export const BEGAN_ANEW = "Nothing of it is kept: it begins anew.";
 
 export class Runner {
   #options;

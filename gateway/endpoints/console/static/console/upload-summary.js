@@ -3,6 +3,7 @@
 import { announce, element } from "../dom.js";
 import { confirm } from "./dialog.js";
 import { bytes, duration, speed } from "./format.js";
+import { setText } from "./live.js";
 import { percent, percentOf } from "./upload-words.js";
 import { number, t, tn } from "./texts.js";
 
@@ -94,7 +95,7 @@ export class Summary {
     if (counts.failed > this.#failed && this.#failed === 0) {
       announce(notStored(counts.failed));
       this.#spoke = now;
-    } else if (this.#wasBusy && !busy && !counts.paused) {
+    } else if (this.#wasBusy && !busy && !counts.paused && counts.stored + counts.failed > 0) {
       announce(this.#headline(0));
       this.#spoke = now;
     } else if (busy && (!this.#wasBusy || now - this.#spoke > SPEAKS_EVERY)) {
@@ -125,8 +126,4 @@ function hasTwo(jobs, matches) {
 
 function notStored(count) {
   return tn("{count} file was not stored", "{count} files were not stored", count);
-}
-
-function setText(place, text) {
-  if (place.textContent !== text) place.textContent = text;
 }

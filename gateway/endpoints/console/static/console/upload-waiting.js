@@ -43,12 +43,13 @@ export class Availability {
   }
 
   async #ask() {
-    const returned = new Promise((resolve) => addEventListener("gateway:returned", resolve, { once: true }));
-    try {
-      await get("health");
+    const listening = new AbortController();
+    const options = { once: true, signal: listening.signal };
+    const returned = new Promise((resolve) => addEventListener("gateway:returned", resolve, options));
+    const fault = await get("health").then(() => null, (error) => error);
+    if (fault === null || fault.status) { // it answers, whatever
+      listening.abort();
       return false;
-    } catch (fault) {
-      if (fault.status) return false; // it answers, whatever
     }
     this.#set(true);
     await returned;

@@ -11,7 +11,7 @@ const OWN = {
   [FILE_CHANGED]: () => t("The file on this device was changed or removed. Choose it again."),
   [BREAKS]: () => t("The connection breaks again and again."),
   [UNSURE]: () => t("The answer was lost, so it is not certain that the file is stored."),
-  [BEGAN_ANEW]: () => t("What had come of it has expired: it begins anew."),
+  [BEGAN_ANEW]: () => t("Nothing of it is kept: it begins anew."),
 };
 
 /** Return a name as it can be shown. */
@@ -48,7 +48,8 @@ export function percent(value) {
 /** Return the line below the name of a job that is not stored. */
 export function stateOf(job, transfers) {
   const size = bytes(job.size);
-  const far = job.sent ? t("{percent} of {size}", { percent: percent(percentOf(job.sent, job.size)), size }) : size;
+  const isUntold = !job.sent && (job.state === "waiting" || job.state === "sending");
+  const far = isUntold ? size : t("{percent} of {size}", { percent: percent(percentOf(job.sent, job.size)), size });
   const note = OWN[job.note] ? `${OWN[job.note]()} ` : "";
   switch (job.state) {
     case "waiting": return t("Waits, {size}", { size: far });

@@ -28,6 +28,7 @@ class UploadPage {
   #transfers;
   #watch = new Watch((job, status) => this.#told(job, status));
   #parts;
+  #page;
   #drawnAt = 0;
   #timer = 0;
 
@@ -53,7 +54,9 @@ class UploadPage {
       summary: new Summary(this.#transfers, onAct, () => chooser.add),
       list: new UploadList(this.#transfers, { downloads: session.features.downloads, fallback: () => chooser.add }),
     };
-    main.append(element("div", { class: "upload-page" }, Object.values(this.#parts).map((part) => part.element)));
+    // Busy until it has what earlier visits left.
+    this.#page = element("div", { class: "upload-page", "aria-busy": "true" }, Object.values(this.#parts).map((part) => part.element));
+    main.append(this.#page);
   }
 
   async open() {
@@ -62,6 +65,7 @@ class UploadPage {
     setInterval(() => { if (this.#transfers.busy) this.#draw(); }, 1000); // speeds and waits change by themselves
     this.#draw();
     await this.#transfers.restore(await this.#store.take());
+    this.#page.removeAttribute("aria-busy");
   }
 
   async #take(batches) {
