@@ -35,13 +35,18 @@ class Terminal:
 
     def until(self, wanted: str) -> str:
         """Read until the text has `wanted`; return all of it."""
-        deadline = time.monotonic() + TIMEOUT
-        while wanted not in self.text:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{wanted!r} does not come: {self.text!r}"
-            if not self._read(left):
-                raise AssertionError(f"it ended without {wanted!r}: {self.text!r}")
+        self.match(re.escape(wanted))
         return self.text
+
+    def match(self, pattern: str) -> re.Match[str]:
+        """Read until the text matches `pattern`: an end of a line may come later than the line."""
+        deadline = time.monotonic() + TIMEOUT
+        while (match := re.search(pattern, self.text)) is None:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{pattern!r} does not come: {self.text!r}"
+            if not self._read(left):
+                raise AssertionError(f"it ended without {pattern!r}: {self.text!r}")
+        return match
 
     def press(self, keys: str) -> None:
         """Type keys."""

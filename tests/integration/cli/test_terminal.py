@@ -17,11 +17,7 @@ PLAIN = {"NO_COLOR": "1"}
 
 
 def url_of(server: Terminal) -> str:
-    printed = server.until("listening on http://127.0.0.1:")
-    printed = server.until("\r\n") if printed.endswith(":") else printed
-    match = re.search(r"listening on (http://127\.0\.0\.1:\d+)\r\n", printed)
-    assert match
-    return match[1]
+    return server.match(r"listening on (http://127\.0\.0\.1:\d+)\r\n")[1]
 
 
 async def upload(server: Terminal, url: str) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartProcess
-from tests.support.harness import GatewayProcess, RawResponse, files_below, raw_connection, request_head
+from tests.support.harness import (
+    GatewayProcess,
+    RawResponse,
+    files_below,
+    raw_connection,
+    request_head,
+    wait_until,
+)
 from tests.support.links import AS_OPERATOR, OPERATOR, TOKENS, MadeLink, asked, make_link
 
 pytestmark = pytest.mark.slow
@@ -46,6 +53,11 @@ async def test_32_uploads_at_once_into_a_link_of_10_files_store_10_for_ever(
     assert (row["files"], row["bytes"]) == (10, 700_000)
 
 
+async def has_bytes(link: MadeLink, count: int) -> bool:
+    """Tell whether so many bytes are stored through a link, or reserved for uploads on their way."""
+    return bool((await link.row())["bytes"] == count)
+
+
 async def test_bytes_that_do_not_fit_are_refused_before_the_first_and_freed_where_they_do_not_come(
     gateway_process: StartProcess,
 ) -> None:
@@ -71,11 +83,9 @@ async def test_bytes_that_do_not_fit_are_refused_before_the_first_and_freed_wher
                 )
                 + b"x" * 40_000
             )
+            await wait_until(lambda: has_bytes(link, 90_000))
             connection.reset()
-    for _ in range(100):  # what the broken one had reserved is given back
-        if (await link.row())["bytes"] == 0:
-            break
-        await asyncio.sleep(0.05)
+    await wait_until(lambda: has_bytes(link, 0))
     chunk = b"30d40\r\n" + b"x" * 200_000 + b"\r\n0\r\n\r\n"
     async with raw_connection(gateway) as connection:
         await connection.send(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +12,8 @@ import pytest
 from gateway.auth.links.link import new_link_secret
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
-from tests.support.harness import RawResponse, get, raw_connection, request_head
+from tests.support.cli import run_verb
+from tests.support.harness import RawResponse, get, raw_connection, request_head, wait_until
 from tests.support.links import TOKENS, MadeLink, asked, make_link
 from tests.support.tus import target_of
 
@@ -124,7 +124,7 @@ async def ask_tus(
 
 
 @pytest.mark.slow
-async def test_the_command_line_ends_a_link_in_all_processes_within_a_second(
+async def test_the_command_line_ends_a_link_in_all_processes(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     flags = ("--processes", "2", "--auth", "token", "--tokens", TOKENS[0])
@@ -132,15 +132,13 @@ async def test_the_command_line_ends_a_link_in_all_processes_within_a_second(
     link = await make_link(gateway.url, "drop", "/upload/in/")
     for _ in range(12):  # connections go to either process
         assert (await link.opened())["status"] == 200
-    command = ("gateway", "links", "revoke", link.id, "--directory", str(tmp_path / "data"))
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    printed, _ = await process.communicate()
-    assert printed.decode() == f"link {link.id} revoked\n"
-    ended = time.monotonic()
-    in_a_row = 0
-    while in_a_row < 12:
-        in_a_row = in_a_row + 1 if (await link.opened())["status"] == 404 else 0
-        assert time.monotonic() < ended + 10
+    ended = await asyncio.to_thread(run_verb, tmp_path / "data", "links", "revoke", link.id)
+    assert ended == (0, f"link {link.id} revoked\n", "")
+
+    async def is_gone_everywhere() -> bool:
+        return all([(await link.opened())["status"] == 404 for _ in range(12)])
+
+    await wait_until(is_gone_everywhere)
     log = gateway.log()
     assert '"event": "link.revoked"' in log
     assert link.secret not in log

@@ -17,7 +17,7 @@ AS_OPERATOR = f"X-Auth-Token: {OPERATOR}"
 DEEP = b"[" * 10_000
 """Arrays in arrays, deeper than a parser goes."""
 
-FAR = (b"1" + b"0" * 400, b"1e999", b"1e300")
+FAR = (b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1e999", b"1e300")
 """Times at which no link can expire."""
 
 

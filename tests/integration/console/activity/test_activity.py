@@ -18,6 +18,14 @@ from tests.support.recorders import write_handler
 
 pytestmark = pytest.mark.slow
 
+THREE_NEWS = """new Promise((resolve) => {
+    let count = 0;
+    const source = new EventSource("/-/live");
+    source.onmessage = () => {
+        count += 1;
+        if (count === 3) resolve(source.close());
+    };
+})"""
 NOW = re.compile(r"Received: now .*kB/s, at most .*kB/s")
 
 
@@ -45,11 +53,14 @@ async def test_an_upload_is_followed_from_its_first_bytes_to_its_end(
             await expect(visit(".live-word")).to_contain_text("Paused")
             paused = await row.locator(".active-figures").text_content()
             await put(gateway, "/upload/second.txt")
+            await visit.page.evaluate(THREE_NEWS)
             assert await row.locator(".active-figures").text_content() == paused
             await visit.page.keyboard.press("Enter")
             await expect(visit(".live-word")).to_have_text("Live")
+            await row.locator("a").focus()  # a row with the focus stays
         await expect(row.locator(".tag")).to_have_text("Failed")
         await expect(row).to_contain_text("the connection was lost")
+        await row.locator("a").blur()
         await expect(row).to_have_count(0)
         await expect(visit("table.rows").last).to_contain_text("second.txt")
         await visit("#filter-state").select_option("failed")

@@ -21,6 +21,15 @@ from tests.support.recorders import write_handler
 
 pytestmark = pytest.mark.slow
 
+COLLECT_WORDS = """
+    window.words = [];
+    const word = document.querySelector(".live-word");
+    new MutationObserver(() => words.push(word.textContent)).observe(word, {
+        childList: true, characterData: true, subtree: true,
+    });
+"""
+"""Keeps each text that tells whether the page is live, from now on."""
+
 
 def breaking_handler(folder: Path) -> tuple[list[str], Path]:
     """Write a handler that fails until a file is there; return that file too."""
@@ -109,8 +118,10 @@ async def test_a_held_upload_is_released_where_its_story_is_told(
         await expect(visit(".step.held")).to_contain_text("nobody can read it")
         await expect(visit(".step.bad")).to_contain_text("no opinion")
         await check_looks(visit, keep="timeline-held")
-        await visit.page.wait_for_timeout(4500)  # nothing changes, and that is no silence
         await expect(visit(".live-word")).to_have_text("Live")
+        await visit.page.evaluate(COLLECT_WORDS)
+        await visit.page.wait_for_timeout(4500)  # nothing changes, and that is no silence
+        assert await visit.page.evaluate("words") == []
         await visit.page.get_by_role("button", name="Release").click()
         await expect(visit(".step.good", has_text="Stored")).to_be_visible()
         await expect(visit.page.get_by_role("button", name="Release")).to_have_count(0)

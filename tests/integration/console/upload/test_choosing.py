@@ -98,10 +98,9 @@ async def test_the_page_is_used_by_the_keyboard_alone(
     write_files(tmp_path / "mine", [6_000_000])
     async with visiting_uploads() as visit:
         await visit.open(gateway.url)
-        await visit.slow(500_000)
+        await visit.slow(200_000)
         press = visit.page.keyboard.press
-        while not await visit("#add-files").evaluate("button => button === document.activeElement"):
-            await press("Tab")
+        await visit.tab_to("#add-files")
         choosers: list[FileChooser] = []
         visit.page.on("filechooser", lambda chooser: choosers.append(chooser))
         await visit.page.evaluate("0")  # playwright begins to look for them with a request of its own
@@ -110,8 +109,7 @@ async def test_the_page_is_used_by_the_keyboard_alone(
         await choosers[0].set_files(tmp_path / "mine/file-000.bin")
         pause = visit.page.get_by_role("button", name="Pause file-000.bin")
         await expect(pause).to_be_visible()
-        while not await pause.evaluate("button => button === document.activeElement"):
-            await press("Tab")
+        await visit.tab_to("[aria-label='Pause file-000.bin']")
         await press("Space")
         await expect(visit("[aria-label='Go on with file-000.bin']")).to_be_focused()
         await press("Space")

@@ -82,7 +82,7 @@ async def test_no_end_of_uploads_has_a_violation(start_gateway: StartGateway, tm
         await visit.slow(200_000)
         await visit.add(tmp_path / "mine/file-000.bin")
         await visit.make(
-            tmp_path / "mine", {f"photo-{number}.jpg": b"x" * number for number in range(60)}
+            tmp_path / "mine", {f"photo-{number}.jpg": b"x" * (100_000 + number) for number in range(60)}
         )
         await expect(visit(".upload-section", has_text="On the way")).to_contain_text("more")
         await check_looks(visit, keep="upload-full")

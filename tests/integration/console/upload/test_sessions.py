@@ -11,7 +11,7 @@ from gateway.auth.tokens import token_digest
 from tests.conftest import StartGateway
 from tests.integration.console.upload.visits import UploadVisit, visiting_uploads, write_files
 from tests.support.browser import check_looks
-from tests.support.harness import files_below, get
+from tests.support.harness import files_below, get, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ async def sign_in(visit: UploadVisit, url: str, name: str) -> None:
 
 async def test_uploads_wait_for_who_signs_in_again(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token", tokens=TOKENS)
-    files = write_files(tmp_path / "mine", [400_000] * 12)
+    files = write_files(tmp_path / "mine", [1_000] + [1_000_000] * 11)
     async with visiting_uploads(bypass_csp=True) as visit:
         await sign_in(visit, gateway.url, "alice")
         await visit.open(gateway.url)
@@ -51,6 +51,29 @@ async def test_uploads_wait_for_who_signs_in_again(start_gateway: StartGateway, 
     assert files_below(tmp_path / "data/upload") == files
 
 
+async def test_what_is_cancelled_after_the_session_has_ended_is_removed_after_the_next_sign_in(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token", tokens=TOKENS)
+    write_files(tmp_path / "mine", [5_000_000])
+    partials = tmp_path / "data/.gateway/partials"
+    async with visiting_uploads() as visit:
+        await sign_in(visit, gateway.url, "alice")
+        await visit.open(gateway.url)
+        await visit.slow(500_000)
+        await visit.add(tmp_path / "mine/file-000.bin")
+        await wait_until(lambda: files_below(partials))
+        await visit.press("Pause file-000.bin")
+        assert (await visit.page.request.delete(f"{gateway.url}/-/session")).ok
+        await visit.press("Cancel file-000.bin")
+        await expect(visit(".call h2").first).to_have_text("Your session has ended")
+        assert files_below(partials)
+        await visit("#sign-in-token").fill("secret-alice")
+        await visit.page.keyboard.press("Enter")
+        await wait_until(lambda: not files_below(partials))
+    assert files_below(tmp_path / "data/upload") == {}
+
+
 async def test_what_one_person_has_not_finished_is_not_shown_to_another(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
@@ -68,4 +91,5 @@ async def test_what_one_person_has_not_finished_is_not_shown_to_another(
             await visit.page.reload()
             await expect(visit("#add-files")).to_be_visible()
             await expect(visit("#bar")).to_contain_text(name)
+            await expect(visit(".upload-page[aria-busy]")).to_have_count(0)
             await expect(left.and_(visit(".call:not([hidden])"))).to_have_count(count)

@@ -120,7 +120,7 @@ async def test_after_a_reload_the_same_files_go_on_where_they_were(
         visit.page.on("dialog", leave)
         await visit.open(gateway.url)
         await visit("#to-folder").fill("a/b")
-        await visit.slow(SLOW)
+        await visit.slow(SLOW // 2)
         await visit.add(*(tmp_path / "mine" / name for name in files))
         await wait_sent(visit, "file-000.bin", 15)
         await expect(visit.row("file-002.bin")).to_have_attribute("data-state", "stored")
@@ -310,16 +310,16 @@ async def test_what_has_expired_begins_anew_with_a_note(
         await visit.make(tmp_path / "mine", {"old.bin": body})
         await wait_sent(visit, "old.bin", 10)
         await visit.press("Pause old.bin")
-        other = (
-            await visit.page.context.new_page()
-        )  # it does not take over what is of a page that is open
+        other = await visit.page.context.new_page()
         await other.goto(gateway.url)
         await expect(other.locator("#add-files")).to_be_visible()
+        # It does not take over what is of a page that is open.
+        await expect(other.locator(".upload-page[aria-busy]")).to_have_count(0)
         await expect(other.locator(".call:not([hidden])")).to_have_count(0)
         await other.close()
         assert (await visit.page.request.delete(puts[0].url)).status == 204
         await visit.page.reload()
-        await expect(visit.row("old.bin")).to_contain_text("What had come of it has expired")
+        await expect(visit.row("old.bin")).to_contain_text("Nothing of it is kept")
         await visit.add(tmp_path / "mine/old.bin")
         await visit.headline("1 file is stored")
     assert files_below(tmp_path / "data/upload") == {"old.bin": body}

@@ -17,7 +17,6 @@ import pytest
 from gateway.auth.tokens import token_digest
 from gateway.commit.local_open_partial import LocalOpenPartial
 from gateway.endpoints.uploads.resumable import requests
-from gateway.errors import Refusal
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.support.cutting_relay import CuttingRelay, cutting_relay
@@ -321,8 +320,7 @@ async def test_a_sweep_of_a_disk_that_breaks_removes_no_upload_that_has_a_key(
 
     with monkeypatch.context() as broken:
         broken.setattr("os.readlink", broken_disk)
-        with pytest.raises(Refusal):
-            await partials.expire(time.time(), monkeypatch)
+        assert await partials.expire(time.time(), monkeypatch) == []
         refused = await put_range(gateway, f"300000-{SIZE - 1}/{SIZE}", BODY[300_000:], target=KEYED)
         assert refused.status in {500, 503}
     assert await partials.expire(time.time(), monkeypatch) == []
