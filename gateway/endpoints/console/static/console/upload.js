@@ -54,7 +54,7 @@ class UploadPage {
       summary: new Summary(this.#transfers, onAct, () => chooser.add),
       list: new UploadList(this.#transfers, { downloads: session.features.downloads, fallback: () => chooser.add }),
     };
-    // Busy until it has what earlier visits left.
+    // Busy until it shows what earlier visits left.
     this.#page = element("div", { class: "upload-page", "aria-busy": "true" }, Object.values(this.#parts).map((part) => part.element));
     main.append(this.#page);
   }
@@ -64,8 +64,10 @@ class UploadPage {
     addEventListener("beforeunload", (event) => { if (this.#transfers.busy) event.preventDefault(); });
     setInterval(() => { if (this.#transfers.busy) this.#draw(); }, 1000); // speeds and waits change by themselves
     this.#draw();
-    await this.#transfers.restore(await this.#store.take());
+    const restored = this.#transfers.restore(await this.#store.take());
+    this.#draw();
     this.#page.removeAttribute("aria-busy");
+    await restored;
   }
 
   async #take(batches) {
